@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// The chat itself: rooms, senders and receivers. Every rule of the protocol is here, and no socket.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <chatproto/message.hpp>
+#include <chatproto/peer.hpp>
+#include <chatproto/room.hpp>
+#include <chatproto/service.hpp>
+
+namespace chatproto {
+
+/// The chat service: what `Server` serves unless told otherwise.
+///
+/// Thread safety: distinct objects: safe. Shared objects: safe; each session is used by its own client only.
+class ChatService {
+ public:
+  class Session;
+
+  /// The session of a client who is reached through `peer`. The service must outlive it.
+  Session open(Peer peer);
+
+  /// How many rooms have somebody in them.
+  std::size_t room_count() const { return rooms_.size(); }
+
+ private:
+  RoomTable rooms_;
+};
+
+/// One client's part in the chat: sections 1 to 5 of the protocol.
+///
+/// Deliveries and replies are kept back until `flush()`, so that those of one read cost each receiver one push. Then the
+/// deliveries go first: an `ok` says that the text stands in every queue.
+///
+/// Thread safety: distinct objects: safe; shared objects: unsafe.
+class ChatService::Session {
+ public:
+  /// What a client may be; one bit each, so that a command can name several.
+  enum Role : unsigned {
+    guest = 1,     ///< not logged in
+    sender = 2,    ///< logged in by `slogin`
+    newcomer = 4,  ///< logged in by `rlogin`, in no room yet
+    receiver = 8,  ///< a newcomer that has joined
+    gone = 16,     ///< told to quit, or refused: further lines are ignored
+  };
+
+  /// One row of the protocol: a tag, who may send it, what it does with its payload.
+  struct Command {
+    std::string_view tag;
+    unsigned roles;
+    void (Session::*run)(std::string_view payload);
+  };
+
+  Session(ChatService& service, Peer peer) : rooms_(service.rooms_), peer_(std::move(peer)) {}
+  Session(Session const&) = delete;
+  Session& operator=(Session const&) = delete;
+  ~Session() { leave_room(); }
+
+  /// Carries out one line, which comes without its terminator.
+  void on_line(std::string_view line) {
+    if (role_ == gone) return;
+    std::error_code ec;
+    auto const message = parse(line, ec);
+    if (ec) return refuse(ec.message());
+    auto const* const command = find(message.tag);
+    if (command == nullptr) return refuse("unknown message");
+    if ((command->roles & role_) == 0) return refuse(role_ == guest ? "log in first" : "not allowed now");
+    (this->*command->run)(message.payload);
+  }
+
+  /// A line that was dropped, for the reason `ec`.
+  void on_bad_line(std::error_code ec) {
+    if (role_ != gone) refuse(ec.message());
+  }
+
+  /// Sends what was kept back: first the deliveries, then the replies.
+  void flush() {
+    flush_deliveries();
+    if (!replies_.empty()) peer_.send(std::exchange(replies_, {}));
+  }
+
+  /// Whether the client has logged in.
+  bool logged_in() const noexcept { return role_ != guest; }
+  /// What the client is now.
+  Role role() const noexcept { return role_; }
+
+  /// All commands.
+  static auto const& commands() noexcept;
+
+ private:
+  /// Deliveries beyond so many bytes are not kept back: one block stays small against a queue's limit.
+  static constexpr std::size_t block_size = 32 * 1024;
+
+  static Command const* find(std::string_view tag) noexcept;
+
+  void ok(std::string_view text) { reply(tag::ok, text); }
+  void reply(std::string_view tag, std::string_view text) {
+    replies_.append(tag).append(1, ':').append(text).append(1, '\n');
+  }
+
+  /// One `err`. It ends a client who was still to introduce itself.
+  void refuse(std::string_view reason) {
+    reply(tag::err, reason);
+    if ((role_ & (guest | newcomer)) != 0) end();
+  }
+  void end() {
+    leave_room();
+    role_ = gone;
+    flush();
+    peer_.close();
+  }
+
+  void login(std::string_view name, Role role) {
+    if (!is_valid_name(name)) return refuse("invalid user name (letters and digits only)");
+    member_.emplace(std::string(name), peer_);
+    role_ = role;
+    ok("");
+  }
+  void slogin(std::string_view name) { login(name, sender); }
+  void rlogin(std::string_view name) { login(name, newcomer); }
+
+  void join(std::string_view name) {
+    if (!is_valid_name(name)) return refuse("invalid room name (letters and digits only)");
+    if (stay_ && stay_.name() == name) return ok("already there");
+    auto next = rooms_.enter(name);
+    leave_room();
+    stay_ = std::move(next);
+    ok("joined");
+    if (role_ == sender) return;
+    // The ok is queued first, so that no delivery overtakes it; nothing is written before this client's executor
+    // is free again, so the receiver is registered by then and misses nothing.
+    flush();
+    stay_.room().add(*member_);
+    listening_ = true;
+    role_ = receiver;
+  }
+
+  void leave(std::string_view) {
+    if (!stay_) return refuse("not in a room");
+    leave_room();
+    ok("left");
+  }
+
+  void leave_room() {
+    if (!stay_) return;
+    flush_deliveries();  // what was said before belongs to this room
+    if (std::exchange(listening_, false)) stay_.room().remove(*member_);
+    stay_ = {};
+  }
+
+  void sendall(std::string_view text) {
+    if (append_delivery(deliveries_, text)) ok("sent");
+    if (deliveries_.size() >= block_size) flush_deliveries();
+  }
+
+  void senduser(std::string_view user_and_text) {
+    auto const colon = user_and_text.find(':');
+    if (colon == std::string_view::npos) return refuse("no text (senduser:USER:TEXT)");
+    auto const user = user_and_text.substr(0, colon);
+    if (!is_valid_name(user)) return refuse("invalid user name (letters and digits only)");
+    std::string line;
+    if (!append_delivery(line, user_and_text.substr(colon + 1))) return;
+    flush_deliveries();  // order
+    stay_.room().send_to(user, std::make_shared<std::string const>(std::move(line)));
+    ok("sent");
+  }
+
+  void quit(std::string_view) {
+    ok("bye");
+    end();
+  }
+
+  /// Appends the delivery of `text` to `lines`, or refuses it and returns false.
+  bool append_delivery(std::string& lines, std::string_view text) {
+    if (!stay_) return refuse("join a room first"), false;
+    auto const& room = stay_.name();
+    auto const& user = member_->name();
+    if (tag::delivery.size() + room.size() + user.size() + text.size() + 4 > max_line)
+      return refuse("text too long for a delivery"), false;
+    lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(user).append(1, ':');
+    lines.append(text).append(1, '\n');
+    return true;
+  }
+
+  void flush_deliveries() {
+    if (deliveries_.empty()) return;
+    auto const block = std::make_shared<std::string const>(std::exchange(deliveries_, {}));
+    stay_.room().broadcast(member_->name(), block);
+  }
+
+  RoomTable& rooms_;
+  Peer peer_;
+  std::optional<Room::Member> member_;  // once logged in
+  RoomTable::Stay stay_;
+  Role role_ = guest;
+  bool listening_ = false;  // known to the room
+  std::string deliveries_;  // for the room, not yet broadcast
+  std::string replies_;     // for the client, not yet sent
+};
+
+inline auto const& ChatService::Session::commands() noexcept {
+  static constexpr Command table[] = {
+      {tag::sendall, sender, &Session::sendall},
+      {tag::senduser, sender, &Session::senduser},
+      {tag::slogin, guest, &Session::slogin},
+      {tag::rlogin, guest, &Session::rlogin},
+      {tag::join, sender | newcomer | receiver, &Session::join},
+      {tag::leave, sender, &Session::leave},
+      {tag::quit, sender | receiver, &Session::quit},
+  };
+  return table;
+}
+
+inline ChatService::Session::Command const* ChatService::Session::find(std::string_view tag) noexcept {
+  for (auto const& command : commands())
+    if (command.tag == tag) return &command;
+  return nullptr;
+}
+
+inline ChatService::Session ChatService::open(Peer peer) { return {*this, std::move(peer)}; }
+
+}  // namespace chatproto

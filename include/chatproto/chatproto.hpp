@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// All of chatproto.
+#pragma once
+
+#include <chatproto/chat_service.hpp>
+#include <chatproto/connection.hpp>
+#include <chatproto/error.hpp>
+#include <chatproto/line_reader.hpp>
+#include <chatproto/message.hpp>
+#include <chatproto/message_queue.hpp>
+#include <chatproto/peer.hpp>
+#include <chatproto/room.hpp>
+#include <chatproto/server.hpp>
+#include <chatproto/service.hpp>
+#include <chatproto/threading.hpp>
+#include <chatproto/version.hpp>

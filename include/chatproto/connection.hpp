@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// The client's end of a connection.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+#include <asio/any_io_executor.hpp>
+#include <asio/compose.hpp>
+#include <asio/io_context.hpp>
+
+#include <chatproto/detail/exchange.hpp>
+#include <chatproto/message.hpp>
+
+namespace chatproto {
+
+/// The client's end: connects, sends messages and receives them.
+///
+/// @code
+/// chatproto::Connection connection;
+/// connection.connect("localhost", "47374");
+/// connection.request(chatproto::Message("slogin", "bob"));
+/// @endcode
+///
+/// Each operation comes as a blocking call, which throws `std::system_error`; the same with a trailing
+/// `std::error_code&`, which does not; and asynchronously, with a completion token. Blocking calls need nobody to
+/// run the executor's context. One operation that sends and one that receives may be under way at a time, `request` is both.
+///
+/// Errors: those of the system and of Asio, `asio::error::eof` when the other end has closed, `asio::error::timed_out`,
+/// `asio::error::operation_aborted` after `cancel()`, `Errc::malformed` and `Errc::line_too_long` for what comes in and is no
+/// message (what follows it can still be received), and the errors of `encode` for what is to be sent (nothing is sent then).
+///
+/// A send or a request that is cut short by its time limit, `cancel()` or its cancellation slot closes the connection: half a line
+/// cannot be taken back, and a late reply would be taken for another's. A receive that is cut short loses nothing.
+///
+/// Thread safety: distinct objects: safe. Shared objects: unsafe, but for `cancel()` and the start of an asynchronous
+/// operation, which are safe from any thread. The executor must not run two handlers at once: a context of one thread, or a strand.
+class Connection {
+  void set_up(asio::any_io_executor executor) { client_ = std::make_shared<detail::Client>(std::move(executor)); }
+
+  template <class Signature, class Operation, class Token>
+  auto compose(Operation operation, Token& token) {
+    return asio::async_compose<Token, Signature>(std::move(operation), token, client_->socket);
+  }
+
+  template <bool sends, bool receives>
+  auto exchange(MessageView message) const {
+    std::error_code ec;
+    auto line = std::make_shared<std::string const>(encode(message, ec));
+    return detail::Exchange<sends, receives>{{client_}, std::move(line), ec};
+  }
+
+  auto throwing(char const* what, auto const& call) {
+    std::error_code ec;
+    if constexpr (std::is_void_v<decltype(call(ec))>) {
+      call(ec);
+      if (ec) throw std::system_error(ec, what);
+    } else {
+      auto result = call(ec);
+      if (ec) throw std::system_error(ec, what);
+      return result;
+    }
+  }
+
+ public:
+  using executor_type = asio::any_io_executor;
+
+  /// For blocking calls only.
+  Connection() : own_context_(std::make_unique<asio::io_context>(1)) { set_up(own_context_->get_executor()); }
+  /// Asynchronous operations complete on `executor`, unless their handlers name another.
+  explicit Connection(executor_type executor) { set_up(std::move(executor)); }
+  /// As above; `context` is run by one thread.
+  explicit Connection(asio::io_context& context) : Connection(context.get_executor()) {}
+  Connection(Connection&&) noexcept = default;
+  Connection& operator=(Connection&&) = delete;
+  /// Closes the connection; asynchronous operations under way end with `asio::error::operation_aborted`.
+  ~Connection() {
+    if (!client_) return;  // moved from
+    if (client_->async_operations > 0)
+      client_->cancel();
+    else
+      client_->close();
+  }
+
+  executor_type get_executor() const { return client_->socket.get_executor(); }
+  /// Whether it is connected, as far as it knows.
+  bool is_open() const { return client_->socket.is_open(); }
+
+  /// Limits the time of each operation that begins from now on, name look-up included; 0, the default: no limit.
+  void time_limit(std::chrono::milliseconds limit) noexcept { client_->time_limit = limit; }
+
+  /// Ends whatever is under way, from any thread, with `asio::error::operation_aborted`, and ends the connection. It may be
+  /// connected again.
+  void cancel() { client_->cancel(); }
+  /// Closes the connection.
+  void close() { client_->close(); }
+
+  /// Connects to a port, or service name, of a host: tries each of its addresses. Closes the connection that it had.
+  void connect(std::string_view host, std::string_view service, std::error_code& ec) {
+    client_->connect(host, service, ec);
+  }
+  /// As above; throws.
+  void connect(std::string_view host, std::string_view service) {
+    throwing("connect", [&](auto& ec) { connect(host, service, ec); });
+  }
+
+  /// Sends one message.
+  void send(MessageView message, std::error_code& ec) {
+    auto const line = encode(message, ec);
+    if (!ec) client_->send(line, client_->deadline(), ec);
+  }
+  /// As above; throws.
+  void send(MessageView message) {
+    throwing("send", [&](auto& ec) { send(message, ec); });
+  }
+
+  /// Waits for the next message.
+  Message receive(std::error_code& ec) { return client_->receive(false, client_->deadline(), ec); }
+  /// As above; throws.
+  Message receive() {
+    return throwing("receive", [&](auto& ec) { return receive(ec); });
+  }
+
+  /// Sends one message and waits for its reply, the next `ok` or `err`. What else comes in meanwhile is kept for `receive`.
+  Message request(MessageView message, std::error_code& ec) {
+    auto const until = client_->deadline();
+    auto const line = encode(message, ec);
+    if (ec) return {};
+    client_->send(line, until, ec);
+    if (ec) return {};
+    auto reply = client_->receive(true, until, ec);
+    if (ec == asio::error::timed_out) client_->close();
+    return reply;
+  }
+  /// As above; throws.
+  Message request(MessageView message) {
+    return throwing("request", [&](auto& ec) { return request(message, ec); });
+  }
+
+  /// Connects. Completion signature: `void(std::error_code)`.
+  template <class Token>
+  auto async_connect(std::string host, std::string service, Token&& token) {
+    return compose<void(std::error_code)>(detail::ConnectOperation{{client_}, std::move(host), std::move(service)},
+                                          token);
+  }
+
+  /// Sends one message. Completion signature: `void(std::error_code)`.
+  template <class Token>
+  auto async_send(MessageView message, Token&& token) {
+    return compose<void(std::error_code)>(exchange<true, false>(message), token);
+  }
+
+  /// Waits for the next message. Completion signature: `void(std::error_code, chatproto::Message)`.
+  template <class Token>
+  auto async_receive(Token&& token) {
+    return compose<void(std::error_code, Message)>(detail::Exchange<false, true>{{client_}, nullptr}, token);
+  }
+
+  /// Sends one message and waits for its reply, as `request`. Completion signature: `void(std::error_code, chatproto::Message)`.
+  template <class Token>
+  auto async_request(MessageView message, Token&& token) {
+    return compose<void(std::error_code, Message)>(exchange<true, true>(message), token);
+  }
+
+ private:
+  std::unique_ptr<asio::io_context> own_context_;
+  std::shared_ptr<detail::Client> client_;
+};
+
+}  // namespace chatproto

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// What a Connection shares with its operations under way, and its blocking half.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <asio/any_io_executor.hpp>
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/buffer.hpp>
+#include <asio/cancellation_signal.hpp>
+#include <asio/connect.hpp>
+#include <asio/error.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/write.hpp>
+#ifndef _WIN32
+#include <poll.h>
+#endif
+
+#include <chatproto/line_reader.hpp>
+#include <chatproto/message.hpp>
+
+namespace chatproto::detail {
+
+using Clock = std::chrono::steady_clock;
+
+/// Waits until `socket` can be read or written, at most until `deadline`; false: it is over, or `ec` is set.
+inline bool poll_until(asio::ip::tcp::socket& socket, bool writable, Clock::time_point deadline, std::error_code& ec) {
+  for (;;) {
+    auto left = -1;
+    if (deadline != Clock::time_point::max()) {
+      auto const time = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+      left = static_cast<int>(std::clamp<std::int64_t>(time, 0, 1 << 30));
+    }
+#ifdef _WIN32
+    WSAPOLLFD waiting{socket.native_handle(), static_cast<SHORT>(writable ? POLLOUT : POLLIN), 0};
+    auto const n = ::WSAPoll(&waiting, 1, left);
+    auto const error = n < 0 ? ::WSAGetLastError() : 0;
+#else
+    pollfd waiting{socket.native_handle(), static_cast<short>(writable ? POLLOUT : POLLIN), 0};
+    auto const n = ::poll(&waiting, 1, left);
+    auto const error = n < 0 ? errno : 0;
+#endif
+    if (n > 0) return true;
+    if (n == 0 && Clock::now() >= deadline) return false;
+    ec = std::error_code(error, asio::error::get_system_category());
+    if (ec && ec != asio::error::interrupted) return false;
+    ec.clear();
+  }
+}
+
+/// A name look-up in a thread of its own: the system's cannot be cancelled, so it may outlive its asker.
+struct Lookup {
+  using Results = asio::ip::tcp::resolver::results_type;
+
+  static std::shared_ptr<Lookup> start(std::string host, std::string service) {
+    auto lookup = std::make_shared<Lookup>();
+    std::thread([lookup, host = std::move(host), service = std::move(service)] {
+      asio::io_context context;
+      std::error_code ec;
+      auto found = asio::ip::tcp::resolver(context).resolve(host, service, ec);
+      std::lock_guard const lock(lookup->mutex);
+      lookup->results = std::move(found);
+      lookup->error = ec;
+      lookup->done = true;
+      lookup->changed.notify_all();
+    }).detach();
+    return lookup;
+  }
+  void cancel() {
+    std::lock_guard const lock(mutex);
+    done = true;
+    error = asio::error::operation_aborted;
+    changed.notify_all();
+  }
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  std::error_code error;
+  Results results;
+};
+
+/// The client's end of a connection.
+///
+/// Only `cancel` may be called while something else is under way, from any thread.
+struct Client : std::enable_shared_from_this<Client> {
+  explicit Client(asio::any_io_executor executor)
+      : socket(executor), resolver(executor), send_limit(executor), receive_limit(executor) {}
+
+  Clock::time_point deadline() const {
+    return time_limit.count() > 0 ? Clock::now() + time_limit : Clock::time_point::max();
+  }
+
+  /// The next whole message of what was read, if there is one.
+  std::optional<Message> next_message(std::error_code& ec) {
+    auto const line = reader.next();
+    if (!line) return std::nullopt;
+    if (line->too_long) {
+      ec = Errc::line_too_long;
+      return std::nullopt;
+    }
+    auto const message = parse(line->text, ec);
+    if (ec) return std::nullopt;
+    return Message(message);
+  }
+
+  /// The next message that an operation is to return, if it is here: for a request an `ok` or `err`, and what comes before it is
+  /// kept for `receive`.
+  std::optional<Message> take(bool reply, std::error_code& ec) {
+    if (!reply && !inbox.empty()) {
+      auto message = std::move(inbox.front());
+      inbox.pop_front();
+      return message;
+    }
+    while (auto message = next_message(ec)) {
+      if (!reply || message->tag == tag::ok || message->tag == tag::err) return message;
+      inbox.push_back(std::move(*message));
+    }
+    return std::nullopt;
+  }
+
+  void begin_connect() {
+    close();
+    reader = LineReader();
+    inbox.clear();
+    cancelled = false;
+  }
+  void configure(std::error_code& ec) {
+    socket.non_blocking(true, ec);
+    if (!ec) socket.set_option(asio::ip::tcp::no_delay(true), ec);
+  }
+  void close() {
+    std::lock_guard const lock(mutex);
+    std::error_code ignored;
+    socket.close(ignored);
+  }
+
+  void cancel() {
+    cancelled = true;
+    std::lock_guard const lock(mutex);
+    if (lookup) lookup->cancel();
+    if (connecting != nullptr) connecting->stop();
+    std::error_code ignored;
+    if (socket.is_open()) socket.shutdown(asio::socket_base::shutdown_both, ignored);  // wakes whoever waits
+    if (async_operations > 0)
+      asio::post(socket.get_executor(), [client = shared_from_this()] {
+        client->close();
+        client->send_limit.cancel();
+        client->receive_limit.cancel();
+      });
+  }
+
+  void connect(std::string_view host, std::string_view service, std::error_code& ec) {
+    begin_connect();
+    auto const until = deadline();
+    auto const endpoints = resolve(host, service, until, ec);
+    if (ec) return;
+    // Asio's own blocking connect cannot be limited, so one that can be stopped is run for as long as is allowed.
+    asio::io_context context(1);
+    asio::ip::tcp::socket attempt(context);
+    ec = asio::error::timed_out;
+    asio::async_connect(attempt, endpoints, [&ec](std::error_code const& result, auto const&) { ec = result; });
+    {
+      std::lock_guard const lock(mutex);
+      if (!cancelled) connecting = &context;
+    }
+    if (connecting != nullptr) context.run_until(until);
+    std::lock_guard const lock(mutex);
+    connecting = nullptr;
+    if (cancelled) ec = asio::error::operation_aborted;
+    if (ec) return;
+    auto const protocol = attempt.local_endpoint(ec).protocol();
+    if (!ec) socket.assign(protocol, attempt.release(ec), ec);
+    if (!ec) configure(ec);
+  }
+
+  Lookup::Results resolve(std::string_view host, std::string_view service, Clock::time_point until,
+                          std::error_code& ec) {
+    auto const numeric = asio::ip::tcp::resolver::numeric_host;
+    auto results = resolver.resolve(host, service, numeric, ec);
+    if (!ec) return results;
+    ec.clear();
+    auto const asked = Lookup::start(std::string(host), std::string(service));
+    {
+      std::lock_guard const lock(mutex);
+      lookup = asked;
+      if (cancelled) asked->cancel();
+    }
+    std::unique_lock waiting(asked->mutex);
+    auto const is_done = [&asked] { return asked->done; };
+    if (until == Clock::time_point::max())
+      asked->changed.wait(waiting, is_done);
+    else
+      asked->changed.wait_until(waiting, until, is_done);
+    ec = asked->done ? asked->error : asio::error::timed_out;
+    if (!ec) results = std::move(asked->results);
+    waiting.unlock();
+    std::lock_guard const lock(mutex);
+    lookup.reset();
+    return results;
+  }
+
+  void send(std::string_view line, Clock::time_point until, std::error_code& ec) {
+    transfer(true, until, ec, [&] {
+      line.remove_prefix(socket.write_some(asio::buffer(line), ec));
+      return line.empty();
+    });
+    // Half a line cannot be taken back: what came after it would be part of it.
+    if (ec) close();
+  }
+
+  Message receive(bool reply, Clock::time_point until, std::error_code& ec) {
+    ec.clear();
+    auto message = take(reply, ec);
+    if (!message && !ec)
+      transfer(false, until, ec, [&] {
+        auto const n = socket.read_some(asio::buffer(buffer), ec);
+        if (!ec) reader.feed({buffer.data(), n});
+        message = take(reply, ec);
+        return message.has_value();
+      });
+    return message ? std::move(*message) : Message();
+  }
+
+  /// Calls `step`, which is non-blocking, until it is done or fails; waits where it would block.
+  void transfer(bool writable, Clock::time_point until, std::error_code& ec, auto const& step) {
+    for (;;) {
+      ec.clear();
+      if (step()) return;
+      if (ec == asio::error::would_block || ec == asio::error::try_again) {
+        ec.clear();
+        if (!poll_until(socket, writable, until, ec) && !ec) ec = asio::error::timed_out;
+      }
+      if (cancelled) ec = asio::error::operation_aborted;
+      if (ec) return;
+    }
+  }
+
+  // The asynchronous half: what follows is used on the executor only. An operation waits on a timer, which is its time limit, and is
+  // woken by the end of the read or write that it needs. So a limit or a cancellation takes effect at once, and
+  // a read that comes in too late is kept for the next operation.
+
+  void start_connect(std::string const& host, std::string const& service) {
+    begin_connect();
+    pending_connect = true;
+    resolver.async_resolve(host, service, [self = shared_from_this()](std::error_code const& ec, auto const& results) {
+      if (!self->pending_connect) return;  // nobody waits any more
+      if (ec) return self->connect_ended(ec);
+      asio::async_connect(self->socket, results,
+                          [self](std::error_code const& result, auto const&) { self->connect_ended(result); });
+    });
+  }
+  void connect_ended(std::error_code ec) {
+    if (!std::exchange(pending_connect, false)) return;
+    if (!ec) configure(ec);
+    connect_error = ec;
+    receive_limit.cancel();
+  }
+
+  void start_write(std::shared_ptr<std::string const> line) {
+    pending_write = true;
+    auto const bytes = asio::buffer(*line);
+    asio::async_write(socket, bytes, [self = shared_from_this(), line](std::error_code const& ec, std::size_t) {
+      self->pending_write = false;
+      self->write_error = ec;
+      self->send_limit.cancel();
+    });
+  }
+
+  void start_read() {
+    if (std::exchange(pending_read, true)) return;
+    socket.async_read_some(asio::buffer(buffer),
+                           asio::bind_cancellation_slot(
+                               read_stop.slot(), [self = shared_from_this()](std::error_code const& ec, std::size_t n) {
+                                 self->pending_read = false;
+                                 if (!ec)
+                                   self->reader.feed({self->buffer.data(), n});
+                                 else if (ec != asio::error::operation_aborted)
+                                   self->read_error = ec;
+                                 self->receive_limit.cancel();
+                               }));
+  }
+
+  asio::ip::tcp::socket socket;
+  asio::ip::tcp::resolver resolver;
+  asio::steady_timer send_limit, receive_limit;  // of the asynchronous operations
+  bool pending_connect = false, pending_write = false, pending_read = false;
+  std::error_code connect_error, write_error, read_error;
+  asio::cancellation_signal read_stop;
+  std::chrono::milliseconds time_limit{0};
+  LineReader reader;
+  std::array<char, 8192> buffer;
+  std::deque<Message> inbox;  // read, but not yet asked for
+
+  std::mutex mutex;  // of what cancel() touches: opening and closing the socket, and these
+  std::shared_ptr<Lookup> lookup;
+  asio::io_context* connecting = nullptr;
+  std::atomic<bool> cancelled = false;
+  std::atomic<int> async_operations = 0;
+};
+
+}  // namespace chatproto::detail

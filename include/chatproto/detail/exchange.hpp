@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// The asynchronous operations of a Connection, for asio::async_compose.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include <asio/cancellation_state.hpp>
+#include <asio/error.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+
+#include <chatproto/detail/client.hpp>
+
+namespace chatproto::detail {
+
+/// What all operations do: begin on the executor, wait within the time limit, and say why they were cut short.
+struct Operation {
+  std::shared_ptr<Client> client;
+  Clock::time_point until = {};
+  int step = 0;
+
+  /// The first calls, in the thread of the caller and then on the executor; true when it is there.
+  template <class Self>
+  bool begun(Self& self) {
+    if (step == 0) {
+      step = 1;
+      ++client->async_operations;
+      asio::post(client->socket.get_executor(), std::move(self));
+      return false;
+    }
+    if (step == 1) {
+      step = 2;
+      until = client->deadline();
+    }
+    return true;
+  }
+
+  template <class Self>
+  void wait(Self& self, asio::steady_timer& limit) {
+    limit.expires_at(until);
+    limit.async_wait(std::move(self));
+  }
+
+  /// Why an operation that was woken must end although it is not done; no error: it need not.
+  template <class Self>
+  std::error_code cut_short(Self& self) const {
+    if (client->cancelled || self.get_cancellation_state().cancelled() != asio::cancellation_type::none)
+      return asio::error::operation_aborted;
+    if (Clock::now() >= until) return asio::error::timed_out;
+    return {};
+  }
+
+  template <class Self, class... Result>
+  void end(Self& self, std::error_code ec, Result... result) {
+    if (ec && client->cancelled) ec = asio::error::operation_aborted;
+    --client->async_operations;
+    self.complete(ec, std::move(result)...);
+  }
+};
+
+struct ConnectOperation : Operation {
+  std::string host, service;
+
+  template <class Self>
+  void operator()(Self& self, std::error_code = {}) {
+    if (!this->begun(self)) return;
+    if (step == 2) {
+      step = 3;
+      client->start_connect(host, service);
+      return this->wait(self, client->receive_limit);
+    }
+    if (client->pending_connect) {
+      auto const why = this->cut_short(self);
+      if (!why) return this->wait(self, client->receive_limit);
+      client->pending_connect = false;
+      client->connect_error = why;
+      client->resolver.cancel();
+    }
+    auto const ec = client->connect_error;
+    if (ec) client->close();
+    this->end(self, ec);
+  }
+};
+
+/// Sends, if there is a line; then waits for a message, or for the reply to what was sent.
+template <bool sends, bool receives>
+struct Exchange : Operation {
+  std::shared_ptr<std::string const> line;
+  std::error_code unsendable = {};
+
+  template <class Self>
+  void operator()(Self& self, std::error_code = {}) {
+    if (!this->begun(self)) return;
+    if constexpr (sends) {
+      if (unsendable) return finish(self, unsendable);
+      if (step == 2) {
+        step = 3;
+        client->start_write(line);
+        return this->wait(self, client->send_limit);
+      }
+      if (step == 3) {
+        if (client->pending_write) {
+          auto const why = this->cut_short(self);
+          if (!why) return this->wait(self, client->send_limit);
+          return give_up(self, why);
+        }
+        if (client->write_error) return give_up(self, client->write_error);
+        step = 4;
+      }
+    }
+    if constexpr (receives) {
+      std::error_code ec;
+      auto message = client->take(sends, ec);
+      if (message || ec) return finish(self, ec, message ? std::move(*message) : Message());
+      ec = std::exchange(client->read_error, {});
+      if (!ec && step > 4) ec = this->cut_short(self);
+      if (ec) {
+        client->read_stop.emit(asio::cancellation_type::terminal);
+        return sends ? give_up(self, ec) : finish(self, ec);
+      }
+      step = 5;
+      client->start_read();
+      this->wait(self, client->receive_limit);
+    } else {
+      finish(self, {});
+    }
+  }
+
+ private:
+  /// Half a line cannot be taken back, and a late reply would be taken for that of the next request.
+  template <class Self>
+  void give_up(Self& self, std::error_code ec) {
+    client->close();
+    finish(self, ec);
+  }
+  template <class Self>
+  void finish(Self& self, std::error_code ec, Message message = {}) {
+    if constexpr (receives)
+      this->end(self, ec, std::move(message));
+    else
+      this->end(self, ec);
+  }
+};
+
+}  // namespace chatproto::detail

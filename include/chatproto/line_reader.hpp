@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// Bytes in, lines out.
+#pragma once
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <chatproto/message.hpp>
+
+namespace chatproto {
+
+/// One line of input.
+struct Line {
+  std::string_view text;  ///< without its terminator; valid until the reader is used again
+  bool too_long = false;  ///< the line broke the limit and is dropped; `text` is empty
+};
+
+/// Cuts a stream of bytes into lines that end in LF or CR LF.
+///
+/// However the bytes are split, the lines are the same. Each byte is looked at once. Memory is
+/// bounded by the limit: a longer line is reported once, as soon as it is too long, and what is left of it,
+/// up to its LF, is dropped without being stored. At rest with no unfinished line it holds no storage.
+/// An unfinished line at the end of input is never returned.
+///
+/// Thread safety: distinct objects: safe; shared objects: unsafe.
+class LineReader {
+ public:
+  /// `limit`: the longest line in bytes, terminator included.
+  explicit LineReader(std::size_t limit = max_line) noexcept : limit_(static_cast<std::uint32_t>(limit)) {}
+
+  /// Gives the reader more input, which must stay where it is until `next()` has returned nothing.
+  ///
+  /// Precondition: the input given before is used up.
+  void feed(std::string_view bytes) noexcept {
+    assert(input_.empty());
+    input_ = bytes;
+  }
+
+  /// The next line, or nothing when the input is used up (the unfinished line is kept then).
+  std::optional<Line> next() {
+    if (returned_partial_) {
+      returned_partial_ = false;
+      partial_.clear();
+    }
+    while (!input_.empty()) {
+      auto const end = input_.find('\n');
+      if (end == std::string_view::npos) return keep_rest();
+      auto const head = input_.substr(0, end);
+      input_.remove_prefix(end + 1);
+      if (dropping_) {
+        dropping_ = false;
+        continue;
+      }
+      if (partial_.size() + head.size() + 1 > limit_) {
+        partial_.clear();
+        return Line{{}, true};
+      }
+      if (partial_.empty()) return Line{without_cr(head)};
+      partial_.append(head);
+      returned_partial_ = true;
+      return Line{without_cr(partial_)};
+    }
+    if (partial_.empty() && partial_.capacity() > std::string().capacity()) std::string().swap(partial_);
+    return std::nullopt;
+  }
+
+ private:
+  static std::string_view without_cr(std::string_view line) noexcept {
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    return line;
+  }
+
+  /// The input ends within a line: keeps it, or finds that it is too long already.
+  std::optional<Line> keep_rest() {
+    auto const rest = input_;
+    input_ = {};
+    if (dropping_) return std::nullopt;
+    if (partial_.size() + rest.size() + 1 > limit_) {
+      dropping_ = true;
+      std::string().swap(partial_);
+      return Line{{}, true};
+    }
+    partial_.append(rest);
+    return std::nullopt;
+  }
+
+  std::string_view input_;
+  std::string partial_;  // the unfinished line
+  std::uint32_t limit_;
+  bool dropping_ = false;          // within a line that was too long
+  bool returned_partial_ = false;  // the last line returned lies in partial_
+};
+
+}  // namespace chatproto

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// A message of the protocol, `tag:payload`, and its way to and from the bytes of a line.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include <chatproto/error.hpp>
+
+namespace chatproto {
+
+/// The longest line, in bytes, its terminator included (protocol, section 1).
+inline constexpr std::size_t max_line = 255;
+
+/// The tags of the protocol.
+namespace tag {
+inline constexpr std::string_view slogin = "slogin", rlogin = "rlogin", join = "join", leave = "leave",
+                                  sendall = "sendall", senduser = "senduser", quit = "quit", ok = "ok", err = "err",
+                                  delivery = "delivery";
+}  // namespace tag
+
+/// A message that lies in somebody else's memory: valid as long as that is. Never allocates.
+struct MessageView {
+  std::string_view tag;      ///< `[a-z]+`
+  std::string_view payload;  ///< any bytes but LF, and no CR at its end
+
+  friend bool operator==(MessageView const&, MessageView const&) = default;
+};
+
+/// A message that owns its bytes.
+///
+/// Thread safety: as `std::string`. Distinct objects: safe. Shared objects: unsafe.
+struct Message {
+  std::string tag;      ///< `[a-z]+`
+  std::string payload;  ///< any bytes but LF, and no CR at its end
+
+  Message() = default;
+  /// The message `tag:payload`; nothing is checked before `encode`.
+  Message(std::string_view t, std::string_view p) : tag(t), payload(p) {}
+  /// A copy of what `view` shows.
+  explicit Message(MessageView view) : Message(view.tag, view.payload) {}
+  /// A view of this message, valid until it is changed or destroyed.
+  operator MessageView() const noexcept { return {tag, payload}; }
+
+  friend bool operator==(Message const&, Message const&) = default;
+};
+
+/// Whether `tag` is `[a-z]+`.
+inline bool is_valid_tag(std::string_view tag) noexcept {
+  return !tag.empty() && std::all_of(tag.begin(), tag.end(), [](char c) { return c >= 'a' && c <= 'z'; });
+}
+
+/// Whether `name` may name a user or a room: `[A-Za-z0-9]+` (protocol, section 2).
+inline bool is_valid_name(std::string_view name) noexcept {
+  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+  });
+}
+
+/// The message in `line`, which comes without its terminator. The view points into `line`.
+///
+/// Errors: `Errc::malformed`, and then the view is empty. Never throws, never allocates.
+inline MessageView parse(std::string_view line, std::error_code& ec) noexcept {
+  auto const colon = line.find(':');
+  if (colon == std::string_view::npos || !is_valid_tag(line.substr(0, colon))) {
+    ec = Errc::malformed;
+    return {};
+  }
+  ec.clear();
+  return {line.substr(0, colon), line.substr(colon + 1)};
+}
+
+/// As above; throws `std::system_error`.
+inline MessageView parse(std::string_view line) {
+  std::error_code ec;
+  auto const message = parse(line, ec);
+  if (ec) throw std::system_error(ec, "chatproto::parse");
+  return message;
+}
+
+/// The line of `message`, its terminator (a bare LF) included.
+///
+/// Errors, with an empty string: `Errc::malformed` for a bad tag, `Errc::invalid_payload`,
+/// `Errc::line_too_long`.
+inline std::string encode(MessageView message, std::error_code& ec) {
+  ec.clear();
+  if (!is_valid_tag(message.tag))
+    ec = Errc::malformed;
+  else if (message.payload.find('\n') != std::string_view::npos || message.payload.ends_with('\r'))
+    ec = Errc::invalid_payload;
+  else if (message.tag.size() + 1 + message.payload.size() + 1 > max_line)
+    ec = Errc::line_too_long;
+  std::string line;
+  if (!ec) {
+    line.reserve(message.tag.size() + message.payload.size() + 2);
+    line.append(message.tag).append(1, ':').append(message.payload).append(1, '\n');
+  }
+  return line;
+}
+
+/// As above; throws `std::system_error`.
+inline std::string encode(MessageView message) {
+  std::error_code ec;
+  auto line = encode(message, ec);
+  if (ec) throw std::system_error(ec, "chatproto::encode");
+  return line;
+}
+
+/// What a `delivery:` carries: who said what in which room. Views into the payload.
+struct Delivery {
+  std::string_view room, sender, text;
+};
+
+/// The parts of a `delivery:` message's payload, `ROOM:SENDER:TEXT`; the text may be empty and have colons.
+///
+/// Errors: `Errc::unexpected` if `message` is no delivery or lacks a part.
+inline Delivery parse_delivery(MessageView message, std::error_code& ec) noexcept {
+  auto const first = message.payload.find(':');
+  auto const second = first == std::string_view::npos ? first : message.payload.find(':', first + 1);
+  if (message.tag != tag::delivery || second == std::string_view::npos) {
+    ec = Errc::unexpected;
+    return {};
+  }
+  ec.clear();
+  return {message.payload.substr(0, first), message.payload.substr(first + 1, second - first - 1),
+          message.payload.substr(second + 1)};
+}
+
+/// As above; throws `std::system_error`.
+inline Delivery parse_delivery(MessageView message) {
+  std::error_code ec;
+  auto const delivery = parse_delivery(message, ec);
+  if (ec) throw std::system_error(ec, "chatproto::parse_delivery");
+  return delivery;
+}
+
+}  // namespace chatproto

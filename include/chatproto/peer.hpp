@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// The handle to the other end.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <chatproto/message_queue.hpp>
+
+namespace chatproto {
+
+/// The other end of a connection, as a session sees it: something that takes lines and can be closed.
+///
+/// A cheap copyable handle. It may outlive the connection and the server: it then sends to nobody.
+///
+/// Thread safety: distinct objects: safe, also when they are the same peer. Shared objects: const members are safe.
+class Peer {
+ public:
+  /// A peer that is reached through `queue`, which is not null.
+  explicit Peer(std::shared_ptr<MessageQueue> queue) noexcept : queue_(std::move(queue)) {}
+
+  /// Queues whole encoded lines; returns before they are written.
+  PushResult send(SharedBlock lines) const { return queue_->push(std::move(lines)); }
+  /// As above, of a string.
+  PushResult send(std::string lines) const { return send(std::make_shared<std::string const>(std::move(lines))); }
+
+  /// Ends the connection when all that was sent before is written, or the write deadline has passed.
+  void close() const { queue_->close(); }
+  /// Ends the connection now and drops what was not yet written.
+  void abort() const { queue_->abort(); }
+
+ private:
+  std::shared_ptr<MessageQueue> queue_;
+};
+
+}  // namespace chatproto

@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <chatproto/chat_service.hpp>
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "catch.hpp"
+#include "support.hpp"
+
+using namespace std::string_literals;
+using chatproto::ChatService;
+using chatproto::Peer;
+using test::Lines;
+using Session = ChatService::Session;
+
+static_assert(chatproto::Service<ChatService>);
+static_assert(!std::is_copy_constructible_v<Session> && !std::is_move_constructible_v<Session>);
+
+namespace {
+
+/// A client with no socket between it and its session.
+class Client {
+ public:
+  explicit Client(ChatService& service, std::string_view first_lines = {}) : session(service.open(Peer(queue))) {
+    if (!first_lines.empty()) sends(first_lines);
+  }
+
+  /// All these lines come in one read. Returns what the client has got since it was asked last.
+  Lines sends(std::string_view lines) {
+    feed(lines);
+    session.flush();
+    return gets();
+  }
+
+  /// As far as the read goes before the flush.
+  void feed(std::string_view lines) {
+    for (std::size_t end; (end = lines.find('\n')) != std::string_view::npos; lines.remove_prefix(end + 1))
+      session.on_line(lines.substr(0, end));
+  }
+
+  Lines gets() { return test::gists(queue->take()); }
+  bool closed() const { return !queue->is_open(); }
+
+  std::shared_ptr<test::RecordingQueue> queue = std::make_shared<test::RecordingQueue>(std::size_t(1) << 30);
+  Session session;
+};
+
+std::string name_of(std::size_t size) { return std::string(size, 'n'); }
+
+/// Somebody in each role that a session can have.
+struct Somebody {
+  char const* what;
+  char const* first_lines;
+  Session::Role role;
+};
+Somebody const guest{"guest", "", Session::guest};
+Somebody const sender_outside{"sender in no room", "slogin:eve\n", Session::sender};
+Somebody const sender_inside{"sender in a room", "slogin:eve\njoin:cafe\n", Session::sender};
+Somebody const newcomer{"newcomer", "rlogin:eve\n", Session::newcomer};
+Somebody const receiver{"receiver", "rlogin:eve\njoin:cafe\n", Session::receiver};
+Somebody const gone{"gone", "slogin:eve\nquit:\n", Session::gone};
+Somebody const everybody[] = {guest, sender_outside, sender_inside, newcomer, receiver, gone};
+
+}  // namespace
+
+// The documented table; see docs/protocol.md. The two must say the same.
+TEST_CASE("the command table is the protocol", "[chat_service]") {
+  std::map<std::string_view, unsigned> const documented = {
+      {"slogin", Session::guest},
+      {"rlogin", Session::guest},
+      {"join", Session::sender | Session::newcomer | Session::receiver},
+      {"leave", Session::sender},
+      {"sendall", Session::sender},
+      {"senduser", Session::sender},
+      {"quit", Session::sender | Session::receiver},
+  };
+  std::map<std::string_view, unsigned> implemented;
+  for (auto const& command : Session::commands()) {
+    CHECK(command.run != nullptr);
+    CHECK(implemented.emplace(command.tag, command.roles).second);
+  }
+  CHECK(implemented == documented);
+}
+
+TEST_CASE("any message in any role gets the documented reply", "[chat_service]") {
+  // o: ok; e: err; O, E: the same, and then the connection is closed; -: nothing
+  struct {
+    std::string line, by_role;  // in the order of everybody[]
+  } const rows[] = {
+      {"slogin:bob", "oeeEe-"},
+      {"slogin:", "EeeEe-"},
+      {"slogin:b b", "EeeEe-"},
+      {"rlogin:bob", "oeeEe-"},
+      {"rlogin:b-b", "EeeEe-"},
+      {"join:bar", "Eoooo-"},
+      {"join:cafe", "Eoooo-"},
+      {"join:", "EeeEe-"},
+      {"join:caf\xc3\xa9", "EeeEe-"},
+      {"join:cafe:", "EeeEe-"},
+      {"leave:", "EeoEe-"},
+      {"leave:the rest is ignored", "EeoEe-"},
+      {"sendall:hi", "EeoEe-"},
+      {"sendall:", "EeoEe-"},
+      {"senduser:bob:hi", "EeoEe-"},
+      {"senduser:bob:", "EeoEe-"},
+      {"senduser:bob", "EeeEe-"},
+      {"senduser::hi", "EeeEe-"},
+      {"senduser:b b:hi", "EeeEe-"},
+      {"quit:", "EOOEO-"},
+      {"quit:the rest is ignored", "EOOEO-"},
+      {"ok:", "EeeEe-"},
+      {"err:", "EeeEe-"},
+      {"delivery:cafe:bob:hi", "EeeEe-"},
+      {"empty:", "EeeEe-"},
+      {"unknown:", "EeeEe-"},
+      {"sendal:hi", "EeeEe-"},
+      {"sendalll:hi", "EeeEe-"},
+      {"", "EeeEe-"},
+      {":", "EeeEe-"},
+      {"no colon", "EeeEe-"},
+      {"Join:bar", "EeeEe-"},
+      {" join:bar", "EeeEe-"},
+      {"join :bar", "EeeEe-"},
+      {"\0\xff\xfe"s, "EeeEe-"},
+      {"sendall:" + std::string(246, 'x'), "EeeEe-"},
+      {"(too long)", "EeeEe-"},  // dropped by the reader
+  };
+  for (auto const& row : rows) {
+    for (std::size_t i = 0; i < row.by_role.size(); ++i) {
+      auto const& [what, first_lines, role] = everybody[i];
+      CAPTURE(row.line, what);
+      ChatService service;
+      Client client(service, first_lines);
+      REQUIRE(client.session.role() == role);
+      if (row.line == "(too long)")
+        client.session.on_bad_line(chatproto::Errc::line_too_long);
+      else
+        client.session.on_line(row.line);
+      client.session.flush();
+      auto const expected = row.by_role[i];
+      if (expected == '-')
+        CHECK(client.gets() == Lines{});
+      else
+        CHECK(client.gets() == Lines{expected == 'o' || expected == 'O' ? "ok" : "err"});
+      auto const ended = expected == 'O' || expected == 'E' || expected == '-';
+      CHECK(client.closed() == ended);
+      CHECK((client.session.role() == Session::gone) == ended);
+      if (expected == 'e') CHECK(client.session.role() == role);
+    }
+  }
+}
+
+TEST_CASE("who has logged in", "[chat_service]") {
+  ChatService service;
+  for (auto const& each : everybody) {
+    CAPTURE(each.what);
+    CHECK(Client(service, each.first_lines).session.logged_in() == (each.role != Session::guest));
+  }
+}
+
+TEST_CASE("an err leaves everybody where they were", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  auto const refused = "join:b r\nslogin:x\nrlogin:x\nsenduser:alice\nnonsense\nok:\nunknown:x\n"s;
+  CHECK(bob.sends(refused) == Lines(7, "err"));
+  CHECK(alice.sends(refused + "leave:\nsendall:x\nsenduser:bob:x\n") == Lines(10, "err"));
+  CHECK(bob.sends("sendall:hi\n") == Lines{"ok"});
+  CHECK(alice.gets() == Lines{"delivery:cafe:bob:hi"});
+}
+
+TEST_CASE("names are letters and digits, of any length that a line takes", "[chat_service]") {
+  ChatService service;
+  for (auto const* name : {"a", "Z", "0", "aA0", "007"}) {
+    Client client(service);
+    CHECK(client.sends("slogin:"s + name + "\njoin:" + name + "\n") == Lines{"ok", "ok"});
+  }
+  Client longest(service);
+  CHECK(longest.sends("rlogin:" + name_of(247) + "\njoin:" + name_of(249) + "\n") == Lines{"ok", "ok"});
+}
+
+TEST_CASE("sendall goes to the receivers of the room whose name is another", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "rlogin:bob\njoin:cafe\n");
+  Client bob_too(service, "rlogin:bob\njoin:cafe\n"), capital(service, "rlogin:Bob\njoin:cafe\n");
+  Client away(service, "rlogin:away\njoin:Cafe\n"), newcomer_there(service, "rlogin:new\n");
+  Client listening_sender(service, "slogin:carol\njoin:cafe\n"), sender(service, "slogin:bob\njoin:cafe\n");
+
+  CHECK(sender.sends("sendall:hi\n") == Lines{"ok"});
+  CHECK(alice.gets() == Lines{"delivery:cafe:bob:hi"});
+  CHECK(capital.gets() == Lines{"delivery:cafe:bob:hi"});
+  for (auto* nobody : {&bob, &bob_too, &away, &newcomer_there, &listening_sender}) CHECK(nobody->gets() == Lines{});
+}
+
+TEST_CASE("senduser goes to the receivers of that name in the room, the own name too", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "rlogin:bob\njoin:cafe\n");
+  Client bob_too(service, "rlogin:bob\njoin:cafe\n"), bob_away(service, "rlogin:bob\njoin:bar\n");
+  Client sender(service, "slogin:bob\njoin:cafe\n");
+
+  CHECK(sender.sends("senduser:bob::a:b\nsenduser:nobody:x\nsenduser:Bob:x\n") == Lines(3, "ok"));
+  CHECK(bob.gets() == Lines{"delivery:cafe:bob::a:b"});
+  CHECK(bob_too.gets() == Lines{"delivery:cafe:bob::a:b"});
+  CHECK(alice.gets() == Lines{});
+  CHECK(bob_away.gets() == Lines{});
+}
+
+TEST_CASE("a text is delivered byte for byte", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  std::string every_byte;
+  for (auto byte = 0; byte < 256; ++byte)
+    if (byte != '\n') every_byte += static_cast<char>(byte);
+  for (auto const& text :
+       {""s, ":"s, " both ends \t "s, "\ra\rb"s, every_byte.substr(0, 128), every_byte.substr(128)}) {
+    CAPTURE(text);
+    bob.session.on_line("sendall:" + text);
+    bob.session.on_line("senduser:alice:" + text);
+    bob.session.flush();
+    CHECK(bob.gets() == Lines{"ok", "ok"});
+    CHECK(alice.gets() == Lines(2, "delivery:cafe:bob:" + text));
+  }
+}
+
+TEST_CASE("a text is refused when its delivery would be longer than a line", "[chat_service]") {
+  // delivery:ROOM:USER:TEXT LF, with names that make the sender's own line the shorter one
+  ChatService service;
+  auto const room = name_of(50), user = name_of(60);
+  Client alice(service, "rlogin:alice\njoin:" + room + "\n");
+  Client sender(service, "slogin:" + user + "\njoin:" + room + "\n");
+  auto const head = "delivery:" + room + ":" + user + ":";
+  for (auto const size : {254u, 255u, 256u}) {
+    CAPTURE(size);
+    auto const text = std::string(size - head.size() - 1, 'x');
+    auto const fits = size <= chatproto::max_line;
+    CHECK(sender.sends("sendall:" + text + "\nsenduser:alice:" + text + "\n") == Lines(2, fits ? "ok" : "err"));
+    CHECK(alice.gets() == (fits ? Lines(2, head + text) : Lines{}));
+  }
+}
+
+TEST_CASE("with long names there is no room for any text", "[chat_service]") {
+  ChatService service;
+  Client sender(service, "slogin:" + name_of(247) + "\njoin:" + name_of(249) + "\n");
+  CHECK(sender.sends("sendall:\nsenduser:a:\n") == Lines{"err", "err"});
+}
+
+TEST_CASE("a sender moves from room to room", "[chat_service]") {
+  ChatService service;
+  Client cafe(service, "rlogin:alice\njoin:cafe\n"), bar(service, "rlogin:alice\njoin:bar\n");
+  Client bob(service, "slogin:bob\n");
+  CHECK(bob.sends("sendall:0\njoin:cafe\nsendall:1\njoin:bar\nsendall:2\njoin:bar\nsendall:3\nleave:\nsendall:4\n") ==
+        Lines{"err", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "err"});
+  CHECK(bob.sends("leave:\njoin:cafe\nsendall:5\njoin:b r\nsendall:6\n") == Lines{"err", "ok", "ok", "err", "ok"});
+  CHECK(cafe.gets() == Lines{"delivery:cafe:bob:1", "delivery:cafe:bob:5", "delivery:cafe:bob:6"});
+  CHECK(bar.gets() == Lines{"delivery:bar:bob:2", "delivery:bar:bob:3"});
+}
+
+TEST_CASE("a receiver moves from room to room", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n");
+  Client in_cafe(service, "slogin:bob\njoin:cafe\n"), in_bar(service, "slogin:bob\njoin:bar\n");
+  auto const everywhere = [&](std::string const& text) {
+    in_cafe.sends("sendall:" + text + "\n");
+    in_bar.sends("sendall:" + text + "\n");
+  };
+  everywhere("1");
+  alice.feed("join:bar\n");
+  everywhere("2");
+  alice.feed("join:bar\n");
+  everywhere("3");
+  alice.feed("join:b r\n");
+  everywhere("4");
+  alice.feed("join:cafe\n");
+  everywhere("5");
+  alice.session.flush();
+  auto const got = alice.gets();
+  // A refusal and a second join of the same room are kept back until the flush, what changes the room is not.
+  CHECK(got == Lines{"delivery:cafe:bob:1", "ok", "delivery:bar:bob:2", "delivery:bar:bob:3", "delivery:bar:bob:4",
+                     "ok", "err", "ok", "delivery:cafe:bob:5"});
+}
+
+TEST_CASE("after quit, lines are ignored", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  CHECK(bob.sends("sendall:1\nquit:\nsendall:2\nnonsense\nquit:\n") == Lines{"ok", "ok"});
+  CHECK(bob.closed());
+  CHECK(alice.sends("quit:\njoin:bar\n") == Lines{"delivery:cafe:bob:1", "ok"});
+  CHECK(alice.closed());
+  CHECK(service.room_count() == 0);
+}
+
+TEST_CASE("who has quit gets nothing more", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  alice.sends("quit:\n");
+  CHECK(bob.sends("sendall:1\n") == Lines{"ok"});
+  CHECK(alice.gets() == Lines{});
+}
+
+TEST_CASE("a first message that is refused is the last", "[chat_service]") {
+  ChatService service;
+  Client no_login(service), no_join(service, "rlogin:alice\n");
+  CHECK(no_login.sends("join:cafe\nslogin:bob\njoin:cafe\n") == Lines{"err"});
+  CHECK(no_login.closed());
+  CHECK(no_join.sends("join:b r\njoin:cafe\n") == Lines{"err"});
+  CHECK(no_join.closed());
+  CHECK(service.room_count() == 0);
+}
+
+TEST_CASE("the deliveries of one read are one block, and so are its replies", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), carol(service, "rlogin:carol\njoin:cafe\n");
+  Client bob(service, "slogin:bob\njoin:cafe\n");
+  bob.feed("sendall:1\nnonsense\nsendall:2\n");
+  CHECK(alice.gets() == Lines{});
+  CHECK(bob.gets() == Lines{});
+
+  bob.session.flush();
+  chatproto::MessageQueue::Batch to_alice, to_carol;
+  alice.queue->drain(to_alice);
+  carol.queue->drain(to_carol);
+  REQUIRE(to_alice.blocks.size() == 1);
+  CHECK(*to_alice.blocks[0] == "delivery:cafe:bob:1\ndelivery:cafe:bob:2\n");
+  CHECK(to_carol.blocks == to_alice.blocks);  // shared, not copied
+  auto const replies = bob.queue->take_blocks();
+  REQUIRE(replies.size() == 1);
+  CHECK(test::gists(replies[0]) == Lines{"ok", "err", "ok"});
+
+  bob.session.flush();  // there is nothing more
+  CHECK(bob.queue->take_blocks().empty());
+  CHECK(alice.queue->take_blocks().empty());
+}
+
+TEST_CASE("an ok says that the text stands in the queues", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  Lines woken;
+  alice.gets();
+  bob.gets();
+  alice.queue->on_wake = [&] { woken.push_back("delivery"); };
+  bob.queue->on_wake = [&] { woken.push_back("reply"); };
+  auto const* const lines = GENERATE("sendall:1\n", "senduser:alice:1\n", "sendall:1\nleave:\n",
+                                     "sendall:1\njoin:bar\n", "sendall:1\nquit:\n", "sendall:1\nsenduser:alice:2\n");
+  CAPTURE(lines);
+  bob.sends(lines);
+  CHECK(woken == Lines{"delivery", "reply"});
+}
+
+TEST_CASE("sendall and senduser keep their order", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  bob.sends("sendall:1\nsenduser:alice:2\nsendall:3\nsenduser:alice:4\nsenduser:carol:5\n");
+  CHECK(alice.gets() ==
+        Lines{"delivery:cafe:bob:1", "delivery:cafe:bob:2", "delivery:cafe:bob:3", "delivery:cafe:bob:4"});
+}
+
+TEST_CASE("one read with very many texts becomes several blocks", "[chat_service]") {
+  constexpr std::size_t texts = 2000, block_size = 32 * 1024;
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  std::string lines, deliveries;
+  for (std::size_t i = 0; i < texts; ++i) {
+    auto const text = std::to_string(i) + ' ' + std::string(i % 50, 'x');
+    lines += "sendall:" + text + "\n";
+    deliveries += "delivery:cafe:bob:" + text + "\n";
+  }
+  CHECK(bob.sends(lines) == Lines(texts, "ok"));
+  auto const blocks = alice.queue->take_blocks();
+  std::string joined;
+  for (auto const& each : blocks) {
+    CHECK(each.size() < block_size + chatproto::max_line);
+    joined += each;
+  }
+  CHECK(blocks.size() == deliveries.size() / block_size + 1);
+  CHECK((joined == deliveries));
+}
+
+TEST_CASE("a session that is destroyed leaves its room", "[chat_service]") {
+  ChatService service;
+  auto const* const first_lines =
+      GENERATE("slogin:eve\njoin:cafe\n", "rlogin:eve\njoin:cafe\n", "rlogin:eve\njoin:bar\njoin:cafe\n");
+  CAPTURE(first_lines);
+  Client bob(service, "slogin:bob\njoin:other\n");
+  auto eve = std::make_unique<Client>(service, first_lines);
+  CHECK(service.room_count() == 2);
+  auto const queue = eve->queue;
+  queue->take();
+  eve.reset();
+  CHECK(service.room_count() == 1);
+  CHECK(bob.sends("join:cafe\nsendall:hi\n") == Lines{"ok", "ok"});
+  CHECK(queue->take().empty());
+}
+
+TEST_CASE("a room is gone when the last has left it, in whatever way", "[chat_service]") {
+  ChatService service;
+  CHECK(service.room_count() == 0);
+  Client alice(service, "rlogin:alice\n"), bob(service, "slogin:bob\n");
+  CHECK(service.room_count() == 0);
+  alice.sends("join:cafe\n");
+  bob.sends("join:cafe\n");
+  CHECK(service.room_count() == 1);
+  bob.sends("join:bar\n");
+  CHECK(service.room_count() == 2);
+  bob.sends("leave:\n");
+  alice.sends("join:caf\njoin:b r\n");
+  CHECK(service.room_count() == 1);
+  alice.sends("quit:\n");
+  CHECK(service.room_count() == 0);
+}
+
+TEST_CASE("a receiver who is cut costs the others nothing", "[chat_service]") {
+  ChatService service;
+  auto const stuck_queue = std::make_shared<test::RecordingQueue>(1000);
+  auto stuck = service.open(Peer(stuck_queue));
+  stuck.on_line("rlogin:stuck");
+  stuck.on_line("join:cafe");
+  stuck_queue->take();
+  stuck_queue->stall();
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  auto const text = std::string(200, 'x');
+  for (auto i = 0; i < 10; ++i) CHECK(bob.sends("sendall:" + text + "\n") == Lines{"ok"});
+  CHECK(alice.gets() == Lines(10, "delivery:cafe:bob:" + text));
+  CHECK_FALSE(stuck_queue->is_open());
+}
+
+TEST_CASE("a receiver misses nothing after its ok, and nothing overtakes it", "[chat_service]") {
+  ChatService service;
+  std::atomic<bool> stop = false;
+  std::thread talk([&] {
+    Client bob(service, "slogin:bob\njoin:cafe\n");
+    for (auto i = 0; !stop; ++i) {
+      bob.sends("sendall:" + std::to_string(i) + "\n");
+      if (i % 64 == 0) std::this_thread::yield();
+    }
+  });
+  auto complete = true, first_is_ok = true, gap_free = true;
+  for (auto round = 0; round < 200; ++round) {
+    Client alice(service, "rlogin:alice\n");
+    alice.feed("join:cafe\n");
+    Lines got;
+    complete = test::eventually([&] {
+      for (auto& line : alice.gets()) got.push_back(std::move(line));
+      return got.size() >= 5;
+    });
+    if (!complete) break;
+    first_is_ok = first_is_ok && got[0] == "ok";
+    auto const number = [&](std::size_t i) { return std::stol(got[i].substr(got[i].rfind(':') + 1)); };
+    for (std::size_t i = 2; i < got.size(); ++i) gap_free = gap_free && number(i) == number(i - 1) + 1;
+  }
+  stop = true;
+  talk.join();
+  CHECK(complete);
+  CHECK(first_is_ok);
+  CHECK(gap_free);
+}

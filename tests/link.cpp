@@ -1,0 +1,598 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <chatproto/detail/link.hpp>
+
+#include <chatproto/chat_service.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+#include <asio/buffer.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/socket_base.hpp>
+
+#include "catch.hpp"
+#include "support.hpp"
+
+using namespace std::chrono_literals;
+using chatproto::Peer;
+using chatproto::PushResult;
+using test::block;
+using test::Lines;
+using tcp = asio::ip::tcp;
+
+namespace {
+
+constexpr auto never = std::chrono::steady_clock::time_point::max();
+
+struct Options {
+  std::size_t queue_limit = 1'000'000'000;
+  std::chrono::milliseconds login_deadline = 1h, write_deadline = 1h, linger = 1h;
+};
+
+/// A service whose sessions do what the test wants, and tell it what happens to them.
+struct Scripted {
+  std::function<void(Peer const&, std::string_view)> on_line = [](auto&&...) {};
+  std::function<void(Peer const&)> on_open = [](auto&&) {};
+  std::function<void()> on_flush = [] {};
+  Lines seen;  ///< lines, and "(open)", "(too long)", "(flush)", "(gone)"
+  bool logged_in = true;
+
+  struct Session {
+    Session(Scripted& s, Peer p) : service(s), peer(std::move(p)) {
+      service.on_open(peer);
+      service.seen.push_back("(open)");
+    }
+    Session(Session const&) = delete;
+    Session& operator=(Session const&) = delete;
+    ~Session() { service.seen.push_back("(gone)"); }
+    void on_line(std::string_view line) {
+      service.seen.emplace_back(line);
+      service.on_line(peer, line);
+    }
+    void on_bad_line(std::error_code ec) {
+      service.seen.push_back(ec == chatproto::Errc::line_too_long ? "(too long)" : "(?)");
+    }
+    void flush() {
+      service.seen.push_back("(flush)");
+      service.on_flush();
+    }
+    bool logged_in() const { return service.logged_in; }
+
+    Scripted& service;
+    Peer peer;
+  };
+  Session open(Peer peer) { return {*this, std::move(peer)}; }
+};
+
+/// A service that has nothing but what it must have.
+struct Echo {
+  struct Session {
+    Peer peer;
+    void on_line(std::string_view line) const { peer.send(std::string(line) + '\n'); }
+  };
+  Session open(Peer peer) { return {std::move(peer)}; }
+};
+
+/// One link, its host, and the other end of its connection. Everything runs in the test's own thread, when it is asked
+/// to.
+template <class Service = Scripted>
+class Scene {
+  asio::io_context io_{1};
+
+ public:
+  using executor_type = asio::io_context::executor_type;
+  using Link = chatproto::detail::Link<Scene>;
+
+  explicit Scene(Options options = {}) : options_(options) {
+    tcp::acceptor acceptor(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0));
+    far.open(tcp::v4());
+    far.set_option(asio::socket_base::receive_buffer_size(8 * 1024));
+    far.connect(acceptor.local_endpoint());
+    far.non_blocking(true);
+    typename Link::Socket near(io_.get_executor());
+    acceptor.accept(near);
+    link_ = std::make_shared<Link>(*this, std::move(near));
+    watch_ = link_;
+  }
+  ~Scene() {
+    if (link_) link_->abort();
+    io_.restart();
+    io_.run();
+  }
+
+  // What a link asks of its host.
+  Options const& options() const { return options_; }
+  Service& service() { return service_; }
+  void remove(Link& link) {
+    CHECK(&link == link_.get());
+    link_.reset();
+  }
+  void watch_deadlines() { ++deadlines; }
+
+  Service& begin() {
+    link_->start();
+    return service_;
+  }
+  /// Runs handlers until `condition` holds; false if it never does.
+  bool run_until(auto const& condition) {
+    return test::eventually([&] {
+      io_.restart();
+      io_.poll();
+      return condition();
+    });
+  }
+  /// Runs what can run now; false if that was nothing.
+  bool run_posted() {
+    io_.restart();
+    return io_.poll() > 0;
+  }
+  bool ended() const { return !link_; }
+  bool ends() {
+    return run_until([&] { return ended() && watch_.expired(); });
+  }
+
+  void far_sends(std::string_view bytes) {
+    while (!bytes.empty()) {
+      std::error_code ec;
+      auto const size = far.write_some(asio::buffer(bytes), ec);
+      if (ec && ec != asio::error::would_block) throw std::system_error(ec);
+      bytes.remove_prefix(size);
+      run_posted();
+    }
+  }
+  /// The next bytes that the far end receives, `most` at once; "(end)" and "(reset)" when no more come.
+  std::string far_reads(std::size_t most = 1'000'000) {
+    std::string bytes(most, '\0');
+    std::error_code ec;
+    std::size_t size = 0;
+    auto const came = run_until([&] {
+      size = far.read_some(asio::buffer(bytes), ec);
+      return ec != asio::error::would_block;
+    });
+    if (!came) return "(nothing)";
+    bytes.resize(size);
+    return !ec ? bytes : ec == asio::error::eof ? "(end)" : "(reset)";
+  }
+  /// All bytes that the far end receives up to "(end)" or "(reset)", which stands last.
+  std::string far_reads_all() {
+    std::string all;
+    for (;;) {
+      auto const bytes = far_reads();
+      all += bytes;
+      if (bytes == "(end)" || bytes == "(reset)" || bytes == "(nothing)") return all;
+    }
+  }
+  /// Sends blocks of `size` bytes until the far end takes no more; returns all that was sent. It has been logged in.
+  std::string stall(std::size_t size = 10'000) {
+    std::string all;
+    auto const before = deadlines;  // it has one more as soon as it stalls
+    for (auto c = 'a'; deadlines == before; c = c == 'z' ? 'a' : static_cast<char>(c + 1)) {
+      all.append(size, c);
+      peer().send(std::string(size, c));
+      run_posted();
+    }
+    return all;
+  }
+
+  Link& link() { return *link_; }
+  std::weak_ptr<Link> const& watch() const { return watch_; }
+  Peer peer() { return Peer(link_); }
+
+  tcp::socket far{io_};
+  int deadlines = 0;  ///< how often the link has said that it has one
+
+ private:
+  Options options_;
+  Service service_;
+  std::shared_ptr<Link> link_;
+  std::weak_ptr<Link> watch_;
+};
+
+bool has_seen(Scripted const& service, std::string_view what) {
+  return std::find(service.seen.begin(), service.seen.end(), what) != service.seen.end();
+}
+
+void send_ok(Peer const& peer, std::string_view) { peer.send("ok:\n"); }
+
+}  // namespace
+
+// --- Lines in, replies out --------------------------------------------------------------------------------------------
+
+TEST_CASE("the lines of a read go to the session, then flush is called once", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  scene.far_sends("a\r\nb\n" + std::string(300, 'x') + "\n\npart");
+  REQUIRE(scene.run_until([&] { return service.seen.size() > 1; }));
+  CHECK(service.seen == Lines{"(open)", "a", "b", "(too long)", "", "(flush)"});
+  scene.far_sends("ial\n");
+  REQUIRE(scene.run_until([&] { return service.seen.size() > 6; }));
+  CHECK(service.seen.at(6) == "partial");
+}
+
+TEST_CASE("a session that has only what it must have", "[link]") {
+  Scene<Echo> scene;
+  scene.begin();
+  scene.far_sends("a\n" + std::string(300, 'x') + "\nb\n");
+  std::string got;
+  while (got.size() < 4) got += scene.far_reads();
+  CHECK(got == "a\nb\n");
+}
+
+TEST_CASE("blocks of all sizes arrive byte for byte, through a slow reader", "[link]") {
+  Scene scene;
+  scene.begin();
+  std::string sent;
+  auto letter = 'a';
+  for (auto round = 0; round < 20; ++round) {
+    for (auto const size : {1u, 1u, 10u, 1000u, 0u, 65'535u, 65'536u, 65'537u, 3u, 30'000u, 40'000u, 300'000u, 7u}) {
+      std::string bytes(size, letter);
+      letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
+      sent += bytes;
+      scene.peer().send(std::move(bytes));
+    }
+    if (round % 2 == 0) scene.run_posted();  // several rounds in a batch, and some while it is stalled
+  }
+  scene.peer().close();
+  std::string got;
+  while (got.size() < sent.size()) {
+    auto const bytes = scene.far_reads(33'333);
+    if (bytes.front() == '(') break;
+    got += bytes;
+  }
+  CHECK((got == sent));
+  CHECK(scene.far_reads() == "(end)");
+}
+
+// --- How it ends ------------------------------------------------------------------------------------------------------
+
+TEST_CASE("end of input: the session is gone, what waits is written, then the link ends", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  service.on_line = send_ok;
+  std::string waiting;
+  SECTION("and the peer takes it at once") {
+  }
+  SECTION("and the peer takes it later") {
+    waiting = scene.stall();
+  }
+  scene.far_sends("a\nb\npart");
+  scene.far.shutdown(tcp::socket::shutdown_send);
+  REQUIRE(scene.run_until([&] { return has_seen(service, "(gone)"); }));
+  CHECK(service.seen == Lines{"(open)", "a", "b", "(flush)", "(gone)"});
+  CHECK((scene.far_reads_all() == waiting + "ok:\nok:\n(end)"));
+  CHECK(scene.ends());
+}
+
+TEST_CASE("a peer that is gone ends the link at once", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  SECTION("silent") {
+  }
+  SECTION("while something waits") {
+    scene.stall();
+  }
+  scene.far.set_option(asio::socket_base::linger(true, 0));
+  scene.far.close();
+  CHECK(scene.ends());
+  CHECK(service.seen == Lines{"(open)", "(gone)"});
+}
+
+TEST_CASE("a write that fails ends the link, and nothing is kept for it", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  scene.far.set_option(asio::socket_base::linger(true, 0));
+  scene.far.close();
+  auto bytes = block("delivery:cafe:bob:hi\n");
+  std::weak_ptr const watch = bytes;
+  scene.peer().send(std::move(bytes));
+  scene.link().flush();
+  CHECK(scene.ended());
+  CHECK(service.seen == Lines{"(open)", "(gone)"});
+  CHECK(watch.expired());
+}
+
+TEST_CASE("close: what waits is written, then input is read and dropped until the peer closes", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  std::string waiting;
+  SECTION("at once") {
+  }
+  SECTION("when the peer takes it") {
+    waiting = scene.stall();
+  }
+  scene.peer().send("ok:\n");
+  scene.peer().close();
+  CHECK((scene.far_reads_all() == waiting + "ok:\n(end)"));
+  CHECK(service.seen == Lines{"(open)", "(gone)"});
+  scene.far_sends(std::string(1'000'000, 'x') + "\nnever executed\n");
+  CHECK_FALSE(scene.ended());
+  scene.far.close();
+  CHECK(scene.ends());
+  CHECK(service.seen == Lines{"(open)", "(gone)"});
+}
+
+TEST_CASE("abort: what waits is dropped", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  auto const waiting = scene.stall();
+  scene.peer().abort();
+  scene.run_posted();
+  CHECK(scene.ended());
+  CHECK(service.seen == Lines{"(open)", "(gone)"});
+  auto const got = scene.far_reads_all();
+  CHECK(got.ends_with("(end)"));
+  CHECK(got.size() - 5 < waiting.size());
+  CHECK(waiting.starts_with(got.substr(0, got.size() - 5)));
+}
+
+TEST_CASE("lines after a session has closed its client are ignored", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  service.on_line = [](Peer const& peer, std::string_view line) {
+    peer.send("ok:\n");
+    if (line == "close") peer.close();
+    if (line == "abort") peer.abort();
+  };
+  SECTION("close") {
+    scene.far_sends("a\nclose\nb\n");
+    CHECK(scene.far_reads_all() == "ok:\nok:\n(end)");
+    CHECK(service.seen == Lines{"(open)", "a", "close", "(flush)", "(gone)"});
+  }
+  SECTION("abort") {
+    scene.far_sends("a\nabort\nb\n");
+    CHECK(scene.far_reads_all() == "(end)");
+    CHECK(service.seen == Lines{"(open)", "a", "abort", "(flush)", "(gone)"});
+    CHECK(scene.ends());
+  }
+}
+
+TEST_CASE("a session may close its client when it is opened", "[link]") {
+  Scene scene;
+  scene.service().on_open = [](Peer const& peer) {
+    peer.send("err:closed today\n");
+    peer.close();
+  };
+  scene.far_sends("a\n");
+  scene.begin();
+  CHECK(scene.far_reads_all() == "err:closed today\n(end)");
+  CHECK_FALSE(has_seen(scene.service(), "a"));
+  CHECK(has_seen(scene.service(), "(gone)"));
+}
+
+TEST_CASE("a link that has ended before it begins opens no session", "[link]") {
+  Scene scene;
+  SECTION("closed") {
+    scene.peer().close();
+    scene.begin();
+    CHECK(scene.far_reads() == "(end)");
+  }
+  SECTION("aborted") {
+    scene.peer().abort();
+    auto const link = scene.link().shared_from_this();
+    scene.run_posted();
+    CHECK(scene.ended());
+    link->start();
+    CHECK(scene.far_reads() == "(end)");
+  }
+  CHECK(scene.service().seen.empty());
+}
+
+TEST_CASE("a host that stops reads no more lines, and knows when the last is carried out", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  auto done = std::make_shared<int>();
+  std::weak_ptr const carried_out = done;
+  service.on_line = [&](Peer const& peer, std::string_view line) {
+    send_ok(peer, line);
+    if (line != "a") return;
+    scene.link().stop_reading(std::move(done));
+    CHECK_FALSE(carried_out.expired());
+  };
+  scene.far_sends("a\nb\n");
+  REQUIRE(scene.run_until([&] { return carried_out.expired(); }));
+  CHECK(service.seen == Lines{"(open)", "a", "b", "(flush)"});
+  scene.far_sends("c\n");
+  scene.peer().close();
+  CHECK(scene.far_reads_all() == "ok:\nok:\n(end)");
+  CHECK(service.seen == Lines{"(open)", "a", "b", "(flush)", "(gone)"});
+}
+
+TEST_CASE("a peer may outlive its link, and sends to nobody", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  std::optional peer(scene.peer());
+  peer->abort();
+  CHECK(scene.run_until([&] { return scene.ended(); }));
+  CHECK(peer->send("a:\n") == PushResult::closed);
+  peer->close();
+  peer->abort();
+  CHECK_FALSE(scene.run_posted());
+  CHECK(has_seen(service, "(gone)"));
+  CHECK_FALSE(scene.watch().expired());
+  peer.reset();
+  CHECK(scene.watch().expired());
+}
+
+TEST_CASE("a service that throws loses its client only, and the session is gone", "[link]") {
+  Scene scene;
+  auto& service = scene.service();
+  auto const fail = [](auto&&...) { throw std::runtime_error("a service failed"); };
+  SECTION("open") {
+    service.on_open = fail;
+    scene.begin();
+    CHECK(service.seen.empty());
+  }
+  SECTION("on_line") {
+    service.on_line = fail;
+    scene.begin();
+    scene.far_sends("a\nb\n");
+    CHECK(scene.ends());
+    CHECK(service.seen == Lines{"(open)", "a", "(gone)"});
+  }
+  SECTION("flush") {
+    service.on_flush = fail;
+    scene.begin();
+    scene.far_sends("a\nb\n");
+    CHECK(scene.ends());
+    CHECK(service.seen == Lines{"(open)", "a", "b", "(flush)", "(gone)"});
+  }
+  CHECK(scene.ends());
+  CHECK(scene.far_reads() == "(end)");
+}
+
+// --- Limits -----------------------------------------------------------------------------------------------------------
+
+TEST_CASE("a peer that does not read is cut at the queue's limit, after a gap-free prefix", "[link]") {
+  Options options;
+  options.queue_limit = 100'000;
+  Scene scene(options);
+  scene.begin();
+  auto sent = scene.stall();
+  auto const peer = scene.peer();
+  std::size_t pushed = 0;
+  while (peer.send("x") == PushResult::queued) ++pushed;
+  constexpr auto cost = 1 + chatproto::MessageQueue::entry_cost;
+  CHECK(pushed <= options.queue_limit / cost);
+  CHECK(pushed >= (options.queue_limit - 10'000) / cost - 1);  // part of a block waited before
+  CHECK(peer.send("x") == PushResult::closed);
+  scene.run_posted();
+  CHECK(scene.ended());
+  auto const got = scene.far_reads_all();
+  CHECK(got.ends_with("(end)"));
+  CHECK((got.size() - 5 < sent.size() && sent.starts_with(got.substr(0, got.size() - 5))));
+}
+
+TEST_CASE("a client that has not logged in at the login deadline is closed", "[link]") {
+  Options options;
+  options.login_deadline = 0ms;
+  Scene scene(options);
+  auto& service = scene.service();
+  service.logged_in = false;
+  scene.begin();
+  CHECK(scene.deadlines == 1);
+
+  SECTION("silent, or with part of a line") {
+    scene.far_sends(GENERATE("", "slogin:b"));
+    scene.link().ask_if_overdue();
+    CHECK(scene.far_reads_all() == "(end)");
+    CHECK(has_seen(service, "(gone)"));
+  }
+  SECTION("who has logged in has no deadline any more") {
+    service.logged_in = true;
+    scene.far_sends("login\n");
+    REQUIRE(scene.run_until([&] { return has_seen(service, "(flush)"); }));
+    CHECK(scene.link().due() == never);
+  }
+  SECTION("who needs no login has none when asked") {
+    service.logged_in = true;
+    scene.link().ask_if_overdue();
+    scene.run_posted();
+    CHECK_FALSE(scene.ended());
+    CHECK(scene.link().due() == never);
+  }
+}
+
+TEST_CASE("before a deadline nothing happens", "[link]") {
+  Scene scene;
+  auto& service = scene.service();
+  service.logged_in = false;
+  scene.begin();
+  SECTION("of login") {
+  }
+  SECTION("of writing") {
+    scene.stall();
+  }
+  SECTION("of lingering") {
+    scene.peer().close();
+    CHECK(scene.far_reads() == "(end)");
+  }
+  CHECK(scene.link().due() != never);
+  scene.link().ask_if_overdue();
+  scene.run_posted();
+  CHECK_FALSE(scene.ended());
+}
+
+TEST_CASE("a service without logins has no login deadline", "[link]") {
+  Scene<Echo> scene;
+  scene.begin();
+  CHECK(scene.link().due() == never);
+  CHECK(scene.deadlines == 0);
+}
+
+TEST_CASE("a peer that takes nothing until the write deadline is cut", "[link]") {
+  Options options;
+  options.write_deadline = 0ms;
+  Scene scene(options);
+  auto& service = scene.begin();
+  auto const sent = scene.stall();
+  SECTION("open") {
+  }
+  SECTION("being closed") {
+    scene.peer().close();
+  }
+  SECTION("after its end of input") {
+    scene.far.shutdown(tcp::socket::shutdown_send);
+    REQUIRE(scene.run_until([&] { return has_seen(service, "(gone)"); }));
+  }
+  scene.link().ask_if_overdue();
+  scene.run_posted();
+  CHECK(scene.ended());
+  CHECK(has_seen(service, "(gone)"));
+  auto const got = scene.far_reads_all();
+  CHECK((got.size() - 5 < sent.size() && sent.starts_with(got.substr(0, got.size() - 5))));
+}
+
+TEST_CASE("the write deadline moves with progress only, and is over when all is written", "[link]") {
+  auto const logged_in = GENERATE(true, false);
+  Scene scene;
+  scene.service().logged_in = logged_in;
+  scene.begin();
+  auto left = scene.stall().size();
+  for (auto i = 0; i < 100; ++i, left += 100'000) scene.peer().send(std::string(100'000, 'x'));
+  auto const first = scene.link().due();
+  scene.link().flush();  // for no reason: it cannot write
+  CHECK(scene.link().due() == first);
+  auto moved = false;
+  while (left > 0) {
+    left -= scene.far_reads(100'000).size();
+    moved = moved || (scene.link().due() > first && scene.link().due() != never);
+  }
+  CHECK(moved);
+  REQUIRE(scene.run_until([&] { return !scene.run_posted(); }));
+  CHECK((scene.link().due() == never) == logged_in);  // the other one has still to log in
+}
+
+TEST_CASE("a closed client that does not close its side is ended when it has lingered", "[link]") {
+  Options options;
+  options.linger = 0ms;
+  Scene scene(options);
+  scene.begin();
+  scene.peer().close();
+  CHECK(scene.far_reads() == "(end)");
+  CHECK_FALSE(scene.ended());
+  scene.link().ask_if_overdue();
+  scene.run_posted();
+  CHECK(scene.ended());
+}
+
+TEST_CASE("a link that has ended can be asked and flushed without harm", "[link]") {
+  Scene scene;
+  scene.begin();
+  auto const link = scene.link().shared_from_this();
+  link->abort();
+  REQUIRE(scene.run_until([&] { return scene.ended(); }));
+  link->ask_if_overdue();
+  link->flush();
+  CHECK_FALSE(scene.run_posted());
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <chatproto/peer.hpp>
+
+#include <memory>
+#include <string>
+#include <type_traits>
+
+#include "catch.hpp"
+#include "support.hpp"
+
+using chatproto::MessageQueue;
+using chatproto::Peer;
+using chatproto::PushResult;
+using test::block;
+using test::Lines;
+using test::RecordingQueue;
+
+static_assert(std::is_nothrow_copy_constructible_v<Peer> && std::is_nothrow_move_constructible_v<Peer>);
+static_assert(std::is_copy_assignable_v<Peer> && std::is_move_assignable_v<Peer>);
+static_assert(!std::is_default_constructible_v<Peer>);
+
+TEST_CASE("what a peer sends stands in its queue", "[peer]") {
+  auto const queue = std::make_shared<RecordingQueue>();
+  Peer const peer(queue);
+  auto const shared = block("ok:\nok:\n");
+  CHECK(peer.send(shared) == PushResult::queued);
+  CHECK(shared.use_count() == 2);
+  CHECK(peer.send(std::string("err:\n")) == PushResult::queued);
+  CHECK(queue->take_blocks() == Lines{"ok:\nok:\n", "err:\n"});
+}
+
+TEST_CASE("copies of a peer are the same peer", "[peer]") {
+  auto const queue = std::make_shared<RecordingQueue>(), other = std::make_shared<RecordingQueue>();
+  Peer const peer(queue);
+  auto copy = peer;
+  copy.send("a:\n");
+  peer.send("b:\n");
+  copy = Peer(other);
+  copy.send("c:\n");
+  CHECK(queue->take() == "a:\nb:\n");
+  CHECK(other->take() == "c:\n");
+}
+
+TEST_CASE("close lets what was sent be written, abort drops it", "[peer]") {
+  auto const queue = std::make_shared<RecordingQueue>();
+  Peer const peer(queue);
+  peer.send("a:\n");
+
+  SECTION("close") {
+    peer.close();
+    CHECK(peer.send("b:\n") == PushResult::closed);
+    CHECK(queue->take() == "a:\n");
+    CHECK(queue->state == MessageQueue::State::closing);
+  }
+  SECTION("abort") {
+    peer.abort();
+    CHECK(peer.send("b:\n") == PushResult::closed);
+    CHECK(queue->take().empty());
+    CHECK(queue->state == MessageQueue::State::aborted);
+  }
+}
+
+TEST_CASE("a peer tells when it was cut for not reading", "[peer]") {
+  auto const queue = std::make_shared<RecordingQueue>(100);
+  Peer const peer(queue);
+  queue->stall();
+  CHECK(peer.send(std::string(100, 'x')) == PushResult::overflow);
+  CHECK(peer.send("a:\n") == PushResult::closed);
+}
+
+TEST_CASE("a peer may outlive its connection", "[peer]") {
+  auto queue = std::make_shared<RecordingQueue>();
+  Peer const peer(queue);
+  queue->finish();
+  queue.reset();
+  CHECK(peer.send("a:\n") == PushResult::closed);
+  peer.close();
+  peer.abort();
+}

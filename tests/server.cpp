@@ -1,0 +1,762 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <chatproto/server.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <asio/error.hpp>
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/use_future.hpp>
+
+#ifdef __linux__
+#include <ctime>
+
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
+
+#include "catch.hpp"
+#include "socket_support.hpp"
+
+using namespace std::chrono_literals;
+using namespace std::string_literals;
+using chatproto::ChatService;
+using chatproto::Peer;
+using chatproto::PushResult;
+using chatproto::Server;
+using chatproto::ServerOptions;
+using chatproto::Stop;
+using chatproto::StrandPool;
+using chatproto::ThreadPerClient;
+using chatproto::ThreadPool;
+using test::Client;
+using test::Lines;
+using test::patient;
+using test::ServerThread;
+
+#define POLICIES ThreadPerClient, ThreadPool, StrandPool
+
+namespace {
+
+/// A service in ten lines.
+struct Echo {
+  struct Session {
+    Peer peer;
+    void on_line(std::string_view line) const { peer.send(std::string(line) + '\n'); }
+  };
+  Session open(Peer peer) { return {std::move(peer)}; }
+};
+
+/// An echo that fails when it is told to.
+struct Moody {
+  struct Session {
+    Peer peer;
+    bool fails = false;
+    void on_line(std::string_view line) {
+      if (line == "throw:on_line") throw std::runtime_error("on_line");
+      fails = fails || line == "throw:flush";
+      peer.send(std::string(line) + '\n');
+    }
+    void flush() const {
+      if (fails) throw 42;  // anything can be thrown
+    }
+  };
+  Session open(Peer peer) {
+    if (fails_to_open.exchange(false)) throw std::bad_alloc();
+    return {std::move(peer)};
+  }
+  std::atomic<bool> fails_to_open = false;
+};
+
+/// An echo made from something, that then does what a test wants with each line.
+struct Handing {
+  using Do = std::function<void(Peer const&, std::string_view)>;
+  explicit Handing(Do what) : on_line(std::move(what)) {}
+  Do on_line;
+
+  struct Session {
+    Handing& service;
+    Peer peer;
+    void on_line(std::string_view line) const {
+      peer.send(std::string(line) + '\n');
+      service.on_line(peer, line);
+    }
+  };
+  Session open(Peer peer) { return {*this, std::move(peer)}; }
+};
+
+/// A pool that is told when to fail: with this error, unless it is 0.
+struct Failing : ThreadPool {
+  inline static std::atomic<int> error = 0;
+  inline static std::atomic<int> failures = 0;
+  inline static std::atomic<unsigned> threads_wanted = 0;
+
+  explicit Failing(unsigned threads) : ThreadPool(1) { threads_wanted = threads; }
+  executor_type next_executor() {
+    if (error == 0) return ThreadPool::next_executor();
+    ++failures;
+    throw std::system_error(std::error_code(error, asio::error::get_system_category()), "no room");
+  }
+};
+
+/// Holds the thread that accepts while it lives: who connects waits.
+class AcceptHeld {
+ public:
+  explicit AcceptHeld(asio::io_context& context) {
+    asio::post(context, [released = release_.get_future().share()] { released.wait(); });
+  }
+  ~AcceptHeld() { release_.set_value(); }
+  AcceptHeld(AcceptHeld const&) = delete;
+  AcceptHeld& operator=(AcceptHeld const&) = delete;
+
+ private:
+  std::promise<void> release_;
+};
+
+/// Waits until the thread that accepts has looked several times at what there is to do.
+void let_it_accept(asio::io_context& context) {
+  for (auto i = 0; i < 5; ++i) asio::post(context, asio::use_future).wait();
+}
+
+std::string numbered(int i, std::size_t size = 0) {
+  auto text = std::to_string(i) + ':';
+  return text.append(size - std::min(size, text.size()), 'x');
+}
+
+/// As a receiver sees it, who is in cafe where bob speaks.
+std::string delivered(int i, std::size_t size = 0) { return "delivery:cafe:bob:" + numbered(i, size); }
+
+/// Has `sender` say the texts from `first` on, `count` of them; returns whether each got its ok.
+bool says(Client& sender, int first, int count, std::size_t size = 0) {
+  std::string lines;
+  for (auto i = first; i < first + count; ++i) lines += "sendall:" + numbered(i, size) + '\n';
+  sender.send(lines);
+  return sender.next(static_cast<std::size_t>(count)) == Lines(static_cast<std::size_t>(count), "ok");
+}
+
+/// Whether `receiver` gets just these texts next.
+bool hears(Client& receiver, int first, int count, std::size_t size = 0) {
+  for (auto i = first; i < first + count; ++i)
+    if (receiver.next() != delivered(i, size)) return false;
+  return true;
+}
+
+/// Whether what a receiver has still to get is the texts from `first` on, without a gap, less than `count`, and then
+/// the end or a part of the next one before it.
+bool hears_only_prefix(Client& receiver, int first, int count, std::size_t size = 0) {
+  auto lines = receiver.rest();
+  lines.pop_back();
+  for (auto const& line : lines)
+    if (line != delivered(first++, size)) return false;
+  return static_cast<int>(lines.size()) < count && delivered(first, size).starts_with(receiver.unfinished());
+}
+
+}  // namespace
+
+static_assert(!std::is_copy_constructible_v<Server<ThreadPool>>);
+static_assert(std::is_constructible_v<Server<ThreadPool, Handing>, ServerOptions, Handing::Do>);
+static_assert(!std::is_constructible_v<Server<ThreadPool, Handing>, ServerOptions>);  // it must be told what to do
+static_assert(!std::is_convertible_v<ServerOptions, Server<ThreadPool>>);
+
+// --- A conversation ---------------------------------------------------------------------------------------------------
+
+TEMPLATE_TEST_CASE("a conversation through sockets", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  CHECK(test::converse(server.port()) == "");
+  CHECK(test::converse(server.port()) == "");
+  CHECK(test::eventually([&] { return server->service().room_count() == 0; }));
+}
+
+TEMPLATE_TEST_CASE("many lines in one segment and lines in many segments get the same replies", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  Client whole(server.port()), bytewise(server.port());
+  std::string lines =
+      "slogin:bob\njoin:cafe\r\nsendall:\nnonsense\n\n" + std::string(400, 'x') + "\nleave:\nleave:\nquit:\n";
+  whole.send(lines);
+  for (auto const c : lines) bytewise.send({&c, 1});
+  Lines const replies = {"ok", "ok", "ok", "err", "err", "err", "ok", "err", "ok", "(end)"};
+  CHECK(whole.rest() == replies);
+  CHECK(bytewise.rest() == replies);
+}
+
+TEMPLATE_TEST_CASE("a line of 10 MB costs its client one err", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  bob.send(std::string(10'000'000, 'x') + "\nsendall:hi\n");
+  CHECK(bob.next(2) == Lines{"err", "ok"});
+  CHECK(alice.next() == "delivery:cafe:bob:hi");
+}
+
+TEMPLATE_TEST_CASE("a service of the user's own", "[server]", POLICIES) {
+  ServerThread<TestType, Echo> server;
+  Client one(server.port()), two(server.port());
+  CHECK(one.asks("a:1") == "a:1");
+  CHECK(two.asks("b:2") == "b:2");
+  one.send(std::string(300, 'x') + "\nc:3\npart");  // too long: nobody asked to be told
+  CHECK(one.next() == "c:3");
+  one.end_output();
+  CHECK(one.next() == "(end)");
+  CHECK(two.asks("d:4") == "d:4");
+}
+
+TEMPLATE_TEST_CASE("a service that throws loses only that client", "[server]", POLICIES) {
+  ServerThread<TestType, Moody> server;
+  Client other(server.port());
+  CHECK(other.asks("a:1") == "a:1");
+  for (auto const* line : {"throw:on_line", "throw:flush"}) {
+    Client victim(server.port());
+    CHECK(victim.asks("a:1") == "a:1");
+    victim.send(line + "\nb:2\n"s);
+    auto const rest = victim.rest();
+    CHECK(std::count(rest.begin(), rest.end(), "b:2") == 0);
+  }
+  server->service().fails_to_open = true;
+  CHECK(Client(server.port()).next() == "(end)");
+  CHECK(other.asks("b:2") == "b:2");
+  CHECK(Client(server.port()).asks("c:3") == "c:3");
+}
+
+// --- How clients end --------------------------------------------------------------------------------------------------
+
+TEMPLATE_TEST_CASE("quit: the ok arrives, and then the end, whatever follows", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  std::string more(1'000'000, '\n');
+  for (auto* each : {&bob, &alice}) {
+    CHECK_FALSE(each->try_send("quit:\nsendall:too late\n" + more));
+    CHECK_FALSE(each->try_send(more));
+    CHECK(each->rest() == Lines{"ok", "(end)"});
+  }
+}
+
+TEMPLATE_TEST_CASE("a refused login is answered, and then the end comes, whatever follows", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  for (auto const* first : {"hello\n", "slogin:b b\n", "join:cafe\n", "\n"}) {
+    Client client(server.port());
+    CHECK_FALSE(client.try_send(first + std::string(1'000'000, '\n')));
+    CHECK(client.rest() == Lines{"err", "(end)"});
+  }
+}
+
+TEMPLATE_TEST_CASE("a half-closed sender gets all its replies", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  Client bob(server.port());
+  std::string lines = "slogin:bob\njoin:cafe\n";
+  for (auto i = 0; i < 2000; ++i) lines += "sendall:" + numbered(i) + '\n';
+  bob.send(lines + "sendall:unfinished");
+  bob.end_output();
+  auto expected = Lines(2002, "ok");
+  expected.push_back("(end)");
+  CHECK(bob.rest() == expected);
+  CHECK(hears(alice, 0, 2000));
+  auto carol = test::sender(server.port(), "bob", "cafe");
+  CHECK(says(carol, 2000, 1));
+  CHECK(hears(alice, 2000, 1));  // and not the unfinished one
+}
+
+TEMPLATE_TEST_CASE("a half-closed receiver gets what was sent before", "[server]", POLICIES) {
+  auto options = patient();
+  options.queue_limit = 100'000'000;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe", 4096);
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  REQUIRE(says(bob, 0, 2000, 200));
+  alice.end_output();
+  REQUIRE(bob.asks("leave:") == "ok");
+  CHECK(test::eventually([&] { return server->service().room_count() == 0; }));
+  CHECK(hears(alice, 0, 2000, 200));
+  CHECK(alice.next() == "(end)");
+}
+
+TEMPLATE_TEST_CASE("a receiver that vanishes leaves its room though nobody speaks", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = test::sender(server.port(), "bob", "bar");
+  CHECK(server->service().room_count() == 2);
+  GENERATE(0, 1) == 0 ? alice.close() : alice.reset();
+  CHECK(test::eventually([&] { return server->service().room_count() == 1; }));
+}
+
+#ifdef __linux__
+TEMPLATE_TEST_CASE("clients that connect and break the connection leave nothing", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  REQUIRE(test::converse(server.port()) == "");
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  let_it_accept(server->context());  // what it holds for the next client belongs to the base
+  auto const base = test::descriptors();
+  for (auto i = 0; i < 1000; ++i) {
+    Client client(server.port());
+    if (i % 3 == 1) client.send("rlogin:x\njoin:cafe\n");  // and it is broken while being served
+    if (i % 3 == 2) client = test::receiver(server.port(), "x", "cafe");
+    client.reset();
+  }
+  CHECK(test::eventually([&] { return test::descriptors() <= base; }));
+  CHECK(alice.asks("quit:") == "ok");
+  CHECK(test::converse(server.port()) == "");
+  CHECK(test::eventually([&] { return server->service().room_count() == 0; }));
+}
+#endif
+
+// --- Limits -----------------------------------------------------------------------------------------------------------
+
+TEMPLATE_TEST_CASE("a receiver that never reads is cut, and costs the others nothing", "[server]", POLICIES) {
+  constexpr auto texts = 50'000, batch = 500;
+  constexpr std::size_t size = 200;  // 10 MB are more than the system takes for somebody who does not read
+  auto options = patient();
+  options.queue_limit = 64 * 1024;
+  ServerThread<TestType> server(options);
+  auto stuck = test::receiver(server.port(), "stuck", "cafe", 4096);
+  auto alice = test::receiver(server.port(), "alice", "cafe"), carol = test::receiver(server.port(), "carol", "cafe");
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  auto all_said = true, all_heard = true;
+  for (auto i = 0; i < texts; i += batch) {
+    all_said = all_said && says(bob, i, batch, size);
+    all_heard = all_heard && hears(alice, i, batch, size) && hears(carol, i, batch, size);
+  }
+  CHECK(all_said);
+  CHECK(all_heard);
+  CHECK(hears_only_prefix(stuck, 0, texts, size));
+  CHECK(says(bob, texts, 1, size));
+  CHECK(hears(alice, texts, 1, size));
+}
+
+TEMPLATE_TEST_CASE("a peer that takes nothing for the write deadline is cut", "[server]", POLICIES) {
+  constexpr auto texts = 50'000;
+  constexpr std::size_t size = 200;
+  auto options = patient();
+  options.queue_limit = 1'000'000'000;
+  options.write_deadline = 200ms;
+  ServerThread<TestType> server(options);
+  auto stuck = test::receiver(server.port(), "stuck", "cafe", 4096);
+  auto silent = test::receiver(server.port(), "silent", "bar");
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  for (auto i = 0; i < texts; i += 1000) REQUIRE(says(bob, i, 1000, size));
+  REQUIRE(bob.asks("join:bar") == "ok");
+  CHECK(test::eventually([&] { return server->service().room_count() == 1; }));
+  CHECK(hears_only_prefix(stuck, 0, texts, size));
+  CHECK(bob.asks("sendall:hi") == "ok");
+  CHECK(silent.next() == "delivery:bar:bob:hi");  // for whom nothing waited
+}
+
+TEMPLATE_TEST_CASE("who has not logged in at the login deadline is closed", "[server]", POLICIES) {
+  auto options = patient();
+  options.login_deadline = 200ms;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto newcomer = test::client_of(server.port(), {"rlogin:carol"});
+  auto bob = test::client_of(server.port(), {"slogin:bob"});
+  Client silent(server.port()), slow(server.port());
+  auto closed = false;
+  for (auto const c : "slogin:" + std::string(200, 'x')) {  // one byte now and then
+    closed = slow.has_next(20ms);
+    if (closed) break;
+    slow.try_send({&c, 1});
+  }
+  CHECK(closed);
+  CHECK(slow.rest().size() == 1);  // the end, and no word
+  CHECK(silent.next() == "(end)");
+  CHECK(bob.asks("join:cafe") == "ok");
+  CHECK(bob.asks("sendall:hi") == "ok");
+  CHECK(alice.next() == "delivery:cafe:bob:hi");
+  CHECK(newcomer.asks("join:cafe") == "ok");
+}
+
+TEMPLATE_TEST_CASE("a client that does not close its side is let go after linger", "[server]", POLICIES) {
+  auto options = patient();
+  options.linger = 1ms;
+  ServerThread<TestType> server(options);
+  auto bob = test::client_of(server.port(), {"slogin:bob", "quit:"});
+  CHECK(bob.next() == "(end)");
+  CHECK(test::eventually([&] { return static_cast<bool>(bob.try_send("x")); }));
+}
+
+// --- Listening --------------------------------------------------------------------------------------------------------
+
+TEST_CASE("a server that cannot listen says so", "[server]") {
+  auto options = patient();
+  Server<ThreadPool> const first(options);
+  CHECK(first.port() != 0);
+  CHECK(first.options().address == options.address);
+  SECTION("the port is in use") {
+    options.port = first.port();
+  }
+  SECTION("the address is none") {
+    options.address = GENERATE("nonsense", "localhost", "1.2.3", "::g");
+  }
+  SECTION("the address is not ours") {
+    options.address = "192.0.2.1";
+  }
+  CHECK_THROWS_AS(Server<ThreadPerClient>(options), std::system_error);
+  CHECK_THROWS_AS(Server<ThreadPool>(options), std::system_error);
+  CHECK_THROWS_AS(Server<StrandPool>(options), std::system_error);
+}
+
+TEST_CASE("a server listens where it is told", "[server]") {
+  auto options = patient();
+  SECTION("by default on IPv6 and IPv4") {
+    options.address.clear();
+    ServerThread<ThreadPool> server(options);
+    CHECK(Client(server.port(), "127.0.0.1").asks("slogin:bob") == "ok");
+    CHECK(Client(server.port(), "::1").asks("slogin:bob") == "ok");
+  }
+  SECTION("on one address only") {
+    auto const v6 = GENERATE(false, true);
+    options.address = v6 ? "::1" : "127.0.0.1";
+    ServerThread<ThreadPool> server(options);
+    CHECK(Client(server.port(), v6 ? "::1" : "127.0.0.1").asks("slogin:bob") == "ok");
+    CHECK_THROWS_AS(Client(server.port(), v6 ? "127.0.0.1" : "::1"), std::system_error);
+  }
+  SECTION("on the port, again at once after a server with clients has ended") {
+    std::optional<ServerThread<ThreadPool>> server(std::in_place, options);
+    options.port = server->port();
+    auto alice = test::receiver(options.port, "alice", "cafe");
+    server->operator->()->stop(Stop::now);
+    REQUIRE(server->ended());
+    server.reset();
+    CHECK(alice.next() == "(end)");
+    server.emplace(options);
+    CHECK(server->port() == options.port);
+    CHECK(test::converse(options.port) == "");
+  }
+}
+
+TEST_CASE("the policy is told how many threads", "[server]") {
+  ServerOptions options;
+  options.address = "127.0.0.1";
+  options.threads = 3;
+  { Server<Failing> const server(options); }
+  CHECK(Failing::threads_wanted == 3);
+  options.threads = 0;
+  { Server<Failing> const server(options); }
+  CHECK(Failing::threads_wanted == std::max(1u, std::thread::hardware_concurrency()));
+}
+
+TEST_CASE("a server has defaults", "[server]") {
+  ServerOptions const defaults;
+  CHECK(defaults.port == 0);
+  CHECK(defaults.queue_limit == 256 * 1024);
+  CHECK(defaults.login_deadline == 10s);
+  CHECK(defaults.write_deadline == 10s);
+  CHECK(defaults.drain == 10s);
+}
+
+// --- Shortage ---------------------------------------------------------------------------------------------------------
+
+TEST_CASE("a client for whom there is no thread is told so, and the server lives", "[server]") {
+  Failing::error = 0;
+  ServerThread<Failing> server;
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  Failing::error = EAGAIN;
+  Client spare(server.port());  // for whom there may have been one already
+  spare.asks("slogin:carol");
+  CHECK(Client(server.port()).rest() == Lines{"err", "(end)"});
+  {
+    std::optional<AcceptHeld> held(std::in_place, server->context());
+    Client eager(server.port());
+    eager.send("slogin:dave\n");
+    held.reset();
+    CHECK(eager.rest() == Lines{"err", "(end)"});  // and no reset, which could destroy the err
+  }
+  CHECK(bob.asks("sendall:hi") == "ok");
+  CHECK(alice.next() == "delivery:cafe:bob:hi");
+  Failing::error = 0;
+  CHECK(test::converse(server.port()) == "");
+}
+
+TEST_CASE("a client for whom there is no descriptor or memory waits", "[server]") {
+  Failing::error = 0;
+  ServerThread<Failing> server;
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  auto const error = GENERATE(EMFILE, ENFILE, ENOBUFS, ENOMEM);
+  CAPTURE(error);
+  Failing::error = error;
+  Client spare(server.port());  // for whom there may have been one already
+  spare.send("slogin:carol\n");
+  auto const before = Failing::failures.load();
+  Client waiting(server.port());
+  waiting.send("slogin:dave\n");
+  REQUIRE(test::eventually([&] { return Failing::failures >= before + 4; }));
+  let_it_accept(server->context());
+  CHECK(Failing::failures < before + 50);  // it waits longer and longer, and does not spin
+  CHECK(bob.asks("sendall:hi") == "ok");
+  Failing::error = 0;
+  CHECK(waiting.next() == "ok");
+  CHECK(spare.next() == "ok");
+}
+
+#ifdef __linux__
+namespace {
+
+/// Takes all descriptors that this process may have while it lives.
+class NoDescriptors {
+ public:
+  NoDescriptors() : lowest_(::dup(0)) {
+    ::getrlimit(RLIMIT_NOFILE, &old_);
+    auto limit = old_;
+    limit.rlim_cur = static_cast<rlim_t>(lowest_) + 1;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  ~NoDescriptors() {
+    ::setrlimit(RLIMIT_NOFILE, &old_);
+    ::close(lowest_);
+  }
+  NoDescriptors(NoDescriptors const&) = delete;
+  NoDescriptors& operator=(NoDescriptors const&) = delete;
+
+ private:
+  int lowest_;  // no lower one is free
+  rlimit old_{};
+};
+
+/// How long the thread that accepts has computed.
+std::chrono::nanoseconds cpu_time_of(asio::io_context& context) {
+  auto const read = [] {
+    timespec now{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+  };
+  return asio::post(context, asio::use_future(read)).get();
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("no descriptor is left: those connected go on, the others wait", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  std::optional<AcceptHeld> held(std::in_place, server->context());
+  std::vector<Client> waiting;
+  for (auto i = 0; i < 3; ++i) {
+    waiting.emplace_back(server.port());
+    waiting.back().send("slogin:dave\n");
+  }
+  {
+    NoDescriptors const none;
+    held.reset();
+    let_it_accept(server->context());
+    auto const cpu = cpu_time_of(server->context());
+    auto const until = std::chrono::steady_clock::now() + 500ms;
+    auto spoken = 0;
+    for (; std::chrono::steady_clock::now() < until; ++spoken) {
+      REQUIRE(says(bob, spoken, 1));
+      REQUIRE(hears(alice, spoken, 1));
+    }
+    CHECK(spoken > 0);
+    CHECK(cpu_time_of(server->context()) - cpu < 100ms);  // it does not try again and again
+  }
+  for (auto& each : waiting) CHECK(each.next() == "ok");
+  CHECK(test::converse(server.port()) == "");
+}
+#endif
+
+// --- Stopping ---------------------------------------------------------------------------------------------------------
+
+TEMPLATE_TEST_CASE("a server that never ran", "[server]", POLICIES) {
+  std::optional<Server<TestType>> server(std::in_place, patient());
+  SECTION("is destroyed") {
+  }
+  SECTION("is destroyed after a stop") {
+    server->stop(GENERATE(Stop::drain, Stop::now));
+  }
+  SECTION("is destroyed while somebody waits") {
+    Client client(server->port());
+    server.reset();
+    CHECK(client.rest().size() == 1);
+  }
+}
+
+TEMPLATE_TEST_CASE("a server that was stopped before it ran ends as soon as it runs", "[server]", POLICIES) {
+  Server<TestType> server(patient());
+  Client client(server.port());
+  server.stop(GENERATE(Stop::drain, Stop::now));
+  server.run();
+  CHECK(client.rest().size() == 1);
+  server.stop();  // and once more
+}
+
+TEMPLATE_TEST_CASE("stop can be called from any thread, any number of times", "[server]", POLICIES) {
+  ServerThread<TestType> server;
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  std::vector<std::thread> threads;
+  for (auto i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      for (auto again = 0; again < 10; ++again) server->stop();
+    });
+  for (auto& thread : threads) thread.join();
+  CHECK(alice.next() == "(end)");
+  alice.close();
+  CHECK(server.ended());
+  server->stop();
+  CHECK_THROWS_AS(Client(server.port()), std::system_error);
+}
+
+TEMPLATE_TEST_CASE("a session can stop its server, and its client gets the reply", "[server]", POLICIES) {
+  std::function<void()> stop;
+  ServerThread<TestType, Handing> server(patient(), [&](Peer const&, std::string_view line) {
+    if (line == "stop:") stop();
+  });
+  auto const how = GENERATE(Stop::drain, Stop::now);
+  stop = [&] { server->stop(how); };
+  Client one(server.port()), two(server.port());
+  CHECK(two.asks("a:1") == "a:1");
+  one.send("stop:\n");
+  if (how == Stop::drain) CHECK(one.next() == "stop:");
+  one.rest();
+  CHECK(two.next() == "(end)");
+  one.close();
+  two.close();
+  CHECK(server.ended());
+}
+
+TEMPLATE_TEST_CASE("a drain delivers all that was answered by ok", "[server]", POLICIES) {
+  constexpr auto texts = 20'000;
+  constexpr std::size_t size = 200;
+  auto options = patient();
+  options.queue_limit = 1'000'000'000;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe", 4096);
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  for (auto i = 0; i < texts; i += 1000) REQUIRE(says(bob, i, 1000, size));
+  server->stop();
+  CHECK(bob.next() == "(end)");
+  bob.close();
+  CHECK(hears(alice, 0, texts, size));
+  CHECK(alice.next() == "(end)");
+  alice.close();
+  CHECK(server.ended());
+}
+
+TEMPLATE_TEST_CASE("a drain under load: whoever listens has got each text that was answered by ok", "[server]",
+                   POLICIES) {
+  for (auto round = 0; round < 5; ++round) {
+    ServerThread<TestType> server;
+    auto alice = test::receiver(server.port(), "alice", "cafe");
+    std::vector<Client> idle;  // between them, so that the server has something to do
+    for (auto i = 0; i < 60; ++i) idle.emplace_back(server.port());
+    std::atomic<bool> begun = false;
+    auto talk = std::async(std::launch::async, [&] {
+      auto bob = test::sender(server.port(), "bob", "cafe");
+      auto answered = 0;
+      for (auto next = 0;; next += 50) {
+        std::string lines;
+        for (auto i = next; i < next + 50; ++i) lines += "sendall:" + numbered(i) + '\n';
+        bob.try_send(lines);
+        for (auto i = 0; i < 50; ++i, ++answered)
+          if (bob.next() != "ok") return answered;
+        begun = true;
+      }
+    });
+    CHECK(test::eventually([&] { return begun.load(); }));
+    server->stop();
+    auto heard = alice.rest();
+    heard.pop_back();
+    alice.close();
+    idle.clear();
+    auto in_order = 0;
+    while (in_order < static_cast<int>(heard.size()) &&
+           heard[static_cast<std::size_t>(in_order)] == delivered(in_order))
+      ++in_order;
+    CHECK(in_order == static_cast<int>(heard.size()));
+    CHECK(in_order >= talk.get());
+    CHECK(server.ended());
+  }
+}
+
+TEMPLATE_TEST_CASE("stopping with a peer that never reads", "[server]", POLICIES) {
+  auto options = patient();
+  options.queue_limit = 1'000'000'000;
+  options.drain = 1h;
+  auto const hasty = GENERATE(false, true);
+  if (hasty) options.drain = 200ms;
+  ServerThread<TestType> server(options);
+  auto stuck = test::receiver(server.port(), "stuck", "cafe", 4096);
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  for (auto i = 0; i < 50'000; i += 1000) REQUIRE(says(bob, i, 1000, 200));
+
+  if (hasty) {
+    SECTION("ends at the drain's deadline") {
+      server->stop();
+      CHECK(server.ended(5s));  // long before the default
+    }
+    SECTION("ends at the first drain's deadline, however often it is stopped") {
+      CHECK(test::eventually([&] {
+        server->stop();
+        return !server.running();
+      }));
+    }
+  } else {
+    SECTION("takes no new clients meanwhile, and can be hastened") {
+      server->stop();
+      CHECK(bob.next() == "(end)");
+      CHECK_THROWS_AS(Client(server.port()), std::system_error);
+      CHECK(server.running());
+      server->stop(Stop::now);
+    }
+    SECTION("cuts everybody now") {
+      server->stop(Stop::now);
+    }
+  }
+  CHECK(server.ended());
+  CHECK(hears_only_prefix(stuck, 0, 50'000, 200));
+}
+
+TEMPLATE_TEST_CASE("a server whose run is left by an exception cuts its clients", "[server]", POLICIES) {
+  std::optional<Client> alice;
+  {
+    Server<TestType> server(patient());
+    auto run = std::async(std::launch::async, [&] { server.run(); });
+    alice = test::receiver(server.port(), "alice", "cafe");
+    asio::post(server.context(), [] { throw std::runtime_error("a handler of the program's"); });
+    CHECK_THROWS_AS(run.get(), std::runtime_error);
+    CHECK(alice->asks("join:bar") == "ok");
+  }
+  CHECK(alice->next() == "(end)");
+}
+
+// --- Peers ------------------------------------------------------------------------------------------------------------
+
+TEMPLATE_TEST_CASE("a peer is of use in any thread, and harmless when its server is gone", "[server]", POLICIES) {
+  std::mutex mutex;
+  std::vector<Peer> peers;
+  std::optional<ServerThread<TestType, Handing>> server(std::in_place, patient(), [&](Peer const& peer, auto) {
+    std::lock_guard const lock(mutex);
+    peers.push_back(peer);
+  });
+  Client one(server->port()), two(server->port());
+  CHECK(one.asks("a:1") == "a:1");
+  CHECK(two.asks("b:2") == "b:2");
+  std::thread flood([peer = peers[0]] {
+    while (peer.send("c:3\n") == PushResult::queued) std::this_thread::yield();
+  });
+  CHECK(one.next(100) == Lines(100, "c:3"));
+  one.reset();
+  flood.join();
+  server.reset();
+  for (auto const& peer : peers) {
+    CHECK(peer.send("d:4\n") == PushResult::closed);
+    peer.close();
+    peer.abort();
+  }
+  CHECK(two.next() == "(end)");
+}

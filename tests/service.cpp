@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <chatproto/service.hpp>
+
+#include <chatproto/chat_service.hpp>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "catch.hpp"
+#include "support.hpp"
+
+using chatproto::LineSession;
+using chatproto::Peer;
+using chatproto::Service;
+
+namespace {
+
+/// The least that a service can be.
+struct Echo {
+  struct Session {
+    Peer peer;
+    void on_line(std::string_view line) const { peer.send(std::string(line) + '\n'); }
+  };
+  Session open(Peer peer) { return {std::move(peer)}; }
+};
+static_assert(Service<Echo>);
+static_assert(Service<chatproto::ChatService>);
+
+/// With all that it may have, and a session that cannot be moved.
+struct Full {
+  struct Session {
+    explicit Session(Peer p) : peer(std::move(p)) {}
+    Session(Session const&) = delete;
+    Session& operator=(Session const&) = delete;
+    int on_line(std::string_view) { return 0; }  // what it returns is nobody's business
+    void on_bad_line(std::error_code) {}
+    void flush() {}
+    bool logged_in() const { return true; }
+    Peer peer;
+  };
+  Session open(Peer const& peer) const { return Session(peer); }
+};
+static_assert(Service<Full> && Service<Full const>);
+
+// What is none.
+struct NoSession {
+  int open(Peer);
+};
+struct NoOpen {
+  using Session = Echo::Session;
+};
+struct OpensOther {
+  using Session = Echo::Session;
+  Session* open(Peer);
+};
+struct OpensWithoutPeer {
+  using Session = Echo::Session;
+  Session open();
+};
+struct PrivateOpen {
+  using Session = Echo::Session;
+
+ private:
+  Session open(Peer);
+};
+struct Deaf {
+  struct Session {};
+  Session open(Peer);
+};
+struct TakesNumbers {
+  struct Session {
+    void on_line(int);
+  };
+  Session open(Peer);
+};
+struct Immortal {
+  struct Session {
+    void on_line(std::string_view);
+
+   private:
+    ~Session();
+  };
+  Session open(Peer);
+};
+struct ConstSession {
+  using Session = Full::Session const;
+  Session open(Peer);
+};
+static_assert(!Service<int> && !Service<NoSession> && !Service<NoOpen>);
+static_assert(!Service<OpensOther> && !Service<OpensWithoutPeer> && !Service<PrivateOpen>);
+static_assert(!Service<Deaf> && !Service<TakesNumbers> && !Service<Immortal> && !Service<ConstSession>);
+static_assert(!Service<Echo const>);  // its open is not const
+static_assert(LineSession<Echo::Session> && !LineSession<Deaf::Session> && !LineSession<Immortal::Session>);
+
+}  // namespace
+
+TEST_CASE("a service works with no server at all", "[service]") {
+  auto const queue = std::make_shared<test::RecordingQueue>();
+  Echo echo;
+  auto session = echo.open(Peer(queue));
+  session.on_line("ok:hi");
+  CHECK(queue->take() == "ok:hi\n");
+}

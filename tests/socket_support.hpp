@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: BSL-1.0
+// What the tests with sockets share: a client, a server in a thread, and a conversation between them.
+#pragma once
+
+#include <chatproto/server.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <asio/buffer.hpp>
+#include <asio/error.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/socket_base.hpp>
+#include <asio/write.hpp>
+
+#ifdef __linux__
+#include <filesystem>
+#include <iterator>
+#endif
+
+#include "support.hpp"
+
+namespace test {
+
+/// A plain client that waits for what it asks for, and throws when that never comes. To be used by the thread that
+/// made it.
+class Client {
+ public:
+  /// Connects; with a small `receive_buffer` it soon takes no more unless it reads.
+  explicit Client(std::uint16_t port, char const* address = "127.0.0.1", int receive_buffer = 0) : socket_(context()) {
+    asio::ip::tcp::endpoint const endpoint(asio::ip::make_address(address), port);
+    socket_.open(endpoint.protocol());
+    if (receive_buffer != 0) socket_.set_option(asio::socket_base::receive_buffer_size(receive_buffer));
+    auto const ec = wait([&](auto done) { socket_.async_connect(endpoint, done); });
+    if (ec) throw std::system_error(ec, "connect");
+    socket_.set_option(asio::ip::tcp::no_delay(true));
+  }
+
+  void send(std::string_view bytes) {
+    auto const ec = try_send(bytes);
+    if (ec) throw std::system_error(ec, "send");
+  }
+  std::error_code try_send(std::string_view bytes) {
+    return wait([&](auto done) {
+      asio::async_write(socket_, asio::buffer(bytes), [done](std::error_code error, std::size_t) { done(error); });
+    });
+  }
+
+  /// The gist of the next line. "(end)": the server has closed; "(reset)": the connection was broken.
+  std::string next() {
+    for (;;) {
+      auto const end = input_.find('\n', begin_);
+      if (end != std::string::npos) {
+        auto const line = input_.substr(begin_, end - begin_);
+        begin_ = end + 1;
+        return gist(line);
+      }
+      auto const ec = read_more();
+      if (ec == asio::error::eof) return "(end)";
+      if (ec) return "(reset)";
+    }
+  }
+  Lines next(std::size_t count) {
+    Lines lines(count);
+    for (auto& line : lines) line = next();
+    return lines;
+  }
+  /// All gists up to and with the end.
+  Lines rest() {
+    Lines lines;
+    do lines.push_back(next());
+    while (lines.back() != "(end)" && lines.back() != "(reset)");
+    return lines;
+  }
+  /// What came after the last whole line.
+  std::string unfinished() const { return input_.substr(begin_); }
+
+  /// Whether a whole line or the end has come by now; waits for `time` at most.
+  bool has_next(std::chrono::milliseconds time) {
+    if (input_.find('\n', begin_) != std::string::npos) return true;
+    auto came = false;
+    socket_.async_wait(asio::socket_base::wait_read, [&](std::error_code const& ec) { came = !ec; });
+    context().restart();
+    context().run_for(time);
+    if (!came) {
+      socket_.cancel();
+      context().restart();
+      context().run();
+    }
+    return came;
+  }
+
+  /// Sends a line and waits for the reply.
+  std::string asks(std::string const& line) {
+    send(line + "\n");
+    return next();
+  }
+
+  void end_output() { socket_.shutdown(asio::socket_base::shutdown_send); }
+  /// Breaks the connection.
+  void reset() {
+    socket_.set_option(asio::socket_base::linger(true, 0));
+    socket_.close();
+  }
+  void close() { socket_.close(); }
+
+ private:
+  /// One for each thread, so that a client costs one descriptor.
+  static asio::io_context& context() {
+    static thread_local asio::io_context mine(1);
+    return mine;
+  }
+
+  std::error_code wait(auto start) {
+    std::optional<std::error_code> result;
+    start([&](std::error_code error) { result = error; });
+    context().restart();
+    context().run_for(patience);
+    if (!result) {
+      socket_.close();
+      context().restart();
+      context().run();
+      throw std::runtime_error("waited in vain");
+    }
+    return *result;
+  }
+
+  std::error_code read_more() {
+    input_.erase(0, std::exchange(begin_, 0));
+    auto const old = input_.size();
+    input_.resize(old + 64 * 1024);
+    std::size_t size = 0;
+    auto const ec = wait([&](auto done) {
+      socket_.async_read_some(asio::buffer(&input_[old], input_.size() - old),
+                              [done, &size](std::error_code error, std::size_t n) {
+                                size = n;
+                                done(error);
+                              });
+    });
+    input_.resize(old + size);
+    return ec;
+  }
+
+  asio::ip::tcp::socket socket_;
+  std::string input_;
+  std::size_t begin_ = 0;
+};
+
+/// A client that has sent `lines`, each of which was answered by ok.
+inline Client client_of(std::uint16_t port, std::initializer_list<std::string> lines, int receive_buffer = 0) {
+  Client client(port, "127.0.0.1", receive_buffer);
+  for (auto const& line : lines)
+    if (auto const reply = client.asks(line); reply != "ok") throw std::runtime_error(line + " got " + reply);
+  return client;
+}
+inline Client sender(std::uint16_t port, std::string const& user, std::string const& room) {
+  return client_of(port, {"slogin:" + user, "join:" + room});
+}
+inline Client receiver(std::uint16_t port, std::string const& user, std::string const& room, int receive_buffer = 0) {
+  return client_of(port, {"rlogin:" + user, "join:" + room}, receive_buffer);
+}
+
+/// What the tests tell a server unless they test just that: loopback only, and no deadline that ends it before them.
+inline chatproto::ServerOptions patient() {
+  chatproto::ServerOptions options;
+  options.address = "127.0.0.1";
+  options.threads = 2;
+  options.login_deadline = options.write_deadline = options.linger = options.drain = std::chrono::hours(1);
+  return options;
+}
+
+/// A server that runs in a thread of its own until it is stopped.
+template <class Policy, class Service = chatproto::ChatService>
+class ServerThread {
+ public:
+  using Server = chatproto::Server<Policy, Service>;
+
+  template <class... Args>
+  explicit ServerThread(chatproto::ServerOptions options = patient(), Args&&... service_args)
+      : server_(std::move(options), std::forward<Args>(service_args)...),
+        run_(std::async(std::launch::async, [this] { server_.run(); })) {}
+
+  ~ServerThread() {
+    server_.stop(chatproto::Stop::now);
+    if (ended()) return;
+    std::fputs("a server cannot be stopped\n", stderr);
+    std::abort();
+  }
+
+  Server* operator->() noexcept { return &server_; }
+  std::uint16_t port() const noexcept { return server_.port(); }
+  /// Whether run() has returned; waits for it.
+  bool ended(std::chrono::milliseconds time = patience) const {
+    return run_.wait_for(time) == std::future_status::ready;
+  }
+  bool running() const { return !ended(std::chrono::milliseconds(0)); }
+
+ private:
+  Server server_;
+  std::future<void> run_;
+};
+
+/// A conversation that any chat server must carry. Returns what went otherwise, as text: nothing if all went well.
+inline std::string converse(std::uint16_t port) {
+  std::string wrong;
+  auto const expect = [&](Client& client, char const* who, Lines const& lines) {
+    for (auto const& line : lines) {
+      auto const got = client.next();
+      if (got != line) wrong.append(who).append(" got ").append(got).append(" and not ").append(line).append("\n");
+    }
+  };
+  auto alice = receiver(port, "alice", "cafe"), alice_too = receiver(port, "alice", "cafe");
+  auto carol = receiver(port, "carol", "bar");
+  auto bob = sender(port, "bob", "cafe"), also_alice = sender(port, "alice", "cafe");
+
+  bob.send("sendall:hey everybody!\r\nnonsense\nsenduser:alice:psst\n");
+  expect(bob, "bob", {"ok", "err", "ok"});
+  for (auto const c : std::string("sendall:slowly\n")) bob.send({&c, 1});
+  expect(bob, "bob", {"ok"});
+  also_alice.send("sendall:not to myself\nsenduser:alice:but so\nquit:\nsendall:too late\n");
+  expect(also_alice, "alice the sender", {"ok", "ok", "ok", "(end)"});
+  for (auto* each : {&alice, &alice_too})
+    expect(*each, "alice",
+           {"delivery:cafe:bob:hey everybody!", "delivery:cafe:bob:psst", "delivery:cafe:bob:slowly",
+            "delivery:cafe:alice:but so"});
+
+  bob.send("join:bar\nsendall:to the bar\nleave:\nsendall:to nobody\njoin:cafe\n");
+  expect(bob, "bob", {"ok", "ok", "ok", "err", "ok"});
+  alice.send("sendall:no\njoin:bar\n");
+  expect(alice, "alice", {"err", "ok"});
+  bob.send(std::string(1000, 'x') + "\nsendall:to the cafe\njoin:bar\nsendall:to both\nquit:\n");
+  expect(bob, "bob", {"err", "ok", "ok", "ok", "ok", "(end)"});
+  expect(alice, "alice", {"delivery:bar:bob:to both"});
+  expect(alice_too, "alice, who stayed,", {"delivery:cafe:bob:to the cafe"});
+  expect(carol, "carol", {"delivery:bar:bob:to the bar", "delivery:bar:bob:to both"});
+  for (auto* each : {&alice, &alice_too, &carol}) {
+    each->send("quit:\n");
+    expect(*each, "a receiver", {"ok", "(end)"});
+  }
+  return wrong;
+}
+
+#ifdef __linux__
+/// How many descriptors this process has open.
+inline std::ptrdiff_t descriptors() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
+}
+#endif
+
+}  // namespace test

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: BSL-1.0
+// The core of the library stands on the standard library alone.
+#include <chatproto/chat_service.hpp>
+#include <chatproto/error.hpp>
+#include <chatproto/line_reader.hpp>
+#include <chatproto/message.hpp>
+#include <chatproto/message_queue.hpp>
+#include <chatproto/peer.hpp>
+#include <chatproto/room.hpp>
+#include <chatproto/service.hpp>
+#include <chatproto/version.hpp>
+
+// Every header of Asio includes one of these two.
+#if defined(ASIO_DETAIL_CONFIG_HPP) || defined(ASIO_VERSION_HPP)
+#error "a header that should need the standard library only includes Asio"
+#endif

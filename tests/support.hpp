@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: BSL-1.0
+// What the tests share; what needs a socket is in socket_support.hpp.
+#pragma once
+
+#include <chatproto/message.hpp>
+#include <chatproto/message_queue.hpp>
+#include <chatproto/peer.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace test {
+
+using Lines = std::vector<std::string>;
+
+/// How long a test waits for what must come. What it sees then never depends on the time.
+constexpr auto patience = std::chrono::seconds(60);
+
+/// Waits until `condition` holds; false if it never does.
+inline bool eventually(auto const& condition) {
+  auto const deadline = std::chrono::steady_clock::now() + patience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+/// What matters of a line: "ok" and "err" without their free text, any other line whole. Throws if no peer may send it.
+inline std::string gist(std::string_view line) {
+  if (line.size() + 1 > chatproto::max_line) throw std::runtime_error("a line is too long: " + std::string(line));
+  auto const message = chatproto::parse(line);
+  return std::string(message.tag == "ok" || message.tag == "err" ? message.tag : line);
+}
+
+/// The gist of each line of `bytes`, which are whole lines.
+inline Lines gists(std::string_view bytes) {
+  Lines result;
+  while (!bytes.empty()) {
+    auto const end = bytes.find('\n');
+    if (end == std::string_view::npos) throw std::runtime_error("no whole line: " + std::string(bytes));
+    result.push_back(gist(bytes.substr(0, end)));
+    bytes.remove_prefix(end + 1);
+  }
+  return result;
+}
+
+inline chatproto::SharedBlock block(std::string bytes) { return std::make_shared<std::string const>(std::move(bytes)); }
+
+/// A queue whose consumer is the test itself.
+class RecordingQueue final : public chatproto::MessageQueue {
+ public:
+  using MessageQueue::MessageQueue;
+
+  int wakes = 0;
+  std::function<void()> on_wake = [] {};
+  State state = State::open;  ///< as the last drain found it
+
+  /// Takes out all blocks; of the first one only what is still to be written.
+  Lines take_blocks() {
+    state = drain(batch_);
+    Lines result;
+    for (auto const& each : batch_.blocks) result.push_back(*each);
+    batch_.blocks.clear();
+    if (!result.empty()) result.front().erase(0, batch_.offset);
+    return result;
+  }
+
+  /// Takes out all bytes.
+  std::string take() {
+    std::string result;
+    for (auto const& each : take_blocks()) result += each;
+    return result;
+  }
+
+  /// Makes it stalled: its peer has not taken a block of `size` bytes.
+  void stall(std::size_t size = 1) {
+    push(block(std::string(size, '.')));
+    drain(batch_);
+    put_back(batch_, 0);
+  }
+
+ private:
+  void wake() override {
+    ++wakes;
+    on_wake();
+  }
+
+  Batch batch_;
+};
+
+/// What this thread has asked of operator new, which line_reader.cpp replaces for all tests.
+struct Allocations {
+  std::size_t made = 0;
+  std::size_t largest = 0;  ///< bytes
+  std::ptrdiff_t live = 0;  ///< made and not freed; another thread may free them
+};
+Allocations& allocations() noexcept;
+
+}  // namespace test

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <chatproto/chatproto.hpp>
+
+template class chatproto::Server<chatproto::StrandPool>;
+
+chatproto::Server<chatproto::StrandPool>* other_server();
+std::error_category const& other_category();
+
+chatproto::Server<chatproto::StrandPool>* other_server() { return nullptr; }
+std::error_category const& other_category() { return chatproto::chatproto_category(); }
