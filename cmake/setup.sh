@@ -1,0 +1,55 @@
+#!/bin/sh
+# sh cmake/setup.sh PACKAGE...: installs those of the Debian packages named that are missing, as root or through sudo.
+# Where it cannot, it says what to install and fails. What is there from elsewhere, as a newer CMake, counts.
+set -u
+
+# Whether one of these files is where compilers look.
+header() {
+  for folder in /usr/include /usr/local/include /opt/homebrew/include /opt/local/include; do
+    for file in "$@"; do
+      [ -e "$folder/$file" ] && return
+    done
+  done
+  return 1
+}
+
+here() {
+  case $1 in
+    catch2) header catch2/catch.hpp catch2/catch_all.hpp ;;
+    libasio-dev) header asio/version.hpp ;;
+    libcli11-dev) header CLI/CLI.hpp ;;
+    ninja-build) command -v ninja ;;
+    clang-14 | clang-19) command -v "clang++-${1#clang-}" ;;
+    llvm-19) command -v llvm-symbolizer-19 ;;
+    libclang-rt-*) dpkg-query --show --showformat='${Status}' "$1" | grep -q ' installed$' ;;
+    *) command -v "$1" ;;
+  esac >/dev/null 2>&1
+}
+
+cannot() {
+  echo "$1. Missing, by their Debian names:$missing" >&2
+  exit 1
+}
+
+missing=
+for package in "$@"; do
+  here "$package" || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+command -v apt-get >/dev/null || cannot 'There is no apt-get here that could install packages'
+if [ "$(id -u)" = 0 ]; then
+  root=
+elif command -v sudo >/dev/null; then
+  root=sudo
+else
+  cannot 'Installing packages needs root, or sudo'
+fi
+echo "Installing$missing (this takes a minute or two)"
+export DEBIAN_FRONTEND=noninteractive
+apt() {
+  $root ${root:+env DEBIAN_FRONTEND=noninteractive} apt-get -qq -o Dpkg::Use-Pty=0 "$@" </dev/null >/dev/null
+}
+apt update || cannot 'apt-get update failed'
+# shellcheck disable=SC2086 # a list
+apt install --yes --no-install-recommends $missing || cannot 'apt-get install failed'

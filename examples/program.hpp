@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// What the three programs have in common: arguments, one way to fail, terminals, logging in.
+#pragma once
+
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#else
+#include <unistd.h>
+#endif
+
+#include <CLI/CLI.hpp>
+#include <asio/error.hpp>
+
+#include <chatproto/connection.hpp>
+#include <chatproto/error.hpp>
+#include <chatproto/message.hpp>
+#include <chatproto/version.hpp>
+
+namespace program {
+
+// --- Terminals --------------------------------------------------------------------------------------------------------
+
+inline bool is_terminal(std::FILE* stream) {
+#ifdef _WIN32
+  return _isatty(_fileno(stream)) != 0;
+#else
+  return isatty(fileno(stream)) != 0;
+#endif
+}
+
+/// Bytes go through a pipe or a file as they are.
+inline void pass_bytes([[maybe_unused]] std::FILE* stream) {
+#ifdef _WIN32
+  if (!is_terminal(stream)) _setmode(_fileno(stream), _O_BINARY);
+#endif
+}
+
+/// The character that `text` begins with, in UTF-8: its value and how many bytes it has.
+struct Character {
+  std::uint32_t value;
+  std::size_t size;
+};
+
+inline std::optional<Character> first_character(std::string_view text) {
+  auto const byte = [&](std::size_t i) -> std::uint32_t { return static_cast<unsigned char>(text[i]); };
+  auto const lead = byte(0);
+  if (lead < 0x80) return Character{lead, 1};
+  std::size_t const size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc0 || lead >= 0xf8 || text.size() < size) return std::nullopt;
+  auto value = lead & (0x7fu >> size);
+  for (std::size_t i = 1; i < size; ++i) {
+    if ((byte(i) & 0xc0u) != 0x80) return std::nullopt;
+    value = value << 6 | (byte(i) & 0x3fu);
+  }
+  constexpr std::uint32_t least[] = {0x80, 0x800, 0x10000};
+  if (value < least[size - 2]) return std::nullopt;  // longer than it need be
+  return Character{value, size};
+}
+
+/// `text` with all that could drive a terminal in a visible form: `^[` for ESC and so on, `<9b>` for a control
+/// character beyond ASCII and for a byte that is no UTF-8.
+inline std::string visible(std::string_view text) {
+  constexpr auto digits = "0123456789abcdef";
+  std::string result;
+  while (!text.empty()) {
+    auto const character = first_character(text);
+    auto const size = character ? character->size : 1;
+    auto const value = character ? character->value : static_cast<unsigned char>(text.front());
+    if (value < 0x20 || value == 0x7f)
+      result.append(1, '^').append(1, static_cast<char>(value ^ 0x40u));
+    else if (!character || (value >= 0x80 && value < 0xa0))
+      result.append(1, '<').append(1, digits[value >> 4]).append(1, digits[value & 15u]).append(1, '>');
+    else
+      result.append(text.substr(0, size));
+    text.remove_prefix(size);
+  }
+  return result;
+}
+
+/// `text` as it may be written to `stream`: visible on a terminal, otherwise the very bytes.
+inline std::string shown(std::string_view text, std::FILE* stream) {
+  return is_terminal(stream) ? visible(text) : std::string(text);
+}
+
+// --- Saying what is wrong ---------------------------------------------------------------------------------------------
+
+/// One line on stderr.
+inline void complain(std::string_view line) { std::cerr << shown(line, stderr) + '\n' << std::flush; }
+
+/// The server said no: the line is what it gave as the reason, exactly.
+struct Refused : std::runtime_error {
+  using runtime_error::runtime_error;
+};
+
+/// Why there is no more talking to the server.
+inline std::string describe(std::error_code const& ec) {
+  if (ec == asio::error::eof) return "the server has closed the connection";
+  if (ec.category() == chatproto::chatproto_category())
+    return "the server does not speak the protocol: " + ec.message();
+  return "lost the connection: " + ec.message();
+}
+
+// --- Arguments --------------------------------------------------------------------------------------------------------
+
+/// An argument that is a whole number in decimal digits and nothing else.
+inline CLI::Validator decimal(std::uint64_t least, std::uint64_t most) {
+  auto const range = std::to_string(least) + " to " + std::to_string(most);
+  auto const check = [=](std::string& text) {
+    std::uint64_t value = 0;
+    auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value < least || value > most)
+      return "'" + text + "' is no number from " + range;
+    text = std::to_string(value);  // CLI11 would take 010 for 8
+    return std::string();
+  };
+  return {check, range};
+}
+
+/// Reads the arguments into the options of `app` and runs the program; returns its exit code.
+/// Whatever is thrown becomes one line on stderr and exit code 1.
+template <class Body>
+int run(CLI::App& app, int argc, char** argv, Body body) {
+  pass_bytes(stdin);
+  pass_bytes(stdout);
+  auto const version = std::to_string(CHATPROTO_VERSION_MAJOR) + '.' + std::to_string(CHATPROTO_VERSION_MINOR) + '.' +
+                       std::to_string(CHATPROTO_VERSION_PATCH);
+  app.set_version_flag("--version", app.get_name() + " of chatproto " + version);
+  std::string usage = "usage: " + app.get_name();
+  for (auto const* option : app.get_options([](CLI::Option const* o) { return o->get_positional(); }))
+    usage += ' ' + option->get_name();
+  auto const say = [&](std::string const& what) { complain(app.get_name() + ": " + visible(what)); };
+  try {
+    app.parse(argc, argv);
+    return body();
+  } catch (CLI::Success const& help_or_version) {
+    return app.exit(help_or_version);
+  } catch (CLI::ValidationError const& error) {
+    say(error.what() + (" (" + usage + ')'));
+  } catch (CLI::ParseError const& error) {
+    complain(usage + " (" + visible(error.what()) + "; --help tells more)");
+  } catch (Refused const& refused) {
+    complain(refused.what());
+  } catch (std::system_error const& error) {
+    say(describe(error.code()));
+  } catch (std::exception const& error) {
+    say(error.what());
+  }
+  return 1;
+}
+
+// --- Clients ----------------------------------------------------------------------------------------------------------
+
+/// Where a client connects to, and as whom.
+struct Login {
+  std::string host, port, user;
+
+  void add_to(CLI::App& app) {
+    app.add_option("HOST", host, "Name or address of the server")->required();
+    app.add_option("PORT", port, "TCP port of the server")->required()->check(decimal(1, 65535));
+    app.add_option("USER", user, "Name to log in with: letters and digits")->required();
+  }
+};
+
+/// Sends a message that must be answered by `ok`. Throws: `Refused`, or what else went wrong.
+inline void require(chatproto::Connection& connection, chatproto::MessageView message) {
+  std::error_code ec;
+  chatproto::encode(message, ec);
+  if (ec) throw std::runtime_error("cannot send " + std::string(message.tag) + ": " + ec.message());
+  auto const reply = connection.request(message);
+  if (reply.tag != chatproto::tag::ok) throw Refused(reply.payload);
+}
+
+/// Connects, and logs in by the message `tag`. Throws as `require`.
+inline void log_in(chatproto::Connection& connection, Login const& login, std::string_view tag) {
+  std::error_code ec;
+  connection.time_limit(std::chrono::seconds(10));
+  connection.connect(login.host, login.port, ec);
+  if (ec) throw std::runtime_error("cannot connect to " + login.host + " port " + login.port + ": " + ec.message());
+  connection.time_limit({});  // a server may take its time
+  require(connection, {tag, login.user});
+}
+
+}  // namespace program

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSL-1.0
+// receiver HOST PORT USER ROOM: prints what is said in a room, until the server goes away.
+#include <cerrno>
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <system_error>
+
+#include <chatproto/connection.hpp>
+#include <chatproto/message.hpp>
+
+#include "program.hpp"
+
+int main(int argc, char** argv) {
+  program::Login login;
+  std::string room;
+  CLI::App app("Prints what is said in a room of the chat.", "receiver");
+  login.add_to(app);
+  app.add_option("ROOM", room, "Room to listen in: letters and digits")->required();
+  return program::run(app, argc, argv, [&]() -> int {
+    chatproto::Connection connection;
+    program::log_in(connection, login, chatproto::tag::rlogin);
+    program::require(connection, {chatproto::tag::join, room});
+    for (;;) {
+      auto const message = connection.receive();
+      if (message.tag == chatproto::tag::err) {
+        program::complain(message.payload);
+        continue;
+      }
+      auto const delivery = chatproto::parse_delivery(message);
+      auto const line = std::string(delivery.sender).append(": ").append(delivery.text);
+      if (!(std::cout << program::shown(line, stdout) << '\n' << std::flush))
+        throw std::runtime_error("cannot write: " + std::generic_category().message(errno));
+    }
+  });
+}
