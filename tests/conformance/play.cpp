@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "play.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <random>
+
+#include <asio/error.hpp>
+#include <asio/ip/address.hpp>
+
+namespace conformance {
+namespace {
+
+/// Eight letters and digits that no other play uses, in this run or, most likely, in another one.
+std::string unique_word() {
+  static std::mt19937_64 random{std::random_device{}()};
+  constexpr std::uint64_t all = 36ULL * 36 * 36 * 36 * 36 * 36 * 36 * 36;
+  static std::uint64_t number = std::uniform_int_distribution<std::uint64_t>(0, all - 1)(random);
+  number = (number + 1) % all;
+  std::string word(8, '0');
+  std::uint64_t rest = number;
+  for (char& c : word) {
+    c = "0123456789abcdefghijklmnopqrstuvwxyz"[rest % 36];
+    rest /= 36;
+  }
+  return word;
+}
+
+std::string reason(std::error_code const& error) {
+  return error == asio::error::eof ? "the end of input" : error.message();
+}
+
+}  // namespace
+
+Play::Play(asio::any_io_executor const& executor, Scene const& scene, Form form, Settings const& settings, Done done)
+    : executor_(executor),
+      scene_(scene),
+      form_(form),
+      settings_(settings),
+      done_(std::move(done)),
+      cuts_(scene.actors.size()),
+      roles_(scene.actors.size()),
+      fill_([this](std::string const& name) { return word(name); }),
+      ports_(executor),
+      limit_(executor),
+      pause_(executor) {
+  if (form_.kind == Form::Kind::split) cuts_[form_.actor].push_back(form_.at);
+  if (form_.kind == Form::Kind::bytewise) cuts_ = cuts_of(scene_, bytewise_everywhere);
+}
+
+std::string Play::word(std::string const& name) {
+  std::string& word = words_[name];
+  if (!word.empty()) return word;
+  if (name == "host")
+    word = "127.0.0.1";
+  else if (name == "port")
+    word = std::to_string(ports_.scripted());
+  else if (name == "deadport")
+    word = std::to_string(ports_.dead());
+  else if (name == "busyport")
+    word = std::to_string(ports_.busy());
+  else if (name == "freeport")
+    word = std::to_string(ports_.free());
+  else
+    word = unique_word();
+  return word;
+}
+
+void Play::advance() {
+  ++index_;
+  next();
+}
+
+void Play::next() {
+  if (index_ == scene_.steps.size()) return finish(nullptr);
+  limit_step();
+  switch (step().verb) {
+    case Verb::connect: return connect();
+    case Verb::accept:
+      return ports_.accept(guarded([this](std::error_code const& error, std::unique_ptr<Channel> channel) {
+        if (error) return fail(reason(error));
+        open(std::move(channel));
+        advance();
+      }));
+    case Verb::run: return run();
+    case Verb::send: return send();
+    case Verb::receive: return step().stream == 0 ? receive() : merge();
+    case Verb::maybe: return maybe();
+    case Verb::same: return same(0);
+    case Verb::complain: return complain();
+    case Verb::prompt: return prompt();
+    case Verb::eof:
+    case Verb::closed: return end();
+    case Verb::exit: return exit();
+    case Verb::wait: return pause(settings_.login_deadline * step().number / 100, &Play::advance);
+    case Verb::close: role().to->close(); break;
+    case Verb::shutdown: role().to->finish(); break;
+    case Verb::reset: role().to->reset(); break;
+    case Verb::signal: role().process->signal(step().number); break;
+  }
+  advance();
+}
+
+void Play::open(std::unique_ptr<Channel> channel) {
+  role().to = std::move(channel);
+  role().from = role().to;
+  role().inbox.open(role().from.get());
+}
+
+void Play::connect() {
+  Endpoints endpoints = settings_.server;
+  bool const named = !step().text.empty();
+  if (named) {
+    std::string const port = step().text.bytes(fill_);
+    std::string const host = step().arguments.empty() ? "127.0.0.1" : step().arguments.front().bytes(fill_);
+    std::uint16_t number = 0;
+    std::from_chars(port.data(), port.data() + port.size(), number);
+    std::error_code error;
+    asio::ip::address const address = asio::ip::make_address(host, error);
+    if (error) return fail("the scene names a host that is no address: " + host);
+    endpoints = {{address, number}};
+  }
+  conformance::connect(executor_, endpoints,
+                       guarded([this, named](std::error_code const& error, std::unique_ptr<Channel> channel) {
+                         // a program just started may not listen yet; all ports of clients may be in use
+                         bool const later = (named && error == asio::error::connection_refused) || no_port_left(error);
+                         if (later) return pause(std::chrono::milliseconds(10), &Play::connect);
+                         if (error) return fail(reason(error));
+                         open(std::move(channel));
+                         advance();
+                       }));
+}
+
+void Play::run() {
+  std::vector<std::string> arguments;
+  for (Text const& argument : step().arguments) arguments.push_back(argument.bytes(fill_));
+  arguments.front() = settings_.programs.at(arguments.front());
+  try {
+    Role& of = role();
+    of.process = start_program(executor_, arguments, actor().terminal);
+    of.to = std::move(of.process->in);
+    of.from = std::move(of.process->out);
+    of.errors = std::move(of.process->err);
+    of.inbox.open(of.from.get());
+    of.complaints.open(of.errors.get());
+  } catch (std::system_error const& error) {
+    return fail(error.what());
+  }
+  advance();
+}
+
+void Play::send() {
+  burst_ = burst_at(scene_, index_, fill_);
+  send_part(0);
+}
+
+void Play::send_part(std::size_t begin) {
+  std::vector<std::size_t> const& cuts = cuts_[step().actor];
+  auto const cut = std::upper_bound(cuts.begin(), cuts.end(), role().sent + begin);
+  std::size_t const end = cut == cuts.end() ? burst_.bytes.size() : std::min(*cut - role().sent, burst_.bytes.size());
+  auto const sent = [this, end](std::error_code const& error, std::size_t) {
+    role().broken = error;  // not yet a failure: the other end may close, and that is for a later step to judge
+    if (!error && end < burst_.bytes.size()) {
+      limit_step();
+      pause_.expires_after(settings_.pause);
+      pause_.async_wait(guarded([this, end](std::error_code const&) { send_part(end); }));
+      return;
+    }
+    role().sent += burst_.bytes.size();
+    index_ = burst_.last;
+    next();
+  };
+  if (role().broken) return sent(role().broken, 0);
+  role().to->write(std::string_view(burst_.bytes).substr(begin, end - begin), guarded(sent));
+}
+
+/// A line as it has to be, or null after a failure.
+std::unique_ptr<std::string> Play::take_line() {
+  Inbox& inbox = role().inbox;
+  if (!inbox.has_line()) {
+    fail(inbox.shown());
+    return nullptr;
+  }
+  auto line = std::make_unique<std::string>(inbox.take_line());
+  std::string wrong;
+  if (actor().kind == Actor::Kind::program) {
+    bool const terminal = actor().terminal == Terminal::out || actor().terminal == Terminal::both;
+    if (terminal && drives_terminal(*line)) wrong = "a line without control characters on a terminal";
+  } else {
+    if (line->size() + 1 > max_line) wrong = "a line of at most 255 bytes, its end included";
+    if (actor().kind == Actor::Kind::connection && line->ends_with('\r')) line->pop_back();
+    // of a reply only the beginning is known
+    if (line->ends_with('\r') && step().text.ends_in_any()) wrong = "a line that ends in a bare \\n";
+  }
+  if (wrong.empty()) return line;
+  fail(wrong, escaped(*line + "\n"));
+  return nullptr;
+}
+
+void Play::receive() {
+  role().inbox.wait_for_line(guarded([this] {
+    auto const line = take_line();
+    if (!line) return;
+    if (!step().text.matches(*line, fill_)) return fail(escaped(*line + "\n"));
+    advance();
+  }));
+}
+
+void Play::merge() {
+  role().merge.clear();
+  Streams streams;
+  std::size_t last = index_;
+  for (; last < scene_.steps.size(); ++last) {
+    Step const& other = scene_.steps[last];
+    if (other.verb != Verb::receive || other.stream == 0 || other.actor != step().actor) break;
+    streams[other.stream].push_back(last);
+  }
+  merge_line(std::move(streams), last - index_);
+}
+
+void Play::merge_line(Streams streams, std::size_t left) {
+  role().inbox.wait_for_line(guarded([this, streams = std::move(streams), left]() mutable {
+    auto const line = take_line();
+    if (!line) return;
+    std::string expected;
+    for (auto& [stream, steps] : streams) {
+      if (steps.empty()) continue;
+      Text const& text = scene_.steps[steps.front()].text;
+      if (!text.matches(*line, fill_)) {
+        expected += (expected.empty() ? "" : "  or  ") + text.shown(fill_);
+        continue;
+      }
+      steps.erase(steps.begin());
+      role().merge.push_back(*line);
+      if (left > 1) return merge_line(std::move(streams), left - 1);
+      // the steps of the merge were played in some order; go on behind them
+      std::size_t const merged = step().actor;
+      while (index_ < scene_.steps.size() && step().verb == Verb::receive && step().stream != 0 &&
+             step().actor == merged)
+        ++index_;
+      return next();
+    }
+    fail("the line " + expected, escaped(*line + "\n"));
+  }));
+}
+
+void Play::same(std::size_t at) {
+  std::vector<std::string> const& lines = roles_[step().other].merge;
+  if (at == lines.size()) return advance();
+  role().inbox.wait_for_line(guarded([this, at, &lines] {
+    auto const line = take_line();
+    if (!line) return;
+    if (*line != lines[at])
+      return fail(
+          "the line " + escaped(lines[at]) + ", which '" + scene_.actors[step().other].name + "' got at this place",
+          escaped(*line + "\n"));
+    same(at + 1);
+  }));
+}
+
+void Play::maybe() {
+  role().inbox.wait_for_line(guarded([this] {
+    if (role().inbox.has_line()) {
+      auto const line = take_line();
+      if (!line) return;
+      if (!step().text.matches(*line, fill_)) role().inbox.put_back(*line);
+    }
+    advance();
+  }));
+}
+
+void Play::complain() {
+  role().complaints.wait_for_line(guarded([this] {
+    Inbox& complaints = role().complaints;
+    if (!complaints.has_line()) return fail(complaints.shown());
+    std::string const line = complaints.take_line();
+    if (line.empty() || !step().text.matches(line, fill_)) return fail(escaped(line + "\n"));
+    advance();
+  }));
+}
+
+void Play::prompt() {
+  role().inbox.wait_for_something(guarded([this] {
+    Inbox& inbox = role().inbox;
+    if (inbox.bytes().empty() || inbox.has_line()) return fail(inbox.shown());
+    inbox.clear();
+    advance();
+  }));
+}
+
+void Play::end() {
+  role().inbox.wait_for_line(guarded([this] {
+    Inbox const& inbox = role().inbox;
+    bool const in_order = inbox.end() == asio::error::eof && !role().broken;
+    if (!inbox.bytes().empty() || (!in_order && step().verb == Verb::eof))
+      return fail(role().broken ? inbox.shown() + "; sending failed: " + reason(role().broken) : inbox.shown());
+    role().to->close();
+    advance();
+  }));
+}
+
+void Play::exit() {
+  role().inbox.wait_for_line(guarded([this] {
+    Inbox& inbox = role().inbox;
+    // a terminal may show prompts, which are free text
+    if (actor().terminal == Terminal::both) inbox.clear();
+    if (!inbox.bytes().empty()) return fail("on stdout: " + inbox.shown());
+    if (!inbox.end()) return exit();
+    wait_for_exit();
+  }));
+}
+
+void Play::wait_for_exit() {
+  role().complaints.wait_for_line(guarded([this] {
+    Inbox& complaints = role().complaints;
+    if (step().free_stderr) complaints.clear();
+    if (!complaints.bytes().empty()) return fail("on stderr: " + complaints.shown());
+    if (!complaints.end()) return wait_for_exit();
+    auto const end = role().process->poll();
+    if (!end) return pause(std::chrono::milliseconds(1), &Play::wait_for_exit);
+    if (end->signal != 0) return fail("it was ended by signal " + std::to_string(end->signal));
+    if (step().number == nonzero ? end->code == 0 : end->code != step().number)
+      return fail("exit code " + std::to_string(end->code));
+    advance();
+  }));
+}
+
+void Play::pause(std::chrono::microseconds time, void (Play::*then)()) {
+  if (step().verb == Verb::wait) limit_.cancel();
+  pause_.expires_after(time);
+  pause_.async_wait(guarded([this, then](std::error_code const&) { (this->*then)(); }));
+}
+
+void Play::limit_step() {
+  auto const limit = std::max(settings_.step_limit, std::chrono::seconds(scene_.seconds)) + settings_.login_deadline;
+  limit_.expires_after(limit);
+  limit_.async_wait(guarded([this, limit](std::error_code const& error) {
+    if (error || limit_.expiry() > std::chrono::steady_clock::now()) return;
+    Inbox const& inbox = step().verb == Verb::complain ? role().complaints : role().inbox;
+    auto const seconds = std::chrono::duration_cast<std::chrono::seconds>(limit).count();
+    std::string came = inbox.shown() + " within " + std::to_string(seconds) + " s";
+    if (role().process && step().verb != Verb::complain && !role().complaints.bytes().empty())
+      came += "; on stderr: " + role().complaints.shown();
+    fail(came);
+  }));
+}
+
+std::string Play::expectation() {
+  switch (step().verb) {
+    case Verb::connect: return "a connection to the server";
+    case Verb::accept: return "the program connects";
+    case Verb::run: return "the program starts";
+    case Verb::send: return "the other end takes " + std::to_string(burst_.bytes.size()) + " bytes";
+    case Verb::receive:
+    case Verb::maybe: return "the line " + step().text.shown(fill_);
+    case Verb::same: return "the lines that '" + scene_.actors[step().other].name + "' got";
+    case Verb::complain: return "on stderr the line " + step().text.shown(fill_);
+    case Verb::prompt: return "a prompt, not ended by a line end";
+    case Verb::eof: return "the other end closes in order";
+    case Verb::closed: return "the other end closes";
+    case Verb::exit:
+      return "nothing more on stdout and stderr, and " +
+             (step().number == nonzero ? "an exit code other than 0" : "exit code " + std::to_string(step().number));
+    default: return "";
+  }
+}
+
+void Play::fail(std::string const& came) { fail(expectation(), came); }
+
+void Play::fail(std::string const& expected, std::string const& came) {
+  Failure const failure{step().line, step().source, expected, came};
+  finish(&failure);
+}
+
+void Play::finish(Failure const* failure) {
+  finished_ = true;
+  limit_.cancel();
+  pause_.cancel();
+  ports_.close();
+  for (Role& of : roles_) {
+    for (auto const& channel : {of.to, of.from, of.errors})
+      if (channel) channel->close();
+    of.process.reset();
+  }
+  done_(failure);
+}
+
+}  // namespace conformance

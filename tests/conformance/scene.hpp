@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: BSL-1.0
+// A scene: a transcript of several clients, read from a text file. README.md tells the format.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace conformance {
+
+/// The longest line of the protocol, its end included.
+inline constexpr std::size_t max_line = 255;
+
+/// What stands in a scene for bytes: literal parts, `{words}` that differ in each play, and `*`.
+class Text {
+ public:
+  /// What a `{word}` stands for in a play.
+  using Words = std::function<std::string(std::string const&)>;
+
+  void add(std::string const& bytes, std::size_t times = 1);
+  void add_word(std::string const& word);
+  void add_any();
+
+  /// The bytes, each word filled in. Only for a text without `*`.
+  [[nodiscard]] std::string bytes(Words const& words) const;
+
+  /// Whether a line is what the text describes; each `*` stands for any bytes, also none.
+  [[nodiscard]] bool matches(std::string_view line, Words const& words) const;
+
+  /// As written in a scene, each word filled in.
+  [[nodiscard]] std::string shown(Words const& words) const;
+
+  [[nodiscard]] bool empty() const { return parts_.empty(); }
+  [[nodiscard]] bool has_any() const;
+  [[nodiscard]] bool ends_in_any() const;
+
+ private:
+  enum class Kind { bytes, word, any };
+  struct Part {
+    Kind kind;
+    std::string text;
+    std::size_t times;
+  };
+  std::vector<Part> parts_;
+};
+
+enum class Verb {
+  connect,   ///< a client connects, to the server under test or to a port named in the scene
+  accept,    ///< the scripted server takes the next connection
+  run,       ///< a program starts
+  send,      ///< bytes go out: to the other end, or into the program's stdin
+  receive,   ///< a whole line comes: from the other end, or from the program's stdout
+  maybe,     ///< as receive, but the line may be missing
+  same,      ///< the lines of another actor's last merge come, in the same order
+  complain,  ///< a whole line comes from the program's stderr
+  prompt,    ///< something comes on the program's terminal, not necessarily a whole line
+  eof,       ///< the other end closes in order, and nothing comes before that
+  closed,    ///< as eof, but a reset will do
+  close,     ///< close
+  shutdown,  ///< close the sending direction; of a program: end of its stdin
+  reset,     ///< close abruptly
+  exit,      ///< the program ends, nothing more is on its stdout and stderr, and its exit code fits
+  signal,    ///< the program gets a signal
+  wait       ///< a part of the login deadline passes
+};
+
+struct Step {
+  Verb verb{};
+  std::size_t line = 0;         ///< its line in the file
+  std::size_t actor = 0;        ///< index into Scene::actors
+  std::size_t other = 0;        ///< same: the actor to compare with
+  int stream = 0;               ///< receive: number of its stream in a merge, 0 when in none
+  int number = 0;               ///< exit: the code, wait: percent, signal: its number
+  bool free_stderr = false;     ///< exit: whatever is on stderr
+  Text text;                    ///< send, receive, complain, connect: the port
+  std::vector<Text> arguments;  ///< run: program and arguments; connect: host, when named
+  std::string source;           ///< as written, for the report
+};
+
+/// exit: any code but 0.
+inline constexpr int nonzero = -1;
+
+enum class Terminal { none, in, out, both };
+
+struct Actor {
+  enum class Kind { client, connection, program };
+  std::string name;
+  Kind kind = Kind::client;
+  Terminal terminal = Terminal::none;
+};
+
+enum class Level { basic, robust, concurrent };
+
+struct Scene {
+  std::string file;
+  std::string title;
+  std::string rule;  ///< section and sentence of protocol.md
+  Level level = Level::basic;
+  std::string needs;  ///< what the run must offer, else the scene is skipped
+  std::string open;   ///< why the protocol leaves this open; a failure does not count
+  Text must_fail;     ///< a self-test: how its failure must read; empty: it must not fail
+  bool whole_only = false;
+  int seconds = 0;  ///< time limit of a step; 0: that of the run
+  std::vector<Actor> actors;
+  std::vector<Step> steps;
+
+  [[nodiscard]] bool starts_program() const;
+  /// Whether somebody connects to the server under test.
+  [[nodiscard]] bool needs_server() const;
+};
+
+/// A scene file that cannot be read or does not keep the format; what() begins with the file, and the line.
+struct BadScene : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Throws BadScene.
+Scene read_scene(std::string const& file);
+
+/// Throws std::invalid_argument.
+Level level_of(std::string_view name);
+
+/// Bytes in a form to be read by people, in the notation of scenes; long ones are shortened.
+std::string escaped(std::string_view bytes);
+
+/// Whether a terminal could take some byte of a line as a command: control characters, also those of two bytes in UTF-8,
+/// and bytes that are control characters where a terminal does not decode UTF-8. A tab is harmless.
+bool drives_terminal(std::string_view line);
+
+}  // namespace conformance

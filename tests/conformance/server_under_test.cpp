@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "server_under_test.hpp"
+
+#include <chrono>
+#include <csignal>
+#include <stdexcept>
+#include <thread>
+
+#include <asio/connect.hpp>
+#include <asio/ip/address_v4.hpp>
+
+namespace conformance {
+
+using asio::ip::tcp;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::string how_it_ended(Process::End const& end) {
+  return end.signal != 0 ? "by signal " + std::to_string(end.signal) : "with exit code " + std::to_string(end.code);
+}
+
+}  // namespace
+
+Endpoints find_server(asio::io_context& io, std::string const& host, std::string const& port) {
+  std::error_code error;
+  auto const found = tcp::resolver(io).resolve(host, port, error);
+  tcp::socket socket(io);
+  if (!error) asio::connect(socket, found, error);
+  if (error) throw std::runtime_error("no server at " + host + " port " + port + ": " + error.message());
+  return {socket.remote_endpoint()};  // the one that answers; not each play has to try the others
+}
+
+ServerUnderTest::ServerUnderTest(asio::io_context& io, std::vector<std::string> command)
+    : io_(io), command_(std::move(command)), timer_(io) {}
+
+Endpoints ServerUnderTest::start() {
+  std::string how;
+  for (int tries = 0; tries < 5; ++tries) {
+    tcp::endpoint const endpoint(asio::ip::address_v4::loopback(), free_port(io_.get_executor()));
+    std::vector<std::string> command = command_;
+    for (std::string& argument : command)
+      for (std::size_t at = argument.find("{port}"); at != argument.npos; at = argument.find("{port}"))
+        argument.replace(at, 6, std::to_string(endpoint.port()));
+    process_ = start_server(command);
+    for (auto const until = std::chrono::steady_clock::now() + 20s; std::chrono::steady_clock::now() < until;) {
+      if (answers(endpoint)) return {endpoint};
+      if (auto const end = process_->poll()) {
+        how = "it ended " + how_it_ended(*end);
+        break;
+      }
+      how = "it takes no connection";
+      std::this_thread::sleep_for(10ms);
+    }
+  }
+  throw std::runtime_error("the server under test cannot be started: " + how);
+}
+
+bool ServerUnderTest::answers(tcp::endpoint const& endpoint) {
+  tcp::socket socket(io_);
+  std::error_code error;
+  socket.connect(endpoint, error);
+  return !error;
+}
+
+void ServerUnderTest::watch(std::function<void(std::string const& how)> ended) {
+  if (!process_) return;
+  timer_.expires_after(50ms);
+  timer_.async_wait([this, ended = std::move(ended)](std::error_code const&) {
+    if (auto const end = process_->poll())
+      ended(how_it_ended(*end));
+    else
+      watch(ended);
+  });
+}
+
+std::string ServerUnderTest::stop() {
+  if (!process_) return {};
+  process_->signal(SIGTERM);
+  for (auto const until = std::chrono::steady_clock::now() + 20s; std::chrono::steady_clock::now() < until;) {
+    if (auto const end = process_->poll()) {
+      // to die of the signal, or to say so with the code that shells use, is how programs end that do not handle it
+      bool const well = end->signal == SIGTERM || (end->signal == 0 && (end->code == 0 || end->code == 128 + SIGTERM));
+      return well ? std::string() : how_it_ended(*end);
+    }
+    std::this_thread::sleep_for(10ms);
+  }
+  process_.reset();
+  return "it did not end within 20 s of SIGTERM";
+}
+
+}  // namespace conformance

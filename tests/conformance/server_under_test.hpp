@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: BSL-1.0
+// The server under test: found at an address, or started on a free port and ended with the run.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+
+#include "channel.hpp"
+#include "process.hpp"
+
+namespace conformance {
+
+/// Finds a server, and connects to see whether it is there. Throws.
+Endpoints find_server(asio::io_context& io, std::string const& host, std::string const& port);
+
+class ServerUnderTest {
+ public:
+  /// `{port}` in the command stands for the port.
+  ServerUnderTest(asio::io_context& io, std::vector<std::string> command);
+
+  /// Starts it, on another port when it ends at once, and waits until it takes connections. Throws.
+  Endpoints start();
+
+  /// Calls back when it ends by itself.
+  void watch(std::function<void(std::string const& how)> ended);
+
+  /// Ends it; tells what was wrong with that, if anything was.
+  std::string stop();
+
+ private:
+  bool answers(asio::ip::tcp::endpoint const& endpoint);
+
+  asio::io_context& io_;
+  std::vector<std::string> command_;
+  std::unique_ptr<Process> process_;
+  asio::steady_timer timer_;
+};
+
+}  // namespace conformance

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: BSL-1.0
+// Text: what stands in a scene for bytes.
+#include "scene.hpp"
+
+#include <algorithm>
+
+namespace conformance {
+
+void Text::add(std::string const& bytes, std::size_t times) {
+  if (times == 1 && !parts_.empty() && parts_.back().kind == Kind::bytes && parts_.back().times == 1)
+    parts_.back().text += bytes;
+  else
+    parts_.push_back({Kind::bytes, bytes, times});
+}
+
+void Text::add_word(std::string const& word) { parts_.push_back({Kind::word, word, 1}); }
+
+void Text::add_any() { parts_.push_back({Kind::any, "*", 1}); }
+
+std::string Text::bytes(Words const& words) const {
+  std::string result;
+  for (Part const& part : parts_) {
+    if (part.kind == Kind::word)
+      result += words(part.text);
+    else
+      for (std::size_t i = 0; i < part.times; ++i) result += part.text;
+  }
+  return result;
+}
+
+bool Text::matches(std::string_view line, Words const& words) const {
+  std::vector<std::string> pieces(1);  // what stands between the stars
+  for (Part const& part : parts_) {
+    if (part.kind == Kind::any)
+      pieces.emplace_back();
+    else if (part.kind == Kind::word)
+      pieces.back() += words(part.text);
+    else
+      for (std::size_t i = 0; i < part.times; ++i) pieces.back() += part.text;
+  }
+  if (pieces.size() == 1) return line == pieces.front();
+  if (line.size() < pieces.front().size() + pieces.back().size()) return false;
+  if (!line.starts_with(pieces.front()) || !line.ends_with(pieces.back())) return false;
+  line.remove_prefix(pieces.front().size());
+  line.remove_suffix(pieces.back().size());
+  for (std::size_t i = 1; i + 1 < pieces.size(); ++i) {
+    std::size_t const at = line.find(pieces[i]);
+    if (at == std::string_view::npos) return false;
+    line.remove_prefix(at + pieces[i].size());
+  }
+  return true;
+}
+
+std::string Text::shown(Words const& words) const {
+  std::string result;
+  std::string bytes;  // up to the next star; shortened together
+  for (Part const& part : parts_) {
+    if (part.kind == Kind::any) {
+      result += escaped(bytes) + "*";
+      bytes.clear();
+    } else if (part.kind == Kind::word) {
+      bytes += words(part.text);
+    } else {
+      for (std::size_t i = 0; i < part.times; ++i) bytes += part.text;
+    }
+  }
+  return result + escaped(bytes);
+}
+
+bool Text::has_any() const {
+  return std::any_of(parts_.begin(), parts_.end(), [](Part const& part) { return part.kind == Kind::any; });
+}
+
+bool Text::ends_in_any() const { return !parts_.empty() && parts_.back().kind == Kind::any; }
+
+std::string escaped(std::string_view bytes) {
+  constexpr std::size_t most = 600;  // more than two of the longest lines
+  if (bytes.size() > most) return escaped(bytes.substr(0, most)) + " ... (" + std::to_string(bytes.size()) + " bytes)";
+  constexpr char const* digits = "0123456789abcdef";
+  std::string result;
+  for (char const c : bytes) {
+    auto const byte = static_cast<unsigned char>(c);
+    switch (c) {
+      case '\n': result += "\\n"; break;
+      case '\r': result += "\\r"; break;
+      case '\t': result += "\\t"; break;
+      case '\0': result += "\\0"; break;
+      case '\\': result += "\\\\"; break;
+      default:
+        if (byte >= 0x20 && byte < 0x7f) {
+          result += c;
+        } else {
+          result += "\\x";
+          result += digits[byte >> 4U];
+          result += digits[byte & 15U];
+        }
+    }
+  }
+  return result;
+}
+
+bool drives_terminal(std::string_view line) {
+  unsigned more = 0;  // bytes still to come of a character in UTF-8
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    auto const byte = static_cast<unsigned char>(line[i]);
+    if (byte < 0x80) {
+      more = 0;
+      if ((byte < 0x20 && byte != '\t') || byte == 0x7f) return true;
+    } else if (byte < 0xa0) {
+      if (more == 0 || static_cast<unsigned char>(line[i - 1]) == 0xc2) return true;
+      --more;
+    } else if (byte < 0xc0) {
+      more = more == 0 ? 0 : more - 1;
+    } else {
+      more = byte >= 0xf0 ? 3 : byte >= 0xe0 ? 2 : 1;
+    }
+  }
+  return false;
+}
+
+}  // namespace conformance
