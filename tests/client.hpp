@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: BSL-1.0
+// Clients that see every byte and every end as it is, with a socket or without, for tests about many.
+#pragma once
+
+#include <chatproto/chat_service.hpp>
+#include <chatproto/line_reader.hpp>
+#include <chatproto/message_queue.hpp>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <asio/buffer.hpp>
+#include <asio/error.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/socket_base.hpp>
+
+#include "support.hpp"
+
+namespace raw {
+
+using Clock = std::chrono::steady_clock;
+using Time = std::chrono::milliseconds;
+
+// Instrumented programs are several times slower: they get less to do.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr bool instrumented = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+inline constexpr bool instrumented = true;
+#else
+inline constexpr bool instrumented = false;
+#endif
+#else
+inline constexpr bool instrumented = false;
+#endif
+
+/// Choices that are the same everywhere for the same seed, unlike the distributions of `<random>`.
+class Dice {
+ public:
+  explicit Dice(std::uint64_t seed) : engine_(seed) {}
+
+  std::size_t below(std::size_t end) { return static_cast<std::size_t>(engine_() % end); }
+  std::size_t between(std::size_t first, std::size_t last) { return first + below(last - first + 1); }
+  bool percent(std::size_t chance) { return below(100) < chance; }
+  auto const& one_of(auto const& range) { return range[below(std::size(range))]; }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+/// A number from the environment, or else `otherwise`.
+inline std::uint64_t setting(char const* name, std::uint64_t otherwise) {
+  auto const* const text = std::getenv(name);
+  return text != nullptr && *text != '\0' ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+inline std::uint64_t seed() { return setting("CHATPROTO_SEED", std::random_device()()); }
+
+/// What a client reads next.
+struct Reading {
+  enum Kind { line, end, broken, silence };
+  Kind kind;
+  std::string text = {};  // of a line, its LF included
+};
+
+/// What was taken in and not yet read.
+class Input {
+ public:
+  void append(std::string_view bytes) {
+    bytes_.erase(0, std::exchange(begin_, 0));
+    bytes_.append(bytes);
+  }
+  std::optional<std::string> line() {
+    auto const lf = bytes_.find('\n', begin_);
+    if (lf == std::string::npos) return std::nullopt;
+    auto const begin = std::exchange(begin_, lf + 1);
+    return bytes_.substr(begin, begin_ - begin);
+  }
+  /// What is no whole line.
+  std::string rest() const { return bytes_.substr(begin_); }
+
+ private:
+  std::string bytes_;
+  std::size_t begin_ = 0;
+};
+
+/// A client's end of a connection. Errors of writing show in what it reads afterwards.
+class Client {
+ public:
+  explicit Client(std::uint16_t port) {
+    socket_.connect({asio::ip::address_v4::loopback(), port});
+    socket_.set_option(asio::ip::tcp::no_delay(true));
+    socket_.non_blocking(true);
+  }
+
+  void write(std::string_view bytes) {
+    auto const end = Clock::now() + test::patience;
+    while (!bytes.empty()) {
+      std::error_code ec;
+      bytes.remove_prefix(socket_.write_some(asio::buffer(bytes), ec));
+      if (would_block(ec) ? !wait(asio::socket_base::wait_write, end) : bool(ec)) return;
+    }
+  }
+
+  /// Sends no more, and reads on.
+  void half_close() {
+    std::error_code ignored;
+    socket_.shutdown(asio::socket_base::shutdown_send, ignored);
+  }
+  void close() {
+    std::error_code ignored;
+    socket_.close(ignored);
+  }
+  /// Closes so that the other end sees an error.
+  void reset() {
+    std::error_code ignored;
+    socket_.set_option(asio::socket_base::linger(true, 0), ignored);
+    close();
+  }
+
+  Reading read(Time time = test::patience) {
+    for (auto const end = Clock::now() + time;;) {
+      if (auto line = input_.line()) return {Reading::line, *std::move(line)};
+      char buffer[16 * 1024];
+      std::error_code ec;
+      auto const size = socket_.read_some(asio::buffer(buffer), ec);
+      if (!ec)
+        input_.append({buffer, size});
+      else if (ec == asio::error::eof)
+        return {Reading::end, input_.rest()};
+      else if (!would_block(ec))
+        return {Reading::broken, ec.message()};
+      else if (!wait(asio::socket_base::wait_read, end))
+        return {Reading::silence, input_.rest()};
+    }
+  }
+
+ private:
+  static bool would_block(std::error_code const& ec) {
+    return ec == asio::error::would_block || ec == asio::error::try_again;
+  }
+
+  bool wait(asio::socket_base::wait_type what, Clock::time_point end) {
+    auto done = false;
+    socket_.async_wait(what, [&done](std::error_code const&) { done = true; });
+    io_.restart();
+    io_.run_until(end);
+    auto const in_time = done;
+    if (!in_time) {
+      std::error_code ignored;
+      socket_.cancel(ignored);
+      io_.restart();
+      io_.run();
+    }
+    return in_time;
+  }
+
+  asio::io_context io_{1};
+  asio::ip::tcp::socket socket_{io_};
+  Input input_;
+};
+
+/// A client without a socket: a session, used by one thread, which sees what a link would show it, and
+/// a queue of which, as with a socket, now and then only a part can be taken.
+class SessionClient {
+ public:
+  explicit SessionClient(chatproto::ChatService& service)
+      : session_(new Session(service.open(chatproto::Peer(queue_)))) {}
+  ~SessionClient() { close(); }
+
+  void write(std::string_view bytes) {
+    if (!session_) return;
+    reader_.feed(bytes);
+    while (queue_->is_open()) {
+      auto const line = reader_.next();
+      if (!line) break;
+      if (line->too_long)
+        session_->on_bad_line(chatproto::Errc::line_too_long);
+      else
+        session_->on_line(line->text);
+    }
+    session_->flush();
+    if (!queue_->is_open()) session_.reset();
+  }
+
+  void half_close() {
+    session_.reset();
+    queue_->close();
+  }
+  void close() {
+    session_.reset();
+    queue_->finish();
+  }
+  void reset() { close(); }
+
+  Reading read(Time time = test::patience) {
+    for (auto const end = Clock::now() + time;;) {
+      if (auto line = input_.line()) return {Reading::line, *std::move(line)};
+      auto const state = queue_->drain(batch_);
+      if (!batch_.blocks.empty())
+        take();
+      else if (state == chatproto::MessageQueue::State::closing)
+        return {Reading::end, input_.rest()};
+      else if (state == chatproto::MessageQueue::State::aborted)
+        return {Reading::broken, "aborted"};
+      else if (!queue_->wait_until(end))
+        return {Reading::silence, input_.rest()};
+    }
+  }
+
+ private:
+  using Session = chatproto::ChatService::Session;
+
+  class Queue final : public chatproto::MessageQueue {
+   public:
+    Queue() : MessageQueue(64 * 1024 * 1024) {}
+
+    bool wait_until(Clock::time_point end) {
+      std::unique_lock lock(mutex_);
+      if (Clock::now() >= end) return std::exchange(woken_, false);  // waiting for nothing costs time
+      return awake_.wait_until(lock, end, [this] { return std::exchange(woken_, false); });
+    }
+
+   private:
+    void wake() override {
+      std::lock_guard const lock(mutex_);
+      woken_ = true;
+      awake_.notify_one();
+    }
+
+    std::mutex mutex_;
+    std::condition_variable awake_;
+    bool woken_ = false;
+  };
+
+  /// Takes the drained batch, or a part of it.
+  void take() {
+    std::string bytes;
+    for (auto const& block : batch_.blocks) bytes += *block;
+    bytes.erase(0, batch_.offset);
+    auto const part = dice_.percent(50) ? bytes.size() : dice_.below(bytes.size() + 1);
+    input_.append(std::string_view(bytes).substr(0, part));
+    if (part < bytes.size()) queue_->put_back(batch_, part);
+  }
+
+  Dice dice_{0};
+  std::shared_ptr<Queue> queue_ = std::make_shared<Queue>();
+  std::unique_ptr<Session> session_;
+  chatproto::LineReader reader_;
+  chatproto::MessageQueue::Batch batch_;
+  Input input_;
+};
+
+}  // namespace raw

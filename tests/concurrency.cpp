@@ -1,0 +1,843 @@
+// SPDX-License-Identifier: BSL-1.0
+// Crowds: many talk, listen, move and vanish at the same time, and history.hpp judges what came of it.
+// CHATPROTO_SEED repeats what they chose to do, if not the moment at which they did it.
+#include <chatproto/chat_service.hpp>
+#include <chatproto/threading.hpp>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "catch.hpp"
+#include "client.hpp"
+#include "history.hpp"
+#include "socket_support.hpp"
+#include "support.hpp"
+
+namespace {
+
+using history::Judge;
+using history::Receiver;
+using history::Sender;
+using history::Stay;
+using history::Text;
+using history::TextId;
+using history::Ticker;
+using raw::Dice;
+using raw::Reading;
+using raw::SessionClient;
+using raw::Time;
+using namespace std::string_literals;
+
+// --- Mouths and ears ------------------------------------------------------------------------------
+
+std::array const users = {"ann"s, "bob"s, "eve"s, "kim"s};
+
+std::string const& user_of(std::uint32_t sender) { return users[sender * 2'654'435'761u / 65'536 % users.size()]; }
+
+/// Something went other than it must.
+struct Trouble : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// A sender: says numbered texts, many in one write, and knows what became of them.
+template <class Wire>
+class Mouth {
+ public:
+  Mouth(std::unique_ptr<Wire> wire, Ticker& ticker, std::uint32_t number)
+      : wire_(std::move(wire)), ticker_(ticker), number_(number) {
+    sender.user = user_of(number);
+    line("slogin:" + sender.user, true);
+  }
+
+  void join(std::string room) {
+    room_ = std::move(room);
+    line("join:" + room_, true);
+  }
+  void leave() { line("leave:", true); }
+  void nonsense() { line("nonsense:", false); }
+  void say(std::size_t size, std::string const& to = {}) {
+    TextId const id{number_, static_cast<std::uint32_t>(sender.texts.size())};
+    sender.texts.push_back({room_, to});
+    line((to.empty() ? "sendall:" : "senduser:" + to + ":") + text_of(id, size), true, true);
+  }
+  void quit() {
+    line("quit:", true);
+    lines_ += "sendall:too late\n";  // nobody may ever hear that
+  }
+
+  /// All that was not sent yet goes out in one write.
+  void send() {
+    auto const now = ticker_.next();
+    for (; sent_ < sender.texts.size(); ++sent_) sender.texts[sent_].asked = now;
+    wire_->write(std::exchange(lines_, {}));
+  }
+
+  /// Waits for the replies, or for the first of them.
+  void hear_replies(std::size_t count = static_cast<std::size_t>(-1)) {
+    for (; count > 0 && !due_.empty(); --count) {
+      auto const [ok, is_text] = due_.front();
+      due_.pop_front();
+      auto const reading = wire_->read();
+      if (reading.kind != Reading::line || !reading.text.starts_with(ok ? "ok:" : "err:"))
+        throw Trouble("a sender must get " + (ok ? "ok"s : "err"s) + ", gets '" + reading.text + "'");
+      if (is_text) sender.texts[answered_++].ok = ticker_.next();
+    }
+  }
+  void hear_end() {
+    if (wire_->read().kind != Reading::end) throw Trouble("a sender does not see the end");
+  }
+  Wire& wire() { return *wire_; }
+  std::uint32_t number() const { return number_; }
+
+  Sender sender;
+
+ private:
+  struct Due {
+    bool ok, is_text;
+  };
+
+  void line(std::string_view line, bool ok, bool is_text = false) {
+    lines_.append(line).append(1, '\n');
+    due_.push_back({ok, is_text});
+  }
+
+  std::unique_ptr<Wire> wire_;
+  Ticker& ticker_;
+  std::uint32_t number_;
+  std::string room_, lines_;
+  std::deque<Due> due_;
+  std::size_t sent_ = 0, answered_ = 0;
+};
+
+/// A receiver: notes what it hears, and where.
+template <class Wire>
+class Ear {
+ public:
+  enum Heard { delivery, ok, err, end, broken, silence };
+
+  Ear(std::unique_ptr<Wire> wire, Ticker& ticker, std::string const& user, std::string const& room)
+      : wire_(std::move(wire)), ticker_(ticker) {
+    receiver.user = user;
+    wire_->write("rlogin:" + user + "\n");
+    expect(ok, hear());
+    enter(room);
+  }
+
+  /// One line, or what there is instead.
+  Heard hear(Time time = test::patience) {
+    auto const reading = wire_->read(time);
+    if (reading.kind == Reading::end) return end;
+    if (reading.kind == Reading::broken) return broken;
+    if (reading.kind == Reading::silence) return silence;
+    if (reading.text.starts_with("ok:")) return ok;
+    if (reading.text.starts_with("err:")) return err;
+    note(reading.text);
+    return delivery;
+  }
+  /// What comes after the deliveries.
+  Heard hear_out() {
+    for (;;)
+      if (auto const heard = hear(); heard != delivery) return heard;
+  }
+
+  /// Into another room, with `nonsense` lines behind it in the same write.
+  void enter(std::string const& room, std::size_t nonsense = 0) {
+    auto const asked = ticker_.next();
+    auto lines = "join:" + room + "\n";
+    for (std::size_t i = 0; i < nonsense; ++i) lines += "nonsense:\n";
+    if (!receiver.stays.empty()) stay().left = asked;
+    wire_->write(lines);
+    expect(ok, hear_out());
+    if (!receiver.stays.empty()) stay().complete = true;
+    receiver.stays.push_back({room, asked, ticker_.next()});
+    for (std::size_t i = 0; i < nonsense; ++i) expect(err, hear_out());
+  }
+  void enter_again() {
+    wire_->write("join:" + stay().room + "\n");
+    expect(ok, hear_out());
+  }
+
+  void quit() {
+    stay().left = ticker_.next();
+    wire_->write("quit:\n");
+    expect(ok, hear_out());
+    expect(end, hear_out());
+    stay().complete = true;
+  }
+  void half_close() {
+    stay().left = ticker_.next();
+    wire_->half_close();
+  }
+  /// After that: reads what had been said before, and its end.
+  void hear_end() {
+    expect(end, hear_out());
+    stay().complete = true;
+  }
+  void vanish(bool reset) {
+    stay().left = ticker_.next();
+    if (reset)
+      wire_->reset();
+    else
+      wire_->close();
+  }
+  /// It saw that it was cut.
+  void was_cut() { stay().left = ticker_.next(); }
+
+  Receiver receiver;
+
+ private:
+  Stay& stay() { return receiver.stays.back(); }
+
+  void expect(Heard must, Heard heard) {
+    static constexpr std::array names = {"a delivery", "ok", "err", "the end", "an error", "nothing"};
+    if (heard != must) throw Trouble(receiver.user + " must see " + names[must] + ", sees " + names[heard]);
+  }
+
+  void note(std::string_view line) {
+    auto const wrong = [line] {
+      std::string start(line.substr(0, 40));
+      for (auto& c : start)
+        if (c < ' ' || c > '~') c = '?';
+      return Trouble("a strange line: " + start);
+    };
+    if (receiver.stays.empty() || line.size() > 255) throw wrong();
+    auto const start = "delivery:" + stay().room + ":";
+    if (!line.starts_with(start)) throw wrong();
+    line.remove_prefix(start.size());
+    line.remove_suffix(1);
+    auto const colon = line.find(':');
+    auto const id = history::id_of(colon == line.npos ? line : line.substr(colon + 1));
+    if (!id || line.substr(0, colon) != user_of(id->sender)) throw wrong();
+    stay().got.push_back({*id, ticker_.next()});
+  }
+
+  std::unique_ptr<Wire> wire_;
+  Ticker& ticker_;
+};
+
+std::string lines_of(std::vector<std::string> const& faults) {
+  std::string text;
+  for (auto const& fault : faults) text += fault + '\n';
+  return text;
+}
+
+#ifdef __linux__
+/// How many descriptors there are when nothing goes on.
+auto descriptors_at_rest() {
+  auto count = test::descriptors();
+  for (auto same = 0; same < 50; ++same) {
+    std::this_thread::sleep_for(Time(2));
+    if (auto const now = test::descriptors(); std::exchange(count, now) != now) same = 0;
+  }
+  return count;
+}
+#endif
+
+/// Of a server of three threads, with queues that hold so many bytes.
+chatproto::ServerOptions options(std::size_t queue_limit) {
+  auto options = test::patient();
+  options.threads = 3;
+  options.queue_limit = queue_limit;
+  return options;
+}
+constexpr std::size_t plenty = 64 * 1024 * 1024;  // more than is said
+
+// --- A crowd --------------------------------------------------------------------------------------
+
+struct Plan {
+  std::size_t talkers, texts;  // texts of each
+  std::size_t burst;           // at most so many lines in one write
+  std::size_t rooms;
+  std::size_t steady;    // receivers who stay, each in one room
+  std::size_t restless;  // receivers who do not
+};
+
+/// Many clients, each in a thread; `connect` makes the client's end of a new connection.
+template <class Wire>
+class Crowd {
+ public:
+  using Connect = std::function<std::unique_ptr<Wire>()>;
+
+  Crowd(Connect connect, Plan const& plan, std::uint64_t seed)
+      : connect_(std::move(connect)), plan_(plan), seed_(seed) {}
+
+  /// Lets them, and returns when all are gone.
+  void mingle() {
+    std::vector<std::thread> listeners, talkers;
+    for (std::size_t i = 0; i < plan_.steady; ++i)
+      listeners.emplace_back([this, i] { in_thread([this, i] { stay(i); }); });
+    auto const all_there = test::eventually([this] { return settled_ == plan_.steady; });
+    for (std::size_t i = 0; i < plan_.restless; ++i)
+      listeners.emplace_back([this, i] { in_thread([this, i] { roam(i); }); });
+    for (std::size_t i = 0; i < plan_.talkers; ++i)
+      talkers.emplace_back([this, i] { in_thread([this, i] { talk(i); }); });
+    for (auto& thread : talkers) thread.join();
+    over_ = true;
+    for (auto& thread : listeners) thread.join();
+    if (!all_there) troubles.push_back("not everybody came in");
+  }
+
+  // When all are gone:
+  history::History history;
+  std::vector<std::string> troubles;
+
+ private:
+  void in_thread(std::function<void()> const& act) {
+    try {
+      act();
+    } catch (std::exception const& error) {
+      std::lock_guard const lock(mutex_);
+      troubles.push_back(error.what());
+    }
+  }
+
+  /// Lets `client` act, and keeps what it knows, also when something goes wrong.
+  void with(auto& client, auto act) {
+    try {
+      act();
+    } catch (...) {
+      keep(client);
+      throw;
+    }
+    keep(client);
+  }
+  void keep(Mouth<Wire>& mouth) {
+    std::lock_guard const lock(mutex_);
+    history.senders.emplace(mouth.number(), std::move(mouth.sender));
+  }
+  void keep(Ear<Wire>& ear) {
+    std::lock_guard const lock(mutex_);
+    history.receivers.push_back(std::move(ear.receiver));
+  }
+
+  std::string room(std::size_t number) const { return "room" + std::to_string(number); }
+  std::string some_room(Dice& dice) const { return room(dice.below(plan_.rooms)); }
+
+  // Talking
+
+  void talk(std::size_t index) {
+    Dice dice(seed_ + 1000 + index);
+    std::size_t said = 0;
+    for (std::uint32_t life = 0; said < plan_.texts; ++life) {
+      Mouth<Wire> mouth(connect_(), ticker_, static_cast<std::uint32_t>(index * 10'000) + life);
+      mouth.join(some_room(dice));
+      with(mouth, [&] {
+        talk(mouth, dice, plan_.texts - said);
+        said += mouth.sender.texts.size();
+      });
+    }
+  }
+
+  void talk(Mouth<Wire>& mouth, Dice& dice, std::size_t texts) {
+    for (auto bursts = dice.between(1, 100); bursts > 0; --bursts) {
+      if (mouth.sender.texts.size() >= texts) break;
+      burst(mouth, dice);
+      mouth.send();
+      mouth.hear_replies();
+    }
+    burst(mouth, dice);
+    switch (dice.below(5)) {
+      case 0:
+        mouth.quit();
+        mouth.send();
+        mouth.hear_replies();
+        return mouth.hear_end();
+      case 1:
+        mouth.send();
+        mouth.wire().half_close();
+        mouth.hear_replies();
+        return mouth.hear_end();
+      case 2: mouth.send(); return mouth.wire().reset();
+      case 3: mouth.send(); return mouth.wire().close();
+      default:
+        mouth.send();
+        mouth.hear_replies(1);
+        return mouth.wire().reset();
+    }
+  }
+
+  void burst(Mouth<Wire>& mouth, Dice& dice) {
+    for (auto lines = dice.between(1, plan_.burst); lines > 0; --lines) {
+      auto const size = dice.percent(20) ? dice.between(24, 220) : dice.between(24, 40);
+      auto const die = dice.below(100);
+      if (die < 80)
+        mouth.say(size);
+      else if (die < 94)
+        mouth.say(size, dice.one_of(users));
+      else if (die < 96)
+        mouth.nonsense();
+      else if (die < 98)
+        mouth.join(some_room(dice));
+      else {
+        if (die < 99)
+          mouth.leave();
+        else
+          mouth.join("alone" + std::to_string(dice.below(10)));  // a room for a moment
+        mouth.join(some_room(dice));
+      }
+    }
+  }
+
+  // Listening
+
+  void stay(std::size_t index) {
+    Ear<Wire> ear(connect_(), ticker_, "steady", room(index % plan_.rooms));
+    ++settled_;
+    with(ear, [&] {
+      while (!over_) listen(ear, Time(10));
+      if (index % 2 == 0) return ear.quit();
+      ear.half_close();
+      ear.hear_end();
+    });
+  }
+
+  void roam(std::size_t index) {
+    Dice dice(seed_ + 2000 + index);
+    while (!over_) {
+      Ear<Wire> ear(connect_(), ticker_, dice.one_of(users), some_room(dice));
+      with(ear, [&] { roam(ear, dice); });
+    }
+  }
+
+  /// Waits for something; false: there was nothing.
+  bool listen(Ear<Wire>& ear, Time time) {
+    auto const heard = ear.hear(time);
+    if (heard != ear.delivery && heard != ear.silence) throw Trouble("a receiver hears no delivery");
+    return heard == ear.delivery;
+  }
+
+  void roam(Ear<Wire>& ear, Dice& dice) {
+    for (;;) {
+      for (auto lines = dice.between(1, 150); lines > 0 && !over_; --lines)
+        if (!listen(ear, Time(dice.below(4)))) break;
+      auto const die = over_ ? 99 : dice.below(100);
+      if (die < 70)
+        ear.enter(some_room(dice), dice.percent(50) ? dice.below(300) : 0);
+      else if (die < 75)
+        ear.enter_again();
+      else if (die < 80)
+        std::this_thread::sleep_for(Time(dice.below(5)));
+      else if (die < 85)
+        return ear.vanish(false);
+      else if (die < 90)
+        return ear.vanish(true);
+      else if (die < 95)
+        return ear.quit();
+      else {
+        ear.half_close();
+        return ear.hear_end();
+      }
+    }
+  }
+
+  Connect const connect_;
+  Plan const plan_;
+  std::uint64_t const seed_;
+  Ticker ticker_;
+  std::mutex mutex_;
+  std::atomic<std::size_t> settled_ = 0;
+  std::atomic<bool> over_ = false;
+};
+
+/// Lets a crowd loose, and judges what it tells.
+template <class Wire>
+void judge_crowd(typename Crowd<Wire>::Connect connect, Plan const& plan) {
+  auto const seed = raw::seed();
+  INFO("CHATPROTO_SEED=" << seed);
+  Crowd<Wire> crowd(std::move(connect), plan, seed);
+  crowd.mingle();
+  INFO(lines_of(crowd.troubles));
+  CHECK(crowd.troubles.empty());
+  Judge const judge(crowd.history);
+  INFO(lines_of(judge.faults()));
+  CHECK(judge.faults().empty());
+  CHECK(judge.owed() > 0);
+}
+
+constexpr std::size_t share = raw::instrumented ? 8 : 1;  // of the work
+
+// Many rooms and much coming and going; and one room in which everybody talks at once.
+constexpr Plan lively = {6, 6'000 / share, 16, 4, 4, 8};
+constexpr Plan dense = {6, 6'000 / share, 3, 1, 5, 1};
+
+TEST_CASE("sessions in many threads keep the promises", "[concurrency]") {
+  chatproto::ChatService service;
+  auto const connect = [&service] { return std::make_unique<SessionClient>(service); };
+  judge_crowd<SessionClient>(connect, lively);
+  judge_crowd<SessionClient>(connect, dense);
+  CHECK(service.room_count() == 0);
+}
+
+TEMPLATE_TEST_CASE("a server keeps its promises to a crowd", "[concurrency]", chatproto::ThreadPerClient,
+                   chatproto::ThreadPool, chatproto::StrandPool) {
+  test::ServerThread<TestType> server(options(plenty));
+  auto const connect = [&server] { return std::make_unique<raw::Client>(server.port()); };
+  for (auto i = 0; i < 8; ++i) {  // what a thread makes for its first client it keeps
+    auto const first = connect();
+    first->write("slogin:first\n");
+    CHECK(first->read().kind == Reading::line);
+  }
+#ifdef __linux__
+  auto const at_rest = descriptors_at_rest();
+#endif
+  judge_crowd<raw::Client>(connect, lively);
+  judge_crowd<raw::Client>(connect, dense);
+  CHECK(test::eventually([&server] { return server->service().room_count() == 0; }));
+#ifdef __linux__
+  CHECK(test::eventually([&] { return test::descriptors() <= at_rest; }));
+#endif
+}
+
+// --- Receivers who do not read --------------------------------------------------------------------
+
+/// One sender, one room, and ears that hear when they are told: all in step, in one thread.
+template <class Policy>
+class Flood {
+ public:
+  using Ear = ::Ear<raw::Client>;
+  using Mouth = ::Mouth<raw::Client>;
+
+  explicit Flood(std::size_t queue_limit) : server_(options(queue_limit)) {}
+
+  std::unique_ptr<Ear> ear(std::string const& user) { return std::make_unique<Ear>(connect(), ticker_, user, "room"); }
+  std::unique_ptr<Mouth> mouth(std::uint32_t number) {
+    auto mouth = std::make_unique<Mouth>(connect(), ticker_, number);
+    mouth->join("room");
+    return mouth;
+  }
+  std::size_t room_count() { return server_->service().room_count(); }
+
+ private:
+  std::unique_ptr<raw::Client> connect() { return std::make_unique<raw::Client>(server_.port()); }
+
+  test::ServerThread<Policy> server_;
+  Ticker ticker_;
+};
+
+// A flood goes in rounds. One is less than the queue of somebody who reads can take, all are more than
+// the system's own buffers can.
+constexpr std::size_t text_size = 230;
+constexpr std::size_t per_round = 200;  // texts
+constexpr std::size_t rounds = 9'000'000 / text_size / per_round;
+
+template <class Ear>
+bool hear_round(Ear& ear) {
+  for (std::size_t i = 0; i < per_round; ++i)
+    if (ear.hear() != ear.delivery) return false;
+  return true;
+}
+
+template <class Mouth>
+void say_round(Mouth& mouth) {
+  for (std::size_t i = 0; i < per_round; ++i) {
+    mouth.say(text_size);
+    if (i % 20 == 0) mouth.send();
+  }
+  mouth.send();
+  mouth.hear_replies();
+}
+
+TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurrency]", chatproto::ThreadPerClient,
+                   chatproto::ThreadPool, chatproto::StrandPool) {
+  Flood<TestType> scene(128 * 1024);
+  using Ear = typename Flood<TestType>::Ear;
+  std::vector<std::unique_ptr<Ear>> readers, stuck;
+  for (auto i = 0; i < (raw::instrumented ? 3 : 10); ++i) readers.push_back(scene.ear("reader"));
+  for (auto i = 0; i < 3; ++i) stuck.push_back(scene.ear("stuck"));
+  auto slow = scene.ear("slow");
+  auto resets = scene.ear("resets");
+  auto half_closes = scene.ear("halfcloses");
+  auto mouth = scene.mouth(1);
+
+  auto slow_reads = true, all_read = true;
+  for (std::size_t i = 0; i < rounds; ++i) {
+    say_round(*mouth);
+    for (auto& ear : readers) all_read = all_read && hear_round(*ear);
+    for (auto lines = 0; lines < 20 && slow_reads; ++lines) slow_reads = slow->hear() == slow->delivery;
+    if (i == rounds / 10) {  // much is under way to them
+      half_closes->half_close();
+      resets->vanish(true);
+    }
+  }
+  CHECK(all_read);
+  for (auto& ear : readers) ear->quit();
+
+  history::History history;
+  auto const keep = [&history](Ear& ear) { history.receivers.push_back(std::move(ear.receiver)); };
+  for (auto& ear : readers) keep(*ear);
+  for (auto* const ear : {stuck[0].get(), stuck[1].get(), stuck[2].get(), slow.get()}) {
+    // What it has not read yet is a part of all, from the first on without a gap.
+    if (ear != slow.get() || slow_reads) {
+      auto const end = ear->hear_out();
+      CHECK((end == ear->end || end == ear->broken));
+    }
+    ear->was_cut();
+    CHECK(ear->receiver.stays.back().got.size() < rounds * per_round);
+    CHECK(ear->receiver.stays.back().got.size() > 0);
+    keep(*ear);
+  }
+  keep(*resets);
+  // Who only said that it will say no more gets what was there for it, however late it reads.
+  half_closes->hear_end();
+  CHECK(half_closes->receiver.stays.back().got.size() >= per_round);
+  keep(*half_closes);
+
+  mouth->quit();
+  mouth->send();
+  mouth->hear_replies();
+  mouth->hear_end();
+  history.senders.emplace(1, std::move(mouth->sender));
+  Judge const judge(history);
+  INFO(lines_of(judge.faults()));
+  CHECK(judge.faults().empty());
+  CHECK(judge.owed() >= readers.size() * rounds * per_round);
+  CHECK(test::eventually([&scene] { return scene.room_count() == 0; }));
+}
+
+TEMPLATE_TEST_CASE("receivers who read late get all that their queues can hold", "[concurrency]",
+                   chatproto::ThreadPerClient, chatproto::ThreadPool, chatproto::StrandPool) {
+  auto const seed = raw::seed();
+  INFO("CHATPROTO_SEED=" << seed);
+  Flood<TestType> scene(plenty);
+  using Ear = typename Flood<TestType>::Ear;
+  std::vector<std::unique_ptr<Ear>> ears;
+  for (auto i = 0; i < 4; ++i) ears.push_back(scene.ear("late"));
+  auto mouth = scene.mouth(1);
+
+  // In the first half of the flood nobody reads. Then they do, while it goes on, and not evenly, so
+  // that their queues fill up and empty many times; but one only says that it will say no more.
+  for (std::size_t i = 0; i < rounds / 2; ++i) say_round(*mouth);
+  ears.front()->half_close();
+  std::vector<std::future<void>> readers;
+  for (std::size_t i = 0; i < ears.size(); ++i) {
+    readers.push_back(std::async(std::launch::async, [&ear = *ears[i], i, dice = Dice(seed + i)]() mutable {
+      if (i == 0) return ear.hear_end();
+      for (auto lines = rounds * per_round; lines > 0; --lines) {
+        if (ear.hear() != ear.delivery) throw Trouble("a late receiver hears no delivery");
+        if (dice.below(2'000) == 0) std::this_thread::sleep_for(Time(dice.below(4)));
+      }
+      ear.quit();
+    }));
+  }
+  for (auto i = rounds / 2; i < rounds; ++i) say_round(*mouth);
+  for (auto& reader : readers) reader.get();
+
+  history::History history;
+  history.senders.emplace(1, std::move(mouth->sender));
+  for (auto& ear : ears) history.receivers.push_back(std::move(ear->receiver));
+  Judge const judge(history);
+  INFO(lines_of(judge.faults()));
+  CHECK(judge.faults().empty());
+  CHECK(judge.owed() >= rounds / 2 * per_round * history.receivers.size());
+}
+
+// --- The judge itself is put to the test ----------------------------------------------------------
+
+/// A small history that is as it must be, to be spoilt: two senders, two receivers who stay, one that
+/// is cut, one that moves.
+class Story {
+ public:
+  Story() {
+    history.senders = {{1, {"ann", {}}}, {2, {"bob", {}}}};
+    history.receivers = {{"eve", {{"r", 1, 2, 1000, true}}},
+                         {"kim", {{"r", 3, 4, 1000, true}}},
+                         {"cut", {{"r", 5, 6, 1000, false}}},
+                         {"ann", {{"r", 7, 8, 45, true}, {"s", 46, 47, 1000, true}}}};
+    // Each text: who said it, where, when it was sent, when its ok came.
+    say(1, "r", 10, 12);
+    say(2, "r", 20, 29);
+    say(1, "r", 21, 28);  // at the same time
+    say(2, "r", 40, 42);
+    say(1, "r", 50, 52);
+    say(2, "s", 60, 62);
+    for (std::size_t receiver = 0; receiver < 2; ++receiver)
+      hear(receiver, 0, {{1, 0}, {1, 1}, {2, 0}, {2, 1}, {1, 2}});
+    hear(2, 0, {{1, 0}, {1, 1}, {2, 0}});
+    hear(3, 0, {{2, 0}, {2, 1}});
+    hear(3, 1, {{2, 2}});
+  }
+
+  std::vector<std::string> faults() const { return Judge(history).faults(); }
+
+  void say(std::uint32_t sender, std::string const& room, history::Tick asked, history::Tick ok,
+           std::string const& to = {}) {
+    history.senders.at(sender).texts.push_back({room, to, asked, ok});
+  }
+  void hear(std::size_t receiver, std::size_t stay, std::vector<TextId> const& ids) {
+    auto& got = history.receivers.at(receiver).stays.at(stay).got;
+    got.clear();
+    for (auto const id : ids) got.push_back({id, 900});
+  }
+
+  history::History history;
+};
+
+TEST_CASE("the judge accepts what may be", "[concurrency]") {
+  Story story;
+  SECTION("as it is") {
+  }
+  SECTION("a text that came while a receiver left was not heard") {
+    story.history.receivers[0].stays[0].left = 51;
+    story.hear(0, 0, {{1, 0}, {1, 1}, {2, 0}, {2, 1}});
+  }
+  SECTION("a text that came while a receiver entered was not heard") {
+    story.history.receivers[0].stays[0].entered = 11;
+    story.hear(0, 0, {{1, 1}, {2, 0}, {2, 1}, {1, 2}});
+  }
+  SECTION("a text that never got its ok was heard by all who heard more") {
+    story.history.senders.at(1).texts[2].ok = 0;
+    story.hear(0, 0, {{1, 0}, {1, 1}, {2, 0}, {2, 1}});
+  }
+  SECTION("the other order of what was said at the same time") {
+    for (std::size_t receiver = 0; receiver < 2; ++receiver)
+      story.hear(receiver, 0, {{1, 0}, {2, 0}, {1, 1}, {2, 1}, {1, 2}});
+    story.hear(2, 0, {{1, 0}, {2, 0}});
+  }
+  SECTION("who was cut heard nothing at all") {
+    story.hear(2, 0, {});
+  }
+  SECTION("a text for one user, the sender's own name") {
+    story.history.senders.at(1).texts[2] = {"r", "ann", 30, 31};
+    story.hear(3, 0, {{2, 0}, {1, 2}, {2, 1}});
+    for (std::size_t receiver = 0; receiver < 2; ++receiver) story.hear(receiver, 0, {{1, 0}, {1, 1}, {2, 0}, {2, 1}});
+  }
+  auto const faults = story.faults();
+  INFO(lines_of(faults));
+  CHECK(faults.empty());
+}
+
+TEST_CASE("the judge finds what may not be", "[concurrency]") {
+  Story story;
+  auto expected = "";
+  SECTION("a text is lost, the first, one in the middle or the last") {
+    auto const lost = GENERATE(0, 2, 4);
+    auto& got = story.history.receivers[0].stays[0].got;
+    got.erase(got.begin() + lost);
+    expected = "did not get";
+  }
+  SECTION("a text is lost when a receiver moves") {
+    story.hear(3, 0, {{2, 0}});
+    expected = "did not get text 2.1";
+  }
+  SECTION("a text comes twice") {
+    story.hear(0, 0, {{1, 0}, {1, 1}, {2, 0}, {2, 0}, {2, 1}, {1, 2}});
+    expected = "twice";
+  }
+  SECTION("a text comes again, in a later stay") {
+    story.history.receivers[0].stays[0].left = 51;
+    story.history.receivers[0].stays.push_back({"r", 55, 56, 1000, true});
+    story.hear(0, 1, {{2, 1}});
+    expected = "twice";
+  }
+  SECTION("a text that nobody said, of a sender or of nobody") {
+    auto const invented = GENERATE(TextId{1, 3}, TextId{3, 0});
+    story.hear(3, 1, {{2, 2}, invented});
+    expected = "nobody said";
+  }
+  SECTION("a text of another room") {
+    story.hear(3, 1, {{2, 2}, {1, 2}});
+    expected = "said in r";
+  }
+  SECTION("a receiver hears its own name's text") {
+    story.hear(3, 0, {{1, 1}, {2, 0}, {2, 1}});
+    expected = "not for it";
+  }
+  SECTION("a text for another user") {
+    story.history.senders.at(2).texts[1].to = "eve";
+    expected = "not for it";
+  }
+  SECTION("a text was over before the receiver came") {
+    story.history.receivers[0].stays[0] = {"r", 13, 14, 1000, true};
+    story.hear(0, 0, {{1, 0}, {1, 1}, {2, 0}, {2, 1}, {1, 2}});
+    expected = "over before it came";
+  }
+  SECTION("a text is heard before it is said") {
+    story.history.receivers[0].stays[0].got[4].at = 49;
+    expected = "before it was said";
+  }
+  SECTION("two receivers hear two orders") {
+    story.hear(1, 0, {{1, 0}, {2, 0}, {1, 1}, {2, 1}, {1, 2}});
+    expected = "no order";
+  }
+  SECTION("three receivers, no two of whom disagree, hear three orders") {
+    story.history.senders = {
+        {1, {"ann", {{"r", "", 10, 20}}}}, {2, {"bob", {{"r", "", 10, 20}}}}, {3, {"kim", {{"r", "", 10, 20}}}}};
+    story.history.receivers = {
+        {"ann", {{"r", 1, 2, 1000, true}}}, {"bob", {{"r", 1, 2, 1000, true}}}, {"kim", {{"r", 1, 2, 1000, true}}}};
+    story.hear(0, 0, {{2, 0}, {3, 0}});
+    story.hear(1, 0, {{3, 0}, {1, 0}});
+    story.hear(2, 0, {{1, 0}, {2, 0}});
+    expected = "no order";
+  }
+  SECTION("a sender's texts change places, for everybody") {
+    for (std::size_t receiver = 0; receiver < 2; ++receiver)
+      story.hear(receiver, 0, {{1, 1}, {1, 0}, {2, 0}, {2, 1}, {1, 2}});
+    story.hear(2, 0, {});
+    story.history.senders.at(1).texts[1].asked = 10;
+    expected = "no order";
+  }
+  SECTION("a text comes before one that had its ok, for everybody") {
+    for (std::size_t receiver = 0; receiver < 2; ++receiver)
+      story.hear(receiver, 0, {{2, 0}, {1, 0}, {1, 1}, {2, 1}, {1, 2}});
+    story.hear(2, 0, {});
+    expected = "no order";
+  }
+  SECTION("a text comes before one that another had heard, which never got its ok") {
+    story.history.senders.at(1).texts[2].ok = 0;
+    story.history.receivers[0].stays[0].got[4].at = 55;
+    story.say(2, "r", 56, 57);
+    story.hear(1, 0, {{1, 0}, {1, 1}, {2, 0}, {2, 1}, {2, 3}, {1, 2}});
+    story.history.receivers[0].stays[0].left = 56;
+    expected = "no order";
+  }
+  SECTION("who was cut has a gap") {
+    story.hear(2, 0, {{1, 0}, {2, 0}});
+    expected = "no order";
+  }
+  SECTION("who was cut has not the first") {
+    story.hear(2, 0, {{1, 1}});
+    expected = "no order";
+  }
+  SECTION("a text that never got its ok was heard by some only") {
+    story.history.senders.at(1).texts[1].ok = 0;
+    story.hear(1, 0, {{1, 0}, {2, 0}, {2, 1}, {1, 2}});
+    expected = "has a gap: text 1.1";
+  }
+  auto const faults = story.faults();
+  INFO(lines_of(faults));
+  REQUIRE_FALSE(faults.empty());
+  CHECK(faults[0].find(expected) != std::string::npos);
+}
+
+TEST_CASE("a text is known by its bytes", "[concurrency]") {
+  TextId const id{70'001, 512};
+  for (std::size_t size : {24u, 25u, 100u, 230u}) {
+    auto text = history::text_of(id, size);
+    CHECK(text.size() == size);
+    CHECK(history::id_of(text) == id);
+    CHECK_FALSE(history::id_of(text + "x"));
+    CHECK_FALSE(history::id_of(text.substr(0, size - 1)));
+    text[size - 1] ^= 1;
+    CHECK_FALSE(history::id_of(text));
+  }
+  CHECK_FALSE(history::id_of(""));
+  CHECK_FALSE(history::id_of("1.2"));
+  CHECK_FALSE(history::id_of("too late"));
+}
+
+}  // namespace
