@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSL-1.0
+// What the parts without I/O cost: a message there and back, a stream cut into lines, a text for a room.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include <chatproto/line_reader.hpp>
+#include <chatproto/message.hpp>
+#include <chatproto/message_queue.hpp>
+#include <chatproto/room.hpp>
+
+namespace {
+
+using namespace chatproto;
+
+constexpr std::string_view line = "sendall:hey everybody, this is a text of usual length";
+
+void parse_line(benchmark::State& state) {
+  std::error_code ec;
+  for (auto _ : state) benchmark::DoNotOptimize(parse(line, ec));
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(parse_line);
+
+void encode_message(benchmark::State& state) {
+  auto const message = parse(line);
+  for (auto _ : state) benchmark::DoNotOptimize(encode(message));
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(encode_message);
+
+/// Reads of so many bytes: what begins in one and ends in the next has to be kept.
+void read_lines(benchmark::State& state) {
+  auto const size = static_cast<std::size_t>(state.range(0));
+  std::string stream;
+  while (stream.size() < 64 * size) stream.append(line).append(1, '\n');
+  LineReader reader;
+  std::int64_t lines = 0;
+  for (auto _ : state) {
+    for (std::string_view rest = stream; !rest.empty(); rest.remove_prefix(std::min(size, rest.size()))) {
+      reader.feed(rest.substr(0, size));
+      while (reader.next()) ++lines;
+    }
+  }
+  state.SetItemsProcessed(lines);
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(stream.size()));
+}
+BENCHMARK(read_lines)->Arg(64)->Arg(1024)->Arg(16 * 1024);
+
+/// One text for a room of so many, each of whom then takes it out.
+void broadcast(benchmark::State& state) {
+  struct Queue final : MessageQueue {
+    void wake() override {}
+  };
+  Room room;
+  std::deque<std::shared_ptr<Queue>> queues;
+  std::deque<Room::Member> members;
+  for (std::int64_t i = 0; i < state.range(0); ++i) {
+    queues.push_back(std::make_shared<Queue>());
+    room.add(members.emplace_back("receiver", Peer(queues.back())));
+  }
+  auto const block = std::make_shared<std::string const>("delivery:cafe:bob:hey everybody!\n");
+  MessageQueue::Batch batch;
+  for (auto _ : state) {
+    room.broadcast("bob", block);
+    for (auto const& queue : queues) queue->drain(batch);
+  }
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+  for (auto& member : members) room.remove(member);
+}
+BENCHMARK(broadcast)->Arg(10)->Arg(100)->Arg(1000);
+
+}  // namespace
