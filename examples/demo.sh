@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 bin=build/demo/bin
 
-sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev
+sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libnss-myhostname
 scratch=$(mktemp -d)
 started=
 # shellcheck disable=SC2086 # a list
@@ -42,14 +42,14 @@ wait_until() {
 
 listen() { # WHO ROOM: returns when WHO hears the room
   : >"$scratch/$1"
-  $bin/receiver 127.0.0.1 "$port" "$1" "$2" >"$scratch/$1" 2>&1 &
+  $bin/receiver localhost "$port" "$1" "$2" >"$scratch/$1" 2>&1 &
   started="$started $!"
   wait_until heard_a_knock "$1" "$2"
   echo "  $1 listens in the $2"
 }
 heard_a_knock() {
   grep -q '^knock' "$scratch/$1" || {
-    printf '/join %s\nknock\n' "$2" | $bin/sender 127.0.0.1 "$port" knock
+    printf '/join %s\nknock\n' "$2" | $bin/sender localhost "$port" knock
     false
   }
 }
@@ -57,7 +57,7 @@ heard_a_knock() {
 come() { # WHO DESCRIPTOR: a sender that types what is written to the descriptor
   mkfifo "$scratch/$1.types"
   : >"$scratch/$1"
-  $bin/sender 127.0.0.1 "$port" "$1" <"$scratch/$1.types" 2>"$scratch/$1" &
+  $bin/sender localhost "$port" "$1" <"$scratch/$1.types" 2>"$scratch/$1" &
   started="$started $!"
   eval "exec $2>\"\$scratch/\$1.types\"; fd_$1=$2; pid_$1=$!"
 }
@@ -137,8 +137,8 @@ cat <<END
 Now by hand, in three terminals, each in $PWD:
 
   $bin/server 47374
-  $bin/receiver 127.0.0.1 47374 alice cafe
-  $bin/sender 127.0.0.1 47374 bob
+  $bin/receiver localhost 47374 alice cafe
+  $bin/sender localhost 47374 bob
 
 and type into the last one: /join cafe, then hey everybody!, at the end /quit.
 END

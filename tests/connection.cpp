@@ -154,6 +154,12 @@ TEST_CASE("Connection: a request keeps what comes before its reply for receive")
     CHECK(p.connection.receive() == Message("delivery", std::string("cafe:bob:") + text));
 }
 
+TEST_CASE("Connection: what is neither a reply nor a delivery is no answer to a request") {
+  Pair p;
+  p.script.write("frob:x\nok:late\n");
+  CHECK(error_of([&] { p.connection.request(Message("join", "cafe")); }) == Errc::unexpected);
+}
+
 TEST_CASE("Connection: what is no message is an error, and the next message can be received") {
   Pair p;
   p.script.write("hello\n" + std::string(300, 'x') + "\nok:\n");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/room.hpp>
 
+#include <chrono>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -112,6 +114,22 @@ TEST_CASE("one who is cut or closed takes nothing from the others", "[room]") {
   CHECK(closed.take().empty());
   CHECK(stuck.take().empty());
   CHECK_FALSE(stuck.queue->is_open());
+}
+
+TEST_CASE("a broadcast is over before another one begins", "[room]") {
+  Room room;
+  Listener first("first"), between("between"), last("last");
+  for (auto* each : {&first, &between, &last}) room.add(each->member);
+  std::future<void> other;
+  between.queue->on_wake = [&] {  // the first broadcast is half done
+    other = std::async(std::launch::async, [&] { room.broadcast("between", block("2")); });
+    other.wait_for(std::chrono::milliseconds(100));
+  };
+  room.broadcast("", block("1"));
+  other.wait();
+  CHECK(first.take() == "12");
+  CHECK(between.take() == "1");
+  CHECK(last.take() == "12");
 }
 
 TEST_CASE("a room has one order, whoever broadcasts", "[room]") {

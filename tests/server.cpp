@@ -531,12 +531,14 @@ class NoDescriptors {
 
 /// How long the thread that accepts has computed.
 std::chrono::nanoseconds cpu_time_of(asio::io_context& context) {
-  auto const read = [] {
+  std::promise<timespec> read;
+  asio::post(context, [&read] {
     timespec now{};
     ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
-  };
-  return asio::post(context, asio::use_future(read)).get();
+    read.set_value(now);
+  });
+  auto const now = read.get_future().get();
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
 }  // namespace

@@ -127,7 +127,8 @@ class Connection {
     return throwing("receive", [&](auto& ec) { return receive(ec); });
   }
 
-  /// Sends one message and waits for its reply, the next `ok` or `err`. What else comes in meanwhile is kept for `receive`.
+  /// Sends one message and waits for its reply, the next `ok` or `err`. Deliveries that come in meanwhile are kept for
+  /// `receive`. Another message is `Errc::unexpected`.
   Message request(MessageView message, std::error_code& ec) {
     auto const until = client_->deadline();
     auto const line = encode(message, ec);

@@ -5,31 +5,27 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include <asio/buffer.hpp>
+#include <asio/basic_stream_socket.hpp>
 #include <asio/dispatch.hpp>
-#include <asio/error.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
-#include <asio/ip/v6_only.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/acceptor.hpp>
 #include <chatproto/detail/link.hpp>
 #include <chatproto/service.hpp>
 #include <chatproto/threading.hpp>
@@ -85,24 +81,21 @@ class Server {
   explicit Server(ServerOptions options = {}, Args&&... service_args)
       : options_(std::move(options)),
         service_(std::forward<Args>(service_args)...),
-        acceptor_(io_),
-        retry_(io_),
         ticker_(io_),
         drain_(io_),
-        policy_(make_policy(options_.threads)) {
-    listen();
-  }
+        acceptor_(*this, options_.address, options_.port),
+        policy_(make_policy(options_.threads)) {}
   Server(Server const&) = delete;
   Server& operator=(Server const&) = delete;
   /// Cuts those who are still connected, if `run()` was left by an exception.
   ~Server() {
+    acceptor_.stop();
     for (auto const& link : links()) link->abort();
-    next_executor_.reset();
     policy_.join();
   }
 
   /// The port that it listens on.
-  std::uint16_t port() const noexcept { return port_; }
+  std::uint16_t port() const noexcept { return acceptor_.port(); }
   /// The service.
   Svc& service() noexcept { return service_; }
   /// What it was told.
@@ -112,7 +105,7 @@ class Server {
 
   /// Serves until it is stopped and the last client has ended. Call it once.
   void run() {
-    accept_when_ready();
+    acceptor_.start();
     io_.run();
     policy_.join();
   }
@@ -125,7 +118,9 @@ class Server {
 
  private:
   using Link = detail::Link<Server>;
+  using Acceptor = detail::Acceptor<Server, Policy>;
   friend Link;
+  friend Acceptor;
 
   static Policy make_policy(unsigned threads) {
     if constexpr (std::constructible_from<Policy, unsigned>)
@@ -134,127 +129,10 @@ class Server {
       return Policy();
   }
 
-  void listen() {
-    using asio::ip::tcp;
-    std::error_code ec;
-    tcp::endpoint endpoint(tcp::v6(), options_.port);
-    if (!options_.address.empty()) endpoint = {asio::ip::make_address(options_.address), options_.port};
-    acceptor_.open(endpoint.protocol(), ec);
-    if (ec && options_.address.empty()) {  // a machine without IPv6
-      endpoint = {tcp::v4(), options_.port};
-      acceptor_.open(endpoint.protocol());
-    } else if (ec) {
-      throw std::system_error(ec, "open");
-    }
-    if (options_.address.empty() && endpoint.protocol() == tcp::v6()) acceptor_.set_option(asio::ip::v6_only(false));
-#ifdef _WIN32  // there SO_REUSEADDR would let a second server take the port
-    acceptor_.set_option(asio::detail::socket_option::boolean<SOL_SOCKET, SO_EXCLUSIVEADDRUSE>(true));
-#else  // so that it can be started again at once
-    acceptor_.set_option(tcp::acceptor::reuse_address(true));
-#endif
-    acceptor_.bind(endpoint);
-    acceptor_.listen(4096);  // the system takes what it allows
-    acceptor_.non_blocking(true);
-    port_ = acceptor_.local_endpoint().port();
-  }
-
-  void accept_when_ready() {
-    if (!acceptor_.is_open()) return;
-    acceptor_.async_wait(asio::ip::tcp::acceptor::wait_read, [this](std::error_code const& ec) {
-      if (!acceptor_.is_open()) return;
-      if (ec) return accept_later();
-      accept();
-    });
-  }
-
-  void accept_later() {
-    retry_.expires_after(retry_delay_);
-    retry_delay_ = std::min<std::chrono::milliseconds>(2 * retry_delay_, std::chrono::seconds(1));
-    retry_.async_wait([this](std::error_code const&) { accept_when_ready(); });
-  }
-
-  void accept() {
-    for (int i = 0; i < 64; ++i) {  // then let timers and stop() have their turn
-      std::error_code ec;
-      try {
-        accept_one(ec);
-      } catch (std::system_error const& error) {
-        ec = error.code();
-      } catch (...) {
-        ec = asio::error::no_memory;
-      }
-      if (ec == asio::error::would_block || ec == asio::error::try_again) break;
-      if (!ec)
-        retry_delay_ = first_delay;
-      else if (ec != asio::error::connection_aborted && ec != asio::error::interrupted &&
-               ec != std::error_code(EPROTO, asio::error::get_system_category()))
-        return accept_later();  // a shortage, or something that will not go away by asking again at once
-    }
-    accept_when_ready();
-  }
-
-  void accept_one(std::error_code& ec) {
-    if (!next_executor_) {
-      try {
-        next_executor_.emplace(policy_.next_executor());
-      } catch (std::system_error const& error) {
-        if (is_shortage(error.code())) throw;
-        return refuse_one(ec);
-      }
-    }
-    typename Link::Socket socket(*next_executor_);
-    acceptor_.accept(socket, ec);
-    if (ec) return;
-    next_executor_.reset();
-    auto link = std::make_shared<Link>(*this, std::move(socket));
-    auto executor = link->executor();
-    add(link);
-    asio::dispatch(executor, [link = std::move(link)] { link->start(); });
-  }
-
-  /// No thread could be made for a client: it is told, and the others are served.
-  void refuse_one(std::error_code& ec) {
-    auto const socket = std::make_shared<asio::ip::tcp::socket>(io_);
-    acceptor_.accept(*socket, ec);
-    if (ec) return;
-    std::error_code ignored;
-    socket->non_blocking(true, ignored);
-    socket->write_some(asio::buffer(std::string_view("err:server full\n")), ignored);
-    socket->shutdown(asio::socket_base::shutdown_send, ignored);
-    auto const timer = std::make_shared<asio::steady_timer>(io_, options_.linger);
-    timer->async_wait([socket, timer](std::error_code const&) {
-      std::error_code closed;
-      socket->close(closed);
-    });
-    drop_input(socket, timer);
-  }
-
-  /// What a refused client sends must not reset the connection, see `detail::Link`.
-  void drop_input(std::shared_ptr<asio::ip::tcp::socket> const& socket,
-                  std::shared_ptr<asio::steady_timer> const& timer) {
-    socket->async_wait(asio::socket_base::wait_read, [this, socket, timer](std::error_code ec) {
-      char dropped[4096];
-      if (!ec) socket->read_some(asio::buffer(dropped), ec);
-      if (ec && ec != asio::error::would_block) return static_cast<void>(timer->cancel());
-      drop_input(socket, timer);
-    });
-  }
-
-  static bool is_shortage(std::error_code const& ec) noexcept {
-    // Asio's category does not map all of them to std::errc.
-    return ec == asio::error::no_descriptors || ec == asio::error::no_buffer_space || ec == asio::error::no_memory ||
-           ec == std::error_code(ENFILE, asio::error::get_system_category()) || ec == std::errc::too_many_files_open ||
-           ec == std::errc::too_many_files_open_in_system || ec == std::errc::no_buffer_space ||
-           ec == std::errc::not_enough_memory;
-  }
-
   void do_stop(Stop how) {
     if (stopping_ && how == Stop::drain) return;
     stopping_ = true;
-    std::error_code ignored;
-    acceptor_.close(ignored);
-    retry_.cancel();
-    next_executor_.reset();
+    acceptor_.stop();
     if (how == Stop::now) {
       for (auto const& link : links()) link->abort();
     } else {
@@ -283,10 +161,16 @@ class Server {
     return links_;
   }
 
-  void add(std::shared_ptr<Link> link) {
-    std::lock_guard const lock(mutex_);
-    link->slot = links_.size();
-    links_.push_back(std::move(link));
+  /// A client is there.
+  void add(asio::basic_stream_socket<asio::ip::tcp, executor_type> socket) {
+    auto link = std::make_shared<Link>(*this, std::move(socket));
+    auto const executor = link->executor();
+    {
+      std::lock_guard const lock(mutex_);
+      link->slot = links_.size();
+      links_.push_back(link);
+    }
+    asio::dispatch(executor, [link = std::move(link)] { link->start(); });
   }
 
   /// A link has ended: on its executor.
@@ -328,16 +212,11 @@ class Server {
     if (any) watch_deadlines();
   }
 
-  static constexpr auto first_delay = std::chrono::milliseconds(10);
-
   ServerOptions const options_;
   Svc service_;
   asio::io_context io_{1};
-  asio::ip::tcp::acceptor acceptor_;
-  asio::steady_timer retry_, ticker_, drain_;
-  std::chrono::milliseconds retry_delay_ = first_delay;
-  std::optional<executor_type> next_executor_;  // made for a client that was not there after all
-  std::uint16_t port_ = 0;
+  asio::steady_timer ticker_, drain_;
+  Acceptor acceptor_;
   bool stopping_ = false;
   std::atomic<bool> ticking_ = false;
   std::mutex mutex_;  // of links_; no other lock is taken within it

@@ -12,21 +12,18 @@
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include <asio/basic_stream_socket.hpp>
 #include <asio/buffer.hpp>
 #include <asio/error.hpp>
-#include <asio/execution_context.hpp>
-#include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 
+#include <chatproto/detail/flusher.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
@@ -45,60 +42,6 @@ struct ThreadBuffers {
     static thread_local ThreadBuffers buffers;
     return buffers;
   }
-};
-
-/// Posts one flush for all links of a thread that have something to write. Blocks of several senders then share
-/// a write, and a broadcast wakes each thread once.
-template <class Link>
-class FlushList : public asio::execution_context::service {
- public:
-  using key_type = FlushList;
-  static inline asio::execution_context::id id;
-
-  explicit FlushList(asio::io_context& context) : service(context), context_(context) {}
-
-  static FlushList& of(auto const& executor) { return asio::use_service<FlushList>(executor.context()); }
-
-  void add(auto const&, std::shared_ptr<Link> link) {
-    std::lock_guard const lock(mutex_);
-    links_.push_back(std::move(link));
-    if (!std::exchange(posted_, true)) asio::post(context_, [this] { run(); });
-  }
-
- private:
-  void run() {
-    {
-      std::lock_guard const lock(mutex_);
-      posted_ = false;
-      running_.swap(links_);
-    }
-    for (auto& link : running_) link->flush();
-    running_.clear();
-  }
-  void shutdown() noexcept override { links_.clear(); }
-
-  asio::io_context& context_;
-  std::mutex mutex_;  // taken within a queue's lock
-  std::vector<std::shared_ptr<Link>> links_;
-  std::vector<std::shared_ptr<Link>> running_;
-  bool posted_ = false;
-};
-
-/// The same where several threads share a context: a post for each link.
-template <class Link>
-struct FlushPost {
-  static FlushPost& of(auto const&) {
-    static FlushPost stateless;
-    return stateless;
-  }
-  void add(auto const& executor, std::shared_ptr<Link> link) {
-    asio::post(executor, [link = std::move(link)] { link->flush(); });
-  }
-};
-
-template <class Executor>
-concept OfIoContext = requires(Executor const& executor) {
-  { executor.context() } -> std::same_as<asio::io_context&>;
 };
 
 /// One client of a `Host` (a `Server`): its socket, the lines it sends, the blocks that wait for it.
@@ -185,7 +128,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
  private:
   using Session = typename std::remove_reference_t<decltype(std::declval<Host&>().service())>::Session;
-  using Flusher = std::conditional_t<OfIoContext<Executor>, FlushList<Link>, FlushPost<Link>>;
+  using Flusher = detail::Flusher<Executor, Link>;
   static constexpr bool has_login = requires(Session const& session) { session.logged_in(); };
 
   void end_if_overdue() {
