@@ -1,0 +1,33 @@
+# second_signal.sh SERVER SENDER RECEIVER: a server that drains waits for a receiver that does not read; a second signal ends
+# it at once. The drain would outlast the time that ctest gives this test.
+set -eu
+dir=$(mktemp -d)
+"$1" 0 --drain 600 --write-deadline 600 --queue-limit 100000000 2> "$dir/server" &
+server=$!
+trap 'kill -9 $server ${receiver:-} 2> /dev/null || :; rm -rf "$dir"' EXIT
+while ! grep -q '^listening on port' "$dir/server"; do
+  kill -0 $server # or it has died
+  sleep 0.05
+done
+port=$(sed 's/[^0-9]//g' "$dir/server")
+
+: > "$dir/alice"
+"$3" localhost "$port" alice cafe > "$dir/alice" &
+receiver=$!
+until grep -q . "$dir/alice"; do
+  printf '/join cafe\nhere?\n' | "$2" localhost "$port" bob
+done
+kill -STOP $receiver
+text=$(printf '%0200d' 0)
+{
+  echo /join cafe
+  yes "$text" | head -n 50000 # more than the system's buffers take
+} | "$2" localhost "$port" bob
+
+kill -TERM $server
+while "$2" localhost "$port" carol < /dev/null 2> /dev/null; do # until it accepts no more
+  sleep 0.05
+done
+kill -0 $server # but it waits for alice
+kill -TERM $server
+wait $server
