@@ -39,6 +39,16 @@ void operator delete(void* memory) noexcept {
 
 void operator delete(void* memory, std::size_t) noexcept { ::operator delete(memory); }
 
+// All forms, or AddressSanitizer sees its own new meet our delete.
+void* operator new(std::size_t size, std::nothrow_t const&) noexcept {
+  try {
+    return ::operator new(size);
+  } catch (...) {
+    return nullptr;
+  }
+}
+void operator delete(void* memory, std::nothrow_t const&) noexcept { ::operator delete(memory); }
+
 namespace {
 
 using test::Lines;
