@@ -54,11 +54,12 @@ class ChatService::Session {
 
   /// One row of the protocol: a tag, who may send it, what it does with its payload.
   struct Command {
-    std::string_view tag;
-    unsigned roles;
-    void (Session::*run)(std::string_view payload);
+    std::string_view tag;                            ///< of the message
+    unsigned roles;                                  ///< who may send it: bits of `Role`
+    void (Session::*run)(std::string_view payload);  ///< carries it out
   };
 
+  /// See `ChatService::open`.
   Session(ChatService& service, Peer peer) : rooms_(service.rooms_), peer_(std::move(peer)) {}
   Session(Session const&) = delete;
   Session& operator=(Session const&) = delete;

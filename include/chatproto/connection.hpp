@@ -69,7 +69,7 @@ class Connection {
   }
 
  public:
-  using executor_type = asio::any_io_executor;
+  using executor_type = asio::any_io_executor;  ///< on which asynchronous operations complete
 
   /// For blocking calls only.
   Connection() : own_context_(std::make_unique<asio::io_context>(1)) { set_up(own_context_->get_executor()); }
@@ -77,6 +77,7 @@ class Connection {
   explicit Connection(executor_type executor) { set_up(std::move(executor)); }
   /// As above; `context` is run by one thread.
   explicit Connection(asio::io_context& context) : Connection(context.get_executor()) {}
+  /// Only while nothing is under way; the other may only be destroyed then.
   Connection(Connection&&) noexcept = default;
   Connection& operator=(Connection&&) = delete;
   /// Closes the connection; asynchronous operations under way end with `asio::error::operation_aborted`.
@@ -88,6 +89,7 @@ class Connection {
       client_->close();
   }
 
+  /// The one that it was made with.
   executor_type get_executor() const { return client_->socket.get_executor(); }
   /// Whether it is connected, as far as it knows.
   bool is_open() const { return client_->socket.is_open(); }

@@ -18,9 +18,16 @@ inline constexpr std::size_t max_line = 255;
 
 /// The tags of the protocol.
 namespace tag {
-inline constexpr std::string_view slogin = "slogin", rlogin = "rlogin", join = "join", leave = "leave",
-                                  sendall = "sendall", senduser = "senduser", quit = "quit", ok = "ok", err = "err",
-                                  delivery = "delivery";
+inline constexpr std::string_view slogin = "slogin";      ///< logs a sender in
+inline constexpr std::string_view rlogin = "rlogin";      ///< logs a receiver in
+inline constexpr std::string_view join = "join";          ///< enters a room
+inline constexpr std::string_view leave = "leave";        ///< leaves the room
+inline constexpr std::string_view sendall = "sendall";    ///< says something to the room
+inline constexpr std::string_view senduser = "senduser";  ///< says something to one user of the room
+inline constexpr std::string_view quit = "quit";          ///< ends the connection
+inline constexpr std::string_view ok = "ok";              ///< a reply: done
+inline constexpr std::string_view err = "err";            ///< a reply: refused, with the reason
+inline constexpr std::string_view delivery = "delivery";  ///< what somebody said, see `Delivery`
 }  // namespace tag
 
 /// A message that lies in somebody else's memory: valid as long as that is. Never allocates.
@@ -28,6 +35,7 @@ struct MessageView {
   std::string_view tag;      ///< `[a-z]+`
   std::string_view payload;  ///< any bytes but LF, and no CR at its end
 
+  /// Whether tag and payload are the same.
   friend bool operator==(MessageView const&, MessageView const&) = default;
 };
 
@@ -46,6 +54,7 @@ struct Message {
   /// A view of this message, valid until it is changed or destroyed.
   operator MessageView() const noexcept { return {tag, payload}; }
 
+  /// Whether tag and payload are the same.
   friend bool operator==(Message const&, Message const&) = default;
 };
 
@@ -112,7 +121,9 @@ inline std::string encode(MessageView message) {
 
 /// What a `delivery:` carries: who said what in which room. Views into the payload.
 struct Delivery {
-  std::string_view room, sender, text;
+  std::string_view room;    ///< where it was said
+  std::string_view sender;  ///< who said it
+  std::string_view text;    ///< what was said
 };
 
 /// The parts of a `delivery:` message's payload, `ROOM:SENDER:TEXT`; the text may be empty and have colons.

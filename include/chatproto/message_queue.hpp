@@ -54,8 +54,8 @@ class MessageQueue {
 
   /// What the consumer took out and writes.
   struct Batch {
-    std::vector<SharedBlock> blocks;
-    std::size_t offset = 0;  ///< so many bytes of the first block were written before
+    std::vector<SharedBlock> blocks;  ///< in order
+    std::size_t offset = 0;           ///< so many bytes of the first block were written before
   };
 
   /// `limit`: in bytes.

@@ -90,8 +90,10 @@ class RoomTable {
   /// A stay in a room: leaves it when it is destroyed. Movable; empty by default.
   class Stay {
    public:
-    Stay() = default;
+    Stay() = default;  ///< in no room
+    /// Takes the stay of `other`, which is empty then.
     Stay(Stay&& other) noexcept : table_(std::exchange(other.table_, nullptr)), entry_(other.entry_) {}
+    /// Leaves the room that it was in.
     Stay& operator=(Stay other) noexcept {
       std::swap(table_, other.table_);
       std::swap(entry_, other.entry_);
@@ -101,6 +103,7 @@ class RoomTable {
       if (table_ != nullptr) table_->leave(*entry_);
     }
 
+    /// Whether it is in a room.
     explicit operator bool() const noexcept { return table_ != nullptr; }
     std::string const& name() const noexcept { return entry_->first; }  ///< of the room; not when empty
     Room& room() const noexcept { return entry_->second.room; }         ///< not when empty

@@ -130,7 +130,7 @@ class Workers {
 /// A session that blocks or computes delays the other clients of its thread.
 class ThreadPool {
  public:
-  using executor_type = asio::io_context::executor_type;
+  using executor_type = asio::io_context::executor_type;  ///< that of a thread's own context
 
   /// Starts `threads` threads. Throws `std::system_error`.
   explicit ThreadPool(unsigned threads = 1) {
@@ -156,7 +156,7 @@ class ThreadPool {
 /// free; each event costs a little more than with `ThreadPool`.
 class StrandPool {
  public:
-  using executor_type = asio::strand<asio::io_context::executor_type>;
+  using executor_type = asio::strand<asio::io_context::executor_type>;  ///< a strand of a client's own
 
   /// Starts `threads` threads. Throws `std::system_error`.
   explicit StrandPool(unsigned threads = 1) : workers_(threads) {}
