@@ -96,13 +96,14 @@ class Scene {
 
   explicit Scene(Options options = {}) : options_(options) {
     tcp::acceptor acceptor(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0));
-    far.open(tcp::v4());
-    far.set_option(asio::socket_base::receive_buffer_size(8 * 1024));
-    far.connect(acceptor.local_endpoint());
-    far.non_blocking(true);
-    typename Link::Socket near(io_.get_executor());
-    acceptor.accept(near);
-    link_ = std::make_shared<Link>(*this, std::move(near));
+    remote.open(tcp::v4());
+    remote.set_option(asio::socket_base::receive_buffer_size(8 * 1024));
+    remote.connect(acceptor.local_endpoint());
+    remote.non_blocking(true);
+    typename Link::Socket local(io_.get_executor());
+    acceptor.accept(local);
+    local.set_option(asio::socket_base::send_buffer_size(64 * 1024));  // or the system lets it grow now and then
+    link_ = std::make_shared<Link>(*this, std::move(local));
     watch_ = link_;
   }
   ~Scene() {
@@ -145,7 +146,7 @@ class Scene {
   void far_sends(std::string_view bytes) {
     while (!bytes.empty()) {
       std::error_code ec;
-      auto const size = far.write_some(asio::buffer(bytes), ec);
+      auto const size = remote.write_some(asio::buffer(bytes), ec);
       if (ec && ec != asio::error::would_block) throw std::system_error(ec);
       bytes.remove_prefix(size);
       run_posted();
@@ -157,7 +158,7 @@ class Scene {
     std::error_code ec;
     std::size_t size = 0;
     auto const came = run_until([&] {
-      size = far.read_some(asio::buffer(bytes), ec);
+      size = remote.read_some(asio::buffer(bytes), ec);
       return ec != asio::error::would_block;
     });
     if (!came) return "(nothing)";
@@ -189,7 +190,7 @@ class Scene {
   std::weak_ptr<Link> const& watch() const { return watch_; }
   Peer peer() { return Peer(link_); }
 
-  tcp::socket far{io_};
+  tcp::socket remote{io_};
   int deadlines = 0;  ///< how often the link has said that it has one
 
  private:
@@ -267,7 +268,7 @@ TEST_CASE("end of input: the session is gone, what waits is written, then the li
     waiting = scene.stall();
   }
   scene.far_sends("a\nb\npart");
-  scene.far.shutdown(tcp::socket::shutdown_send);
+  scene.remote.shutdown(tcp::socket::shutdown_send);
   REQUIRE(scene.run_until([&] { return has_seen(service, "(gone)"); }));
   CHECK(service.seen == Lines{"(open)", "a", "b", "(flush)", "(gone)"});
   CHECK((scene.far_reads_all() == waiting + "ok:\nok:\n(end)"));
@@ -282,8 +283,8 @@ TEST_CASE("a peer that is gone ends the link at once", "[link]") {
   SECTION("while something waits") {
     scene.stall();
   }
-  scene.far.set_option(asio::socket_base::linger(true, 0));
-  scene.far.close();
+  scene.remote.set_option(asio::socket_base::linger(true, 0));
+  scene.remote.close();
   CHECK(scene.ends());
   CHECK(service.seen == Lines{"(open)", "(gone)"});
 }
@@ -291,8 +292,8 @@ TEST_CASE("a peer that is gone ends the link at once", "[link]") {
 TEST_CASE("a write that fails ends the link, and nothing is kept for it", "[link]") {
   Scene scene;
   auto& service = scene.begin();
-  scene.far.set_option(asio::socket_base::linger(true, 0));
-  scene.far.close();
+  scene.remote.set_option(asio::socket_base::linger(true, 0));
+  scene.remote.close();
   auto bytes = block("delivery:cafe:bob:hi\n");
   std::weak_ptr const watch = bytes;
   scene.peer().send(std::move(bytes));
@@ -317,7 +318,7 @@ TEST_CASE("close: what waits is written, then input is read and dropped until th
   CHECK(service.seen == Lines{"(open)", "(gone)"});
   scene.far_sends(std::string(1'000'000, 'x') + "\nnever executed\n");
   CHECK_FALSE(scene.ended());
-  scene.far.close();
+  scene.remote.close();
   CHECK(scene.ends());
   CHECK(service.seen == Lines{"(open)", "(gone)"});
 }
@@ -542,7 +543,7 @@ TEST_CASE("a peer that takes nothing until the write deadline is cut", "[link]")
     scene.peer().close();
   }
   SECTION("after its end of input") {
-    scene.far.shutdown(tcp::socket::shutdown_send);
+    scene.remote.shutdown(tcp::socket::shutdown_send);
     REQUIRE(scene.run_until([&] { return has_seen(service, "(gone)"); }));
   }
   scene.link().ask_if_overdue();
@@ -560,9 +561,12 @@ TEST_CASE("the write deadline moves with progress only, and is over when all is 
   scene.begin();
   auto left = scene.stall().size();
   for (auto i = 0; i < 100; ++i, left += 100'000) scene.peer().send(std::string(100'000, 'x'));
-  auto const first = scene.link().due();
-  scene.link().flush();  // for no reason: it cannot write
-  CHECK(scene.link().due() == first);
+  auto first = scene.link().due();
+  CHECK(scene.run_until([&] {  // the system may still find room for some of it
+    first = scene.link().due();
+    scene.link().flush();
+    return scene.link().due() == first;
+  }));
   auto moved = false;
   while (left > 0) {
     left -= scene.far_reads(100'000).size();
