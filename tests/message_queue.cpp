@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -260,6 +261,17 @@ TEST_CASE("the limit has a default", "[message_queue]") {
   RecordingQueue queue;
   queue.stall(MessageQueue::default_limit - MessageQueue::entry_cost);
   CHECK(queue.push(block("")) == PushResult::overflow);
+}
+
+TEST_CASE("a limit may be as good as none", "[message_queue]") {
+  constexpr auto most = std::numeric_limits<std::size_t>::max();
+  for (auto const limit : {most, most / MessageQueue::burst, most / MessageQueue::burst + 1}) {
+    CAPTURE(limit);
+    RecordingQueue queue(limit);
+    CHECK(queue.push(block("a")) == PushResult::queued);
+    queue.stall();
+    CHECK(queue.push(block("b")) == PushResult::queued);
+  }
 }
 
 TEST_CASE("a queue that overflows is cut", "[message_queue]") {

@@ -70,7 +70,7 @@ class MessageQueue {
     std::lock_guard const lock(mutex_);
     if (state_.load(std::memory_order_relaxed) != State::open) return PushResult::closed;
     auto const bytes = bytes_ + block->size() + entry_cost;
-    if (bytes > (stalled_ ? limit_ : limit_ * burst)) {
+    if ((stalled_ ? bytes : (bytes + burst - 1) / burst) > limit_) {
       abort_locked();
       return PushResult::overflow;
     }
