@@ -2,6 +2,7 @@
 #include <chatproto/chat_service.hpp>
 
 #include <atomic>
+#include <future>
 #include <map>
 #include <memory>
 #include <string>
@@ -217,7 +218,7 @@ TEST_CASE("a text is delivered byte for byte", "[chat_service]") {
   for (auto byte = 0; byte < 256; ++byte)
     if (byte != '\n') every_byte += static_cast<char>(byte);
   for (auto const& text :
-       {""s, ":"s, " both ends \t "s, "\ra\rb"s, every_byte.substr(0, 128), every_byte.substr(128)}) {
+       {""s, ":"s, " both ends \t "s, "\ra\rb"s, "ends in CR\r"s, every_byte.substr(0, 128), every_byte.substr(128)}) {
     CAPTURE(text);
     bob.session.on_line("sendall:" + text);
     bob.session.on_line("senduser:alice:" + text);
@@ -426,6 +427,22 @@ TEST_CASE("a receiver who is cut costs the others nothing", "[chat_service]") {
   for (auto i = 0; i < 10; ++i) CHECK(bob.sends("sendall:" + text + "\n") == Lines{"ok"});
   CHECK(alice.gets() == Lines(10, "delivery:cafe:bob:" + text));
   CHECK_FALSE(stuck_queue->is_open());
+}
+
+TEST_CASE("a receiver is in no room before its ok is queued", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  std::future<Lines> said;
+  auto over = false;
+  alice.queue->on_wake = [&] {  // by her ok; nobody could be delivered to her now, for her queue is locked
+    if (said.valid()) return;
+    said = std::async(std::launch::async, [&] { return bob.sends("sendall:too early\n"); });
+    over = said.wait_for(test::patience) == std::future_status::ready;
+  };
+  alice.feed("join:cafe\n");
+  CHECK(over);
+  CHECK(said.get() == Lines{"ok"});
+  CHECK(alice.gets() == Lines{"ok"});
 }
 
 TEST_CASE("a receiver misses nothing after its ok, and nothing overtakes it", "[chat_service]") {
