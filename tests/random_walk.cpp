@@ -32,7 +32,7 @@ using raw::Dice;
 using raw::Reading;
 using raw::Time;
 using Role = model::Chat::Role;
-using namespace std::string_literals;
+using namespace std::string_view_literals;
 
 /// Those who walk; `connect` makes a client, a `Wire`, and `room_count` counts the rooms of its chat.
 template <class Wire>
@@ -80,7 +80,7 @@ class Babble {
     std::string lines;
     auto const die = dice_.below(100);
     auto const count = die < 65 ? 1 : die < 95 ? dice_.between(2, 5) : dice_.between(6, 40);
-    for (std::size_t i = 0; i < count; ++i) lines += line(role) + (dice_.percent(80) ? "\n" : "\r\n");
+    for (std::size_t i = 0; i < count; ++i) lines.append(line(role)).append(dice_.percent(80) ? "\n" : "\r\n");
     return lines;
   }
 
@@ -101,7 +101,7 @@ class Babble {
         if (die < 12) return "join:" + room();
         if (die < 15) return "leave:" + text();
         if (die < 16) return "quit:" + text();
-        if (die < 60) return "senduser:" + user() + ":" + text();
+        if (die < 60) return "senduser:" + user().append(1, ':').append(text());
         return "sendall:" + text();
       }
       default: return dice_.percent(1) ? "quit:" : dice_.percent(80) ? "join:" + room() : any_line();
@@ -109,30 +109,31 @@ class Babble {
   }
 
   std::string any_line() {
-    static std::array const tags = {"slogin"s,   "rlogin"s, "join"s, "join"s,  "leave"s,    "sendall"s, "senduser"s,
-                                    "senduser"s, "ok"s,     "err"s,  "empty"s, "delivery"s, "quits"s};
-    static std::array const odd = {""s,      ":"s,       "x"s,          "join"s,      "join room"s,
-                                   ":join"s, "Join:r"s,  "join1:r"s,    " join:r"s,   "join :r"s,
-                                   "\r"s,    "j\0in:r"s, "\xff\xfe:r"s, "sendall;x"s, "quit"s};
+    static constexpr std::array tags = {"slogin"sv,  "rlogin"sv,   "join"sv,     "join"sv, "leave"sv,
+                                        "sendall"sv, "senduser"sv, "senduser"sv, "quit"sv, "ok"sv,
+                                        "err"sv,     "empty"sv,    "delivery"sv, "quits"sv};
+    static constexpr std::array odd = {""sv,      ":"sv,       "x"sv,          "join"sv,      "join room"sv,
+                                       ":join"sv, "Join:r"sv,  "join1:r"sv,    " join:r"sv,   "join :r"sv,
+                                       "\r"sv,    "j\0in:r"sv, "\xff\xfe:r"sv, "sendall;x"sv, "quit"sv};
     auto const die = dice_.below(100);
-    if (die < 20) return dice_.one_of(odd);
+    if (die < 20) return std::string(dice_.one_of(odd));
     if (die < 26) return std::string(dice_.between(255, 600), 'x');
     if (die < 32) return bytes(dice_.between(0, 300));
     if (die < 33) return "sendall:" + std::string(dice_.between(250, 200'000), 'y');
     auto payload = dice_.percent(50) ? name() : text();
     if (dice_.percent(20)) payload += ":" + text();
-    return dice_.one_of(tags) + ":" + payload;
+    return std::string(dice_.one_of(tags)) + ":" + payload;
   }
 
-  std::string user() { return dice_.percent(95) ? dice_.one_of(users) : name(); }
-  std::string room() { return dice_.percent(95) ? dice_.one_of(rooms) : name(); }
+  std::string user() { return dice_.percent(95) ? std::string(dice_.one_of(users)) : name(); }
+  std::string room() { return dice_.percent(95) ? std::string(dice_.one_of(rooms)) : name(); }
   std::string name() {
-    static std::array const odd = {""s,    " "s, "a b"s, " a"s, "a "s, "a:b"s, "\xc3\xa4"s, "a\r"s,
-                                   "a\0"s, "_"s, "@"s,   "["s,  "`"s,  "{"s,   "/"s,        ":"s};
+    static constexpr std::array odd = {""sv,    " "sv, "a b"sv, " a"sv, "a "sv, "a:b"sv, "\xc3\xa4"sv, "a\r"sv,
+                                       "a\0"sv, "_"sv, "@"sv,   "["sv,  "`"sv,  "{"sv,   "/"sv,        ":"sv};
     auto const die = dice_.below(100);
-    if (die < 30) return dice_.one_of(users);
-    if (die < 60) return dice_.one_of(rooms);
-    if (die < 80) return dice_.one_of(odd);
+    if (die < 30) return std::string(dice_.one_of(users));
+    if (die < 60) return std::string(dice_.one_of(rooms));
+    if (die < 80) return std::string(dice_.one_of(odd));
     return std::string(dice_.between(200, 260), 'N');
   }
 
@@ -153,8 +154,8 @@ class Babble {
     return bytes;
   }
 
-  static inline std::array const users = {"ann"s, "bob"s, "Bob"s, "b"s, "0"s};
-  static inline std::array const rooms = {"cafe"s, "cafe"s, "cafe"s, "Cafe"s, "ann"s};
+  static constexpr std::array users = {"ann"sv, "bob"sv, "Bob"sv, "b"sv, "0"sv};
+  static constexpr std::array rooms = {"cafe"sv, "cafe"sv, "cafe"sv, "Cafe"sv, "ann"sv};
 
   Dice& dice_;
 };
