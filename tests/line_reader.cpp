@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdlib>
-#include <new>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,30 +15,6 @@
 using namespace std::string_literals;
 using namespace std::string_view_literals;
 using chatproto::LineReader;
-
-test::Allocations& test::allocations() noexcept {
-  static thread_local Allocations mine;
-  return mine;
-}
-
-#if !CHATPROTO_SANITIZED
-void* operator new(std::size_t size) {
-  auto* const memory = std::malloc(size != 0 ? size : 1);
-  if (memory == nullptr) throw std::bad_alloc();
-  auto& mine = test::allocations();
-  ++mine.made;
-  ++mine.live;
-  mine.largest = std::max(mine.largest, size);
-  return memory;
-}
-
-void operator delete(void* memory) noexcept {
-  if (memory != nullptr) --test::allocations().live;
-  std::free(memory);
-}
-
-void operator delete(void* memory, std::size_t) noexcept { ::operator delete(memory); }
-#endif
 
 namespace {
 
@@ -135,6 +109,19 @@ TEST_CASE("an unfinished line is kept, and never returned", "[line_reader]") {
   CHECK(feed(reader, "t:") == Lines{});
   CHECK(feed(reader, "\n") == Lines{"quit:"});
   CHECK(feed(reader, "") == Lines{});
+}
+
+TEST_CASE("input that is not used up can be taken back and fed again", "[line_reader]") {
+  LineReader reader;
+  reader.feed("un");
+  CHECK_FALSE(reader.next());
+  reader.feed("finished\nb\nc");
+  CHECK(reader.next()->text == "unfinished");
+  auto const rest = std::string(reader.take_rest());
+  CHECK(rest == "b\nc");
+  CHECK(reader.take_rest().empty());
+  CHECK(feed(reader, rest) == Lines{"b"});
+  CHECK(feed(reader, "\n") == Lines{"c"});
 }
 
 TEST_CASE("a line that came whole is not copied", "[line_reader]") {

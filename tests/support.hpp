@@ -63,6 +63,7 @@ class RecordingQueue final : public chatproto::MessageQueue {
   int wakes = 0;
   std::function<void()> on_wake = [] {};
   State state = State::open;  ///< as the last drain found it
+  bool paused = false;        ///< no more lines are wanted
 
   /// Takes out all blocks; of the first one only what is still to be written.
   Lines take_blocks() {
@@ -89,6 +90,8 @@ class RecordingQueue final : public chatproto::MessageQueue {
   }
 
  private:
+  void pause_input() override { paused = true; }
+  void resume_input() override { paused = false; }
   void wake() override {
     ++wakes;
     on_wake();
@@ -97,7 +100,7 @@ class RecordingQueue final : public chatproto::MessageQueue {
   Batch batch_;
 };
 
-/// What this thread has asked of operator new, which line_reader.cpp replaces for all tests.
+/// What this thread has asked of operator new, which allocations.cpp replaces.
 struct Allocations {
   std::size_t made = 0;
   std::size_t largest = 0;  ///< bytes
