@@ -409,6 +409,97 @@ TEST_CASE("a host that stops reads no more lines, and knows when the last is car
   CHECK(service.seen == Lines{"(open)", "a", "b", "(flush)", "(gone)"});
 }
 
+TEST_CASE("a session that pauses gets no more lines until it is resumed", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  service.on_line = [](Peer const& peer, std::string_view line) {
+    peer.send("ok:\n");
+    if (line.starts_with("pause")) peer.pause();
+  };
+  scene.far_sends("a\npause\nb\r\npause too\nc\n" + std::string(300, 'x') + "\npar");
+  REQUIRE(scene.run_until([&] { return has_seen(service, "(flush)"); }));
+  CHECK(service.seen == Lines{"(open)", "a", "pause", "(flush)"});
+  CHECK(scene.far_reads() == "ok:\nok:\n");  // what it has said is written
+  scene.far_sends("tial\n");
+  service.seen.clear();
+  SECTION("by itself or by anybody else, with what was read before and then what was not") {
+    scene.peer().resume();
+    scene.run_posted();
+    CHECK(service.seen == Lines{"b", "pause too", "(flush)"});
+    service.seen.clear();
+    scene.peer().resume();
+    scene.peer().resume();  // it need not
+    REQUIRE(scene.run_until([&] { return has_seen(service, "partial"); }));
+    scene.run_posted();
+    CHECK(service.seen == Lines{"c", "(too long)", "(flush)", "partial", "(flush)"});
+  }
+  SECTION("but never once its host has stopped") {
+    scene.link().stop_reading(nullptr);
+    scene.peer().resume();
+    scene.far_sends("d\n");
+    scene.run_posted();
+    scene.remote.shutdown(tcp::socket::shutdown_send);
+    CHECK(scene.ends());
+    CHECK(service.seen == Lines{"(gone)"});
+  }
+  SECTION("but never once it is closed, and the connection ends in order") {
+    scene.peer().close();
+    scene.peer().resume();
+    CHECK(scene.far_reads_all() == "(end)");
+    CHECK_FALSE(scene.ended());
+    scene.remote.close();
+    CHECK(scene.ends());
+    CHECK(service.seen == Lines{"(gone)"});
+  }
+  SECTION("and may be cut") {
+    auto const peer = scene.peer();
+    peer.abort();
+    REQUIRE(scene.run_until([&] { return scene.ended(); }));
+    peer.resume();
+    CHECK_FALSE(scene.run_posted());
+    CHECK(service.seen == Lines{"(gone)"});
+  }
+}
+
+TEST_CASE("a session may pause when it is opened", "[link]") {
+  Scene scene;
+  scene.service().on_open = [](Peer const& peer) { peer.pause(); };
+  auto& service = scene.begin();
+  scene.far_sends("a\n");
+  scene.remote.shutdown(tcp::socket::shutdown_send);
+  scene.run_posted();
+  CHECK(service.seen == Lines{"(open)"});
+  scene.peer().resume();
+  CHECK(scene.ends());
+  CHECK(service.seen == Lines{"(open)", "a", "(flush)", "(gone)"});
+}
+
+TEST_CASE("a resume without a pause does nothing", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  scene.peer().resume();
+  scene.run_posted();
+  scene.far_sends("a\n");
+  REQUIRE(scene.run_until([&] { return has_seen(service, "(flush)"); }));
+  CHECK(service.seen == Lines{"(open)", "a", "(flush)"});
+}
+
+TEST_CASE("a service may ask from where a client comes", "[link]") {
+  struct Addresses {
+    struct Session {
+      void on_line(std::string_view) const {}
+    };
+    Session open(Peer const&, std::string from) {
+      address = std::move(from);
+      return {};
+    }
+    std::string address;
+  };
+  Scene<Addresses> scene;
+  auto const port = std::to_string(scene.remote.local_endpoint().port());
+  CHECK(scene.begin().address == "127.0.0.1:" + port);
+}
+
 TEST_CASE("a peer may outlive its link, and sends to nobody", "[link]") {
   Scene scene;
   auto& service = scene.begin();

@@ -41,6 +41,19 @@ TEST_CASE("copies of a peer are the same peer", "[peer]") {
   CHECK(other->take() == "c:\n");
 }
 
+TEST_CASE("a peer can be paused and resumed, if its queue knows how", "[peer]") {
+  auto const queue = std::make_shared<RecordingQueue>();
+  Peer const peer(queue);
+  peer.pause();
+  CHECK(queue->paused);
+  peer.resume();
+  CHECK_FALSE(queue->paused);
+  auto const deaf = std::make_shared<chatproto::BlockingMessageQueue>();
+  Peer(deaf).pause();
+  Peer(deaf).resume();
+  CHECK(deaf->is_open());
+}
+
 TEST_CASE("close lets what was sent be written, abort drops it", "[peer]") {
   auto const queue = std::make_shared<RecordingQueue>();
   Peer const peer(queue);

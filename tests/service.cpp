@@ -46,6 +46,13 @@ struct Full {
 };
 static_assert(Service<Full> && Service<Full const>);
 
+/// One that asks from where a client comes.
+struct Located {
+  using Session = Echo::Session;
+  Session open(Peer peer, std::string const&) { return {std::move(peer)}; }
+};
+static_assert(Service<Located>);
+
 // What is none.
 struct NoSession {
   int open(Peer);

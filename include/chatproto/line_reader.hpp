@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <chatproto/message.hpp>
 
@@ -40,6 +41,9 @@ class LineReader {
     assert(input_.empty());
     input_ = bytes;
   }
+
+  /// Takes back what was fed and is not used up yet, to be fed again later; the unfinished line is kept.
+  std::string_view take_rest() noexcept { return std::exchange(input_, {}); }
 
   /// The next line, or nothing when the input is used up (the unfinished line is kept then).
   std::optional<Line> next() {

@@ -95,6 +95,11 @@ class MessageQueue {
     if (state_.load(std::memory_order_relaxed) != State::aborted) abort_locked();
   }
 
+  /// Asks the consumer, if it reads lines from the peer too, to hand over no more of them until `resume_input()`: see `Peer`.
+  virtual void pause_input() {}
+  /// Ends a pause: any thread.
+  virtual void resume_input() {}
+
   /// Whether it still takes blocks. Another thread may close it at any time.
   bool is_open() const noexcept { return state_.load(std::memory_order_relaxed) == State::open; }
 

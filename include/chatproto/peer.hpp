@@ -31,6 +31,12 @@ class Peer {
   /// Ends the connection now and drops what was not yet written.
   void abort() const { queue_->abort(); }
 
+  /// The session gets no more lines until `resume()`. What the client sends meanwhile waits in the network, so that the client
+  /// is slowed down and no memory is used; that it has gone is noticed only then. To be called by its own session only.
+  void pause() const { queue_->pause_input(); }
+  /// Ends a pause that the session began before; otherwise does nothing. From any thread.
+  void resume() const { queue_->resume_input(); }
+
  private:
   std::shared_ptr<MessageQueue> queue_;
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <concepts>
+#include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -27,14 +28,18 @@ concept LineSession = std::destructible<S> && requires(S& session, std::string_v
   session.on_line(line);
 };
 
+/// Whether `S` has an `open` that takes these arguments and returns a session.
+template <class S, class... Args>
+concept Opens = requires(S& service, Args... args) {
+  { service.open(std::move(args)...) } -> std::same_as<typename S::Session>;
+};
+
 /// A service: gives each client its session, and holds what they share.
 ///
 /// `open` may be called by several threads at once. A session need not be movable. The service outlives its sessions.
+/// An `open` with a second parameter, a `std::string`, is told from where the client comes: `127.0.0.1:50312`,
+/// `[::1]:50312`, or nothing if it has gone already.
 template <class S>
-concept Service = requires(S& service, Peer peer) {
-  typename S::Session;
-  requires LineSession<typename S::Session>;
-  { service.open(std::move(peer)) } -> std::same_as<typename S::Session>;
-};
+concept Service = LineSession<typename S::Session> &&(Opens<S, Peer> || Opens<S, Peer, std::string>);
 
 }  // namespace chatproto

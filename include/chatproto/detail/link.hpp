@@ -9,12 +9,13 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include <asio/basic_stream_socket.hpp>
@@ -24,25 +25,13 @@
 #include <asio/post.hpp>
 
 #include <chatproto/detail/flusher.hpp>
+#include <chatproto/detail/transfer.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
+#include <chatproto/service.hpp>
 
 namespace chatproto::detail {
-
-/// How much is read, or gathered to be written, at once: bytes.
-inline constexpr std::size_t io_size = 64 * 1024;
-
-/// The buffers of a thread. An idle client holds none.
-struct ThreadBuffers {
-  std::unique_ptr<char[]> read{new char[io_size]}, write{new char[io_size]};
-  MessageQueue::Batch batch;
-
-  static ThreadBuffers& mine() {
-    static thread_local ThreadBuffers buffers;
-    return buffers;
-  }
-};
 
 /// One client of a `Host` (a `Server`): its socket, the lines it sends, the blocks that wait for it.
 ///
@@ -73,11 +62,11 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (!ec) socket_->set_option(asio::ip::tcp::no_delay(true), ec);
     if (ec) return end();
     if (is_open()) {
-      guarded([this] { session_.emplace(Opening{host_.service(), Peer(this->shared_from_this())}); });
+      guarded([this] { session_.emplace(Opening{*this}); });
       if (!session_) return;
       if constexpr (has_login) due_in(host_.options().login_deadline);
     }
-    wait_readable();
+    if (!paused_) wait_readable();
   }
 
   /// Writes what waits: on the client's executor.
@@ -89,7 +78,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (state == State::closing) session_.reset();
     std::error_code ec;
     std::size_t written = 0;
-    auto const all = write(buffers, written, ec);
+    auto const all = write(*socket_, buffers, written, ec);
     if (!all && !ec) {
       put_back(buffers.batch, written);
       return wait_writable(written > 0);
@@ -141,10 +130,28 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   /// Lets a session that cannot be moved be made in place by `open`.
   struct Opening {
-    decltype(std::declval<Host&>().service()) service;
-    Peer peer;
-    operator Session() { return service.open(std::move(peer)); }
+    Link& link;
+    operator Session() {
+      auto& service = link.host_.service();
+      Peer peer(link.shared_from_this());
+      if constexpr (Opens<std::remove_reference_t<decltype(service)>, Peer, std::string>)
+        return service.open(std::move(peer), remote_address(*link.socket_));
+      else
+        return service.open(std::move(peer));
+    }
   };
+
+  void pause_input() override { paused_ = true; }
+  void resume_input() override {
+    this->unless_finished(
+        [this] { asio::post(socket_->get_executor(), [self = this->shared_from_this()] { self->resume(); }); });
+  }
+  void resume() {
+    if (!socket_ || !std::exchange(paused_, false)) return;
+    auto const held = std::exchange(held_, nullptr);
+    if (held && session_ && reads_lines_) guarded([&] { take_lines(*held); });
+    if (socket_ && !paused_) wait_readable();
+  }
 
   void wake() override { flusher_.add(socket_->get_executor(), this->shared_from_this()); }
 
@@ -170,12 +177,12 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (ec == asio::error::eof) return input_ended();
     if (ec && !would_block(ec)) return end();
     if (session_ && reads_lines_ && size > 0) guarded([&] { take_lines({buffer, size}); });
-    if (socket_) wait_readable();
+    if (socket_ && !paused_) wait_readable();
   }
 
   void take_lines(std::string_view bytes) {
     reader_.feed(bytes);
-    while (is_open()) {  // what comes after a close is ignored
+    while (is_open() && !paused_) {  // what comes after a close is ignored
       auto const line = reader_.next();
       if (!line) break;
       if (!line->too_long)
@@ -183,6 +190,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       else if constexpr (requires { session_->on_bad_line(std::error_code()); })
         session_->on_bad_line(Errc::line_too_long);
     }
+    if (paused_ && is_open()) held_ = std::make_unique<std::string>(reader_.take_rest());
     if constexpr (requires { session_->flush(); }) session_->flush();
     if (!is_open())
       session_.reset();
@@ -206,38 +214,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (ec) return end();
     lingering_ = true;
     due_in(host_.options().linger);
-  }
-
-  /// Writes the drained batch as far as the peer takes it; true: all of it.
-  bool write(ThreadBuffers& buffers, std::size_t& written, std::error_code& ec) {
-    auto const& blocks = buffers.batch.blocks;
-    auto skip = buffers.batch.offset;
-    for (std::size_t i = 0; i < blocks.size();) {
-      // One block goes straight from where it lies; several are gathered, which is cheaper than writev.
-      asio::const_buffer chunk(blocks[i]->data() + skip, blocks[i]->size() - skip);
-      auto next = i + 1;
-      if (next < blocks.size() && chunk.size() + blocks[next]->size() <= io_size) {
-        auto* const gathered = buffers.write.get();
-        auto size = chunk.size();
-        std::memcpy(gathered, chunk.data(), size);
-        for (; next < blocks.size() && size + blocks[next]->size() <= io_size; ++next) {
-          std::memcpy(gathered + size, blocks[next]->data(), blocks[next]->size());
-          size += blocks[next]->size();
-        }
-        chunk = asio::const_buffer(gathered, size);
-      }
-      while (chunk.size() > 0) {
-        auto const n = socket_->write_some(chunk, ec);
-        if (would_block(ec)) ec.clear();
-        if (ec) return false;
-        written += n;
-        if (n < chunk.size()) return false;
-        chunk += n;
-      }
-      i = next;
-      skip = 0;
-    }
-    return true;
+    if (std::exchange(paused_, false)) wait_readable();
   }
 
   void wait_writable(bool progress) {
@@ -261,10 +238,6 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     host_.remove(*this);
   }
 
-  static bool would_block(std::error_code const& ec) noexcept {
-    return ec == asio::error::would_block || ec == asio::error::try_again || ec == asio::error::interrupted;
-  }
-
   bool has_due() const noexcept { return due_.load(std::memory_order_relaxed) != never; }
   void not_due() noexcept { due_.store(never, std::memory_order_relaxed); }
   void due_in(std::chrono::milliseconds time) {
@@ -280,6 +253,8 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   std::optional<Session> session_;
   LineReader reader_;
   std::atomic<Clock::rep> due_ = never;
+  std::unique_ptr<std::string> held_;  // read, but the session has paused
+  bool paused_ = false;
   bool reads_lines_ = true;      // the host has not stopped
   bool stalled_ = false;         // the peer did not take all
   bool waits_writable_ = false;  // an operation is under way
