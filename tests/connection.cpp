@@ -42,6 +42,7 @@ class Script {
     return line;
   }
   void close() { peer_.reset(); }
+  tcp::socket take() { return std::move(*peer_); }
 
  private:
   asio::io_context context_;
@@ -176,6 +177,40 @@ TEST_CASE("Connection: what cannot be encoded is not sent") {
   p.connection.send(Message("sendall", "next"), ec);
   CHECK_FALSE(ec);
   CHECK(p.script.read_line() == "sendall:next\n");
+}
+
+TEST_CASE("Connection: lines that are no messages") {
+  Pair p;
+  p.connection.send_line("X: Alice");
+  p.connection.send_line("");
+  p.connection.send_line(std::string(254, 'x'));
+  CHECK(p.script.read_line() == "X: Alice\n");
+  CHECK(p.script.read_line() == "\n");
+  CHECK(p.script.read_line() == std::string(254, 'x') + "\n");
+  CHECK(error_of([&] { p.connection.send_line(std::string(255, 'x')); }) == Errc::line_too_long);
+  CHECK(error_of([&] { p.connection.send_line("a\nb"); }) == Errc::invalid_payload);
+  CHECK(error_of([&] { p.connection.send_line("a\r"); }) == Errc::invalid_payload);
+  p.script.write("Y: Bob\r\n\n" + std::string(300, 'x') + "\nok:\nunfini");
+  CHECK(p.connection.receive_line() == "Y: Bob");
+  CHECK(p.connection.receive_line().empty());
+  CHECK(error_of([&] { p.connection.receive_line(); }) == Errc::line_too_long);
+  CHECK(p.connection.receive() == Message("ok", ""));
+  p.connection.time_limit(std::chrono::milliseconds(1));
+  CHECK(error_of([&] { p.connection.receive_line(); }) == timed_out);
+  p.connection.time_limit({});
+  p.script.write("shed\n");
+  CHECK(p.connection.receive_line() == "unfinished");
+  p.script.close();
+  CHECK(error_of([&] { p.connection.receive_line(); }) == eof);
+}
+
+TEST_CASE("Connection: of a socket that was accepted") {
+  Pair p;
+  Connection accepted(p.script.take());
+  accepted.send_line("hello");
+  CHECK(p.connection.receive_line() == "hello");
+  asio::io_context context;
+  CHECK(error_of([&] { Connection never{tcp::socket(context)}; }) == asio::error::bad_descriptor);
 }
 
 TEST_CASE("Connection: nobody listens, no such host, not connected, the other end has closed") {
@@ -323,8 +358,12 @@ TEST_CASE("Connection: asynchronous operations with futures") {
   auto next = c.async_receive(asio::use_future);  // full duplex
   c.async_send(Message("sendall", "x"), asio::use_future).get();
   CHECK(script.read_line() == "sendall:x\n");
-  script.write("junk\n");
+  c.async_send_line("a line", asio::use_future).get();
+  CHECK(script.read_line() == "a line\n");
+  CHECK(error_of([&] { c.async_send_line("a\nb", asio::use_future).get(); }) == Errc::invalid_payload);
+  script.write("junk\nmore junk\n");
   CHECK(error_of([&] { next.get(); }) == Errc::malformed);
+  CHECK(c.async_receive_line(asio::use_future).get() == "more junk");
   CHECK(error_of([&] { c.async_send(Message("BAD", ""), asio::use_future).get(); }) == Errc::malformed);
   script.close();
   CHECK(error_of([&] { c.async_receive(asio::use_future).get(); }) == eof);

@@ -90,6 +90,20 @@ TEST_CASE("encode and parse: there and back, for every byte", "[message]") {
   }
 }
 
+TEST_CASE("encode_line: any text that a line can carry", "[message]") {
+  auto const error_of = [](std::string const& text) {
+    std::error_code ec = Errc::unexpected;
+    auto const line = chatproto::encode_line(text, ec);
+    CHECK(line == (ec ? "" : text + "\n"));
+    return ec;
+  };
+  for (auto const* text : {"", ":", "X: Alice", "a\rb", "\xff"}) CHECK_FALSE(error_of(text));
+  CHECK_FALSE(error_of(std::string(254, 'x')));
+  CHECK(error_of(std::string(255, 'x')) == Errc::line_too_long);
+  CHECK(error_of("a\nb") == Errc::invalid_payload);
+  CHECK(error_of("a\r") == Errc::invalid_payload);
+}
+
 TEST_CASE("encode: 255 bytes fit a line, 256 do not", "[message]") {
   CHECK(chatproto::max_line == 255);
   CHECK(chatproto::encode(message_of(254)).size() == 254);

@@ -14,13 +14,14 @@
 #include <asio/any_io_executor.hpp>
 #include <asio/compose.hpp>
 #include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
 
 #include <chatproto/detail/exchange.hpp>
 #include <chatproto/message.hpp>
 
 namespace chatproto {
 
-/// The client's end: connects, sends messages and receives them.
+/// The client's end: connects, sends messages and receives them, or lines where a protocol has other ones.
 ///
 /// @code
 /// chatproto::Connection connection;
@@ -49,11 +50,12 @@ class Connection {
     return asio::async_compose<Token, Signature>(std::move(operation), token, client_->socket);
   }
 
-  template <bool sends, bool receives>
-  auto exchange(MessageView message) const {
+  /// The operation that sends what `encode` makes, and waits for what `Take` takes.
+  template <class Take = void>
+  auto sending(auto const& encode) const {
     std::error_code ec;
-    auto line = std::make_shared<std::string const>(encode(message, ec));
-    return detail::Exchange<sends, receives>{{client_}, std::move(line), ec};
+    auto line = std::make_shared<std::string const>(encode(ec));
+    return detail::Exchange<true, Take>{{client_}, std::move(line), ec};
   }
 
   auto throwing(char const* what, auto const& call) {
@@ -77,6 +79,10 @@ class Connection {
   explicit Connection(executor_type executor) { set_up(std::move(executor)); }
   /// As above; `context` is run by one thread.
   explicit Connection(asio::io_context& context) : Connection(context.get_executor()) {}
+  /// Of a socket that is connected, such as one that was accepted. Throws `std::system_error`.
+  explicit Connection(asio::ip::tcp::socket connected) : Connection(connected.get_executor()) {
+    throwing("connection", [&](auto& ec) { client_->adopt(std::move(connected), ec); });
+  }
   /// Only while nothing is under way; the other may only be destroyed then.
   Connection(Connection&&) noexcept = default;
   Connection& operator=(Connection&&) = delete;
@@ -123,7 +129,7 @@ class Connection {
   }
 
   /// Waits for the next message.
-  Message receive(std::error_code& ec) { return client_->receive(false, client_->deadline(), ec); }
+  Message receive(std::error_code& ec) { return client_->receive<detail::TakeMessage>(client_->deadline(), ec); }
   /// As above; throws.
   Message receive() {
     return throwing("receive", [&](auto& ec) { return receive(ec); });
@@ -137,13 +143,31 @@ class Connection {
     if (ec) return {};
     client_->send(line, until, ec);
     if (ec) return {};
-    auto reply = client_->receive(true, until, ec);
+    auto reply = client_->receive<detail::TakeReply>(until, ec);
     if (ec == asio::error::timed_out) client_->close();
     return reply;
   }
   /// As above; throws.
   Message request(MessageView message) {
     return throwing("request", [&](auto& ec) { return request(message, ec); });
+  }
+
+  /// Sends one line that need not be a message; it comes without its terminator.
+  void send_line(std::string_view text, std::error_code& ec) {
+    auto const line = encode_line(text, ec);
+    if (!ec) client_->send(line, client_->deadline(), ec);
+  }
+  /// As above; throws.
+  void send_line(std::string_view text) {
+    throwing("send_line", [&](auto& ec) { send_line(text, ec); });
+  }
+
+  /// Waits for the next line, whatever it is, and returns it without its terminator. (A delivery that `request` keeps for
+  /// `receive` does not come again.)
+  std::string receive_line(std::error_code& ec) { return client_->receive<detail::TakeLine>(client_->deadline(), ec); }
+  /// As above; throws.
+  std::string receive_line() {
+    return throwing("receive_line", [&](auto& ec) { return receive_line(ec); });
   }
 
   /// Connects. Completion signature: `void(std::error_code)`.
@@ -156,19 +180,34 @@ class Connection {
   /// Sends one message. Completion signature: `void(std::error_code)`.
   template <class Token>
   auto async_send(MessageView message, Token&& token) {
-    return compose<void(std::error_code)>(exchange<true, false>(message), token);
+    return compose<void(std::error_code)>(sending([&](auto& ec) { return encode(message, ec); }), token);
   }
 
   /// Waits for the next message. Completion signature: `void(std::error_code, chatproto::Message)`.
   template <class Token>
   auto async_receive(Token&& token) {
-    return compose<void(std::error_code, Message)>(detail::Exchange<false, true>{{client_}, nullptr}, token);
+    return compose<void(std::error_code, Message)>(detail::Exchange<false, detail::TakeMessage>{{client_}, nullptr},
+                                                   token);
   }
 
   /// Sends one message and waits for its reply, as `request`. Completion signature: `void(std::error_code, chatproto::Message)`.
   template <class Token>
   auto async_request(MessageView message, Token&& token) {
-    return compose<void(std::error_code, Message)>(exchange<true, true>(message), token);
+    return compose<void(std::error_code, Message)>(
+        sending<detail::TakeReply>([&](auto& ec) { return encode(message, ec); }), token);
+  }
+
+  /// Sends one line, as `send_line`. Completion signature: `void(std::error_code)`.
+  template <class Token>
+  auto async_send_line(std::string_view text, Token&& token) {
+    return compose<void(std::error_code)>(sending([&](auto& ec) { return encode_line(text, ec); }), token);
+  }
+
+  /// Waits for the next line, as `receive_line`. Completion signature: `void(std::error_code, std::string)`.
+  template <class Token>
+  auto async_receive_line(Token&& token) {
+    return compose<void(std::error_code, std::string)>(detail::Exchange<false, detail::TakeLine>{{client_}, nullptr},
+                                                       token);
   }
 
  private:

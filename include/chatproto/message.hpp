@@ -91,6 +91,23 @@ inline MessageView parse(std::string_view line) {
   return message;
 }
 
+/// The line that carries `text`, its terminator (a bare LF) included: for protocols whose lines are not messages.
+///
+/// Errors, with an empty string: `Errc::invalid_payload`, `Errc::line_too_long`.
+inline std::string encode_line(std::string_view text, std::error_code& ec) {
+  ec.clear();
+  if (text.find('\n') != std::string_view::npos || text.ends_with('\r'))
+    ec = Errc::invalid_payload;
+  else if (text.size() + 1 > max_line)
+    ec = Errc::line_too_long;
+  std::string line;
+  if (!ec) {
+    line.reserve(text.size() + 1);
+    line.append(text).append(1, '\n');
+  }
+  return line;
+}
+
 /// The line of `message`, its terminator (a bare LF) included.
 ///
 /// Errors, with an empty string: `Errc::malformed` for a bad tag, `Errc::invalid_payload`,

@@ -45,15 +45,22 @@ struct Client : std::enable_shared_from_this<Client> {
     return time_limit.count() > 0 ? Clock::now() + time_limit : Clock::time_point::max();
   }
 
-  /// The next whole message of what was read, if there is one.
-  std::optional<Message> next_message(std::error_code& ec) {
+  /// The next whole line of what was read, if there is one; valid until the next read.
+  std::optional<std::string_view> next_line(std::error_code& ec) {
     auto const line = reader.next();
     if (!line) return std::nullopt;
     if (line->too_long) {
       ec = Errc::line_too_long;
       return std::nullopt;
     }
-    auto const message = parse(line->text, ec);
+    return line->text;
+  }
+
+  /// The same as a message.
+  std::optional<Message> next_message(std::error_code& ec) {
+    auto const line = next_line(ec);
+    if (!line) return std::nullopt;
+    auto const message = parse(*line, ec);
     if (ec) return std::nullopt;
     return Message(message);
   }
@@ -82,6 +89,10 @@ struct Client : std::enable_shared_from_this<Client> {
     reader = LineReader();
     inbox.clear();
     cancelled = false;
+  }
+  void adopt(asio::ip::tcp::socket connected, std::error_code& ec) {
+    socket = std::move(connected);
+    configure(ec);
   }
   void configure(std::error_code& ec) {
     socket.non_blocking(true, ec);
@@ -167,17 +178,19 @@ struct Client : std::enable_shared_from_this<Client> {
     if (ec) close();
   }
 
-  Message receive(bool reply, Clock::time_point until, std::error_code& ec) {
+  /// Waits for what `Take` takes.
+  template <class Take>
+  typename Take::Result receive(Clock::time_point until, std::error_code& ec) {
     ec.clear();
-    auto message = take(reply, ec);
-    if (!message && !ec)
+    auto taken = Take::from(*this, ec);
+    if (!taken && !ec)
       transfer(false, until, ec, [&] {
         auto const n = socket.read_some(asio::buffer(buffer), ec);
         if (!ec) reader.feed({buffer.data(), n});
-        message = take(reply, ec);
-        return message.has_value();
+        taken = Take::from(*this, ec);
+        return taken.has_value();
       });
-    return message ? std::move(*message) : Message();
+    return taken ? std::move(*taken) : typename Take::Result();
   }
 
   /// Calls `step`, which is non-blocking, until it is done or fails; waits where it would block.
@@ -255,6 +268,26 @@ struct Client : std::enable_shared_from_this<Client> {
   asio::io_context* connecting = nullptr;
   std::atomic<bool> cancelled = false;
   std::atomic<int> async_operations = 0;
+};
+
+// What an operation may wait for: each takes it out of what was read, if it is here.
+
+struct TakeMessage {
+  using Result = Message;
+  static std::optional<Message> from(Client& client, std::error_code& ec) { return client.take(false, ec); }
+};
+
+struct TakeReply {
+  using Result = Message;
+  static std::optional<Message> from(Client& client, std::error_code& ec) { return client.take(true, ec); }
+};
+
+struct TakeLine {
+  using Result = std::string;
+  static std::optional<std::string> from(Client& client, std::error_code& ec) {
+    auto const line = client.next_line(ec);
+    return line ? std::optional<std::string>(*line) : std::nullopt;
+  }
 };
 
 }  // namespace chatproto::detail

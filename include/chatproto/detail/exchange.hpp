@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include <asio/cancellation_state.hpp>
@@ -86,9 +87,11 @@ struct ConnectOperation : Operation {
   }
 };
 
-/// Sends, if there is a line; then waits for a message, or for the reply to what was sent.
-template <bool sends, bool receives>
+/// Sends, if there is a line; then waits for what `Take` takes, if that is not void.
+template <bool sends, class Take = void>
 struct Exchange : Operation {
+  static constexpr bool receives = !std::is_void_v<Take>;
+
   std::shared_ptr<std::string const> line;
   std::error_code unsendable = {};
 
@@ -114,8 +117,9 @@ struct Exchange : Operation {
     }
     if constexpr (receives) {
       std::error_code ec;
-      auto message = client->take(sends, ec);
-      if (message || ec) return finish(self, ec, message ? std::move(*message) : Message());
+      auto taken = Take::from(*client, ec);
+      if (taken) return this->end(self, ec, std::move(*taken));
+      if (ec) return finish(self, ec);
       ec = std::exchange(client->read_error, {});
       if (!ec && step > 4) ec = this->cut_short(self);
       if (ec) {
@@ -138,9 +142,9 @@ struct Exchange : Operation {
     finish(self, ec);
   }
   template <class Self>
-  void finish(Self& self, std::error_code ec, Message message = {}) {
+  void finish(Self& self, std::error_code ec) {
     if constexpr (receives)
-      this->end(self, ec, std::move(message));
+      this->end(self, ec, typename Take::Result());
     else
       this->end(self, ec);
   }
