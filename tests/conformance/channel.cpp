@@ -67,6 +67,9 @@ tcp::acceptor listen_on(asio::any_io_executor const& executor, asio::ip::address
   tcp::acceptor acceptor(executor);
   acceptor.open(endpoint.protocol());
   keep_from_programs(acceptor.native_handle());
+#ifndef _WIN32                                              // there it means something else
+  acceptor.set_option(tcp::acceptor::reuse_address(true));  // or connections that ended a minute ago keep it taken
+#endif
   acceptor.bind(endpoint);
   acceptor.listen();
   return acceptor;
