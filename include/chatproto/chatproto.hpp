@@ -7,6 +7,7 @@
 #include <chatproto/connection.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>
+#include <chatproto/listen.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>

@@ -18,8 +18,9 @@
 #include <asio/buffer.hpp>
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
-#include <asio/ip/v6_only.hpp>
 #include <asio/steady_timer.hpp>
+
+#include <chatproto/listen.hpp>
 
 namespace chatproto::detail {
 
@@ -33,24 +34,7 @@ class Acceptor {
   /// Listens on one address, or on all if it is empty. Throws `std::system_error`.
   Acceptor(Host& host, std::string const& address, std::uint16_t port)
       : host_(host), acceptor_(host.context()), retry_(host.context()) {
-    std::error_code ec;
-    tcp::endpoint endpoint(tcp::v6(), port);
-    if (!address.empty()) endpoint = {asio::ip::make_address(address), port};
-    acceptor_.open(endpoint.protocol(), ec);
-    if (ec && address.empty()) {  // a machine without IPv6
-      endpoint = {tcp::v4(), port};
-      acceptor_.open(endpoint.protocol());
-    } else if (ec) {
-      throw std::system_error(ec, "open");
-    }
-    if (address.empty() && endpoint.protocol() == tcp::v6()) acceptor_.set_option(asio::ip::v6_only(false));
-#ifdef _WIN32  // there SO_REUSEADDR would let a second server take the port
-    acceptor_.set_option(asio::detail::socket_option::boolean<SOL_SOCKET, SO_EXCLUSIVEADDRUSE>(true));
-#else  // so that it can be started again at once
-    acceptor_.set_option(tcp::acceptor::reuse_address(true));
-#endif
-    acceptor_.bind(endpoint);
-    acceptor_.listen(4096);  // the system takes what it allows
+    listen(acceptor_, port, address);
     acceptor_.non_blocking(true);
     port_ = acceptor_.local_endpoint().port();
   }

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// Listening as a server should.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <system_error>
+
+#include <asio/ip/address.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/ip/v6_only.hpp>
+#include <asio/socket_base.hpp>
+
+namespace chatproto {
+
+/// Opens, binds and listens: on one address, or on all of them, IPv6 and IPv4, if it is empty. `Server` listens so.
+///
+/// Port 0 takes a free one, see `acceptor.local_endpoint()`. A server can be started again on its port at once, and two never
+/// have the same one. Throws `std::system_error`, whose text names the port.
+///
+/// Thread safety: distinct objects: safe; shared objects: unsafe.
+inline void listen(asio::ip::tcp::acceptor& acceptor, std::uint16_t port, std::string const& address = {}) {
+  using asio::ip::tcp;
+  try {
+    std::error_code ec;
+    tcp::endpoint endpoint(tcp::v6(), port);
+    if (!address.empty()) endpoint = {asio::ip::make_address(address), port};
+    acceptor.open(endpoint.protocol(), ec);
+    if (ec && address.empty()) {  // a machine without IPv6
+      endpoint = {tcp::v4(), port};
+      acceptor.open(endpoint.protocol(), ec);
+    }
+    if (ec) throw std::system_error(ec);
+    if (address.empty() && endpoint.protocol() == tcp::v6()) acceptor.set_option(asio::ip::v6_only(false));
+#ifdef _WIN32  // there SO_REUSEADDR would let a second server take the port
+    acceptor.set_option(asio::detail::socket_option::boolean<SOL_SOCKET, SO_EXCLUSIVEADDRUSE>(true));
+#else  // so that it can be started again at once
+    acceptor.set_option(tcp::acceptor::reuse_address(true));
+#endif
+    acceptor.bind(endpoint);
+    acceptor.listen(4096);  // the system takes what it allows
+  } catch (std::system_error const& error) {
+    auto const where = (address.empty() ? "" : address + ' ') + "port " + std::to_string(port);
+    throw std::system_error(error.code(), "cannot listen on " + where);
+  }
+}
+
+}  // namespace chatproto
