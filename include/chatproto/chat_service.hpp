@@ -96,21 +96,32 @@ class ChatService::Session {
   /// All commands.
   static auto const& commands() noexcept;
 
+  // For a service with commands of its own, whose session has one of these: it hands on every line that is not its own
+  // (and `on_bad_line`, `flush`, `logged_in`), and answers its own by these, which keep their place among the chat's replies.
+
+  /// Replies `ok:` and a text that fits a line.
+  void ok(std::string_view text) { reply(tag::ok, text); }
+  /// Replies `err:` and a text that fits a line. It ends a client who was still to introduce itself.
+  void refuse(std::string_view reason) {
+    reply(tag::err, reason);
+    if ((role_ & (guest | newcomer)) != 0) end();
+  }
+  /// Says something to the client's room, as `sendall` does but without a reply; false: it is in no room, or the text is too
+  /// long for a delivery. The client has logged in.
+  bool say(std::string_view text) {
+    if (!append_delivery(deliveries_, text).empty()) return false;
+    if (deliveries_.size() >= block_size) flush_deliveries();
+    return true;
+  }
+
  private:
   /// Deliveries beyond so many bytes are not kept back: one block stays small against a queue's limit.
   static constexpr std::size_t block_size = 32 * 1024;
 
   static Command const* find(std::string_view tag) noexcept;
 
-  void ok(std::string_view text) { reply(tag::ok, text); }
   void reply(std::string_view tag, std::string_view text) {
     replies_.append(tag).append(1, ':').append(text).append(1, '\n');
-  }
-
-  /// One `err`. It ends a client who was still to introduce itself.
-  void refuse(std::string_view reason) {
-    reply(tag::err, reason);
-    if ((role_ & (guest | newcomer)) != 0) end();
   }
   void end() {
     leave_room();
@@ -158,7 +169,8 @@ class ChatService::Session {
   }
 
   void sendall(std::string_view text) {
-    if (append_delivery(deliveries_, text)) ok("sent");
+    if (auto const reason = append_delivery(deliveries_, text); !reason.empty()) return refuse(reason);
+    ok("sent");
     if (deliveries_.size() >= block_size) flush_deliveries();
   }
 
@@ -168,7 +180,8 @@ class ChatService::Session {
     auto const user = user_and_text.substr(0, colon);
     if (!is_valid_name(user)) return refuse("invalid user name (letters and digits only)");
     std::string line;
-    if (!append_delivery(line, user_and_text.substr(colon + 1))) return;
+    if (auto const reason = append_delivery(line, user_and_text.substr(colon + 1)); !reason.empty())
+      return refuse(reason);
     flush_deliveries();  // order
     stay_.room().send_to(user, std::make_shared<std::string const>(std::move(line)));
     ok("sent");
@@ -179,16 +192,16 @@ class ChatService::Session {
     end();
   }
 
-  /// Appends the delivery of `text` to `lines`, or refuses it and returns false.
-  bool append_delivery(std::string& lines, std::string_view text) {
-    if (!stay_) return refuse("join a room first"), false;
+  /// Appends the delivery of `text` to `lines`; returns nothing, or the reason why not.
+  std::string append_delivery(std::string& lines, std::string_view text) {
+    if (!stay_) return "join a room first";
     auto const& room = stay_.name();
     auto const& user = member_->name();
-    if (tag::delivery.size() + room.size() + user.size() + text.size() + 4 > max_line)
-      return refuse("text too long for a delivery"), false;
+    auto const size = tag::delivery.size() + room.size() + user.size() + text.size() + 4;
+    if (size > max_line) return "text too long for a delivery, by " + std::to_string(size - max_line) + " bytes";
     lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(user).append(1, ':');
     lines.append(text).append(1, '\n');
-    return true;
+    return {};
   }
 
   void flush_deliveries() {
