@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What the three programs have in common: arguments, one way to fail, terminals, logging in.
+/// What all programs have in common: arguments, one way to fail, terminals.
 #pragma once
 
-#include <cerrno>
 #include <charconv>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -15,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <syncstream>
 #include <system_error>
 
 #ifdef _WIN32
@@ -27,9 +26,7 @@
 #include <CLI/CLI.hpp>
 #include <asio/error.hpp>
 
-#include <chatproto/connection.hpp>
 #include <chatproto/error.hpp>
-#include <chatproto/message.hpp>
 #include <chatproto/version.hpp>
 
 namespace program {
@@ -100,6 +97,12 @@ inline std::string shown(std::string_view text, std::FILE* stream) {
 
 // --- Saying what is wrong ---------------------------------------------------------------------------------------------
 
+/// One line on stdout, whole also when several threads print.
+inline void print(std::string_view line) {
+  std::osyncstream out(std::cout);
+  out << shown(line, stdout) << '\n' << std::flush_emit;
+}
+
 /// One line on stderr.
 inline void complain(std::string_view line) { std::cerr << shown(line, stderr) + '\n' << std::flush; }
 
@@ -162,38 +165,6 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
     say(error.what());
   }
   return 1;
-}
-
-// --- Clients ----------------------------------------------------------------------------------------------------------
-
-/// Where a client connects to, and as whom.
-struct Login {
-  std::string host, port, user;
-
-  void add_to(CLI::App& app) {
-    app.add_option("HOST", host, "Name or address of the server")->required();
-    app.add_option("PORT", port, "TCP port of the server")->required()->check(decimal(1, 65535));
-    app.add_option("USER", user, "Name to log in with: letters and digits")->required();
-  }
-};
-
-/// Sends a message that must be answered by `ok`. Throws: `Refused`, or what else went wrong.
-inline void require(chatproto::Connection& connection, chatproto::MessageView message) {
-  std::error_code ec;
-  chatproto::encode(message, ec);
-  if (ec) throw std::runtime_error("cannot send " + std::string(message.tag) + ": " + ec.message());
-  auto const reply = connection.request(message);
-  if (reply.tag != chatproto::tag::ok) throw Refused(reply.payload);
-}
-
-/// Connects, and logs in by the message `tag`. Throws as `require`.
-inline void log_in(chatproto::Connection& connection, Login const& login, std::string_view tag) {
-  std::error_code ec;
-  connection.time_limit(std::chrono::seconds(10));
-  connection.connect(login.host, login.port, ec);
-  if (ec) throw std::runtime_error("cannot connect to " + login.host + " port " + login.port + ": " + ec.message());
-  connection.time_limit({});  // a server may take its time
-  require(connection, {tag, login.user});
 }
 
 }  // namespace program

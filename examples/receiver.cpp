@@ -3,13 +3,14 @@
 #include <cerrno>
 #include <cstdio>
 #include <iostream>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 
 #include <chatproto/connection.hpp>
 #include <chatproto/message.hpp>
 
-#include "program.hpp"
+#include "client.hpp"
 
 int main(int argc, char** argv) {
   program::Login login;

@@ -59,12 +59,17 @@ class Client {
 
   /// The gist of the next line. "(end)": the server has closed; "(reset)": the connection was broken.
   std::string next() {
+    auto line = next_line();
+    return line == "(end)" || line == "(reset)" ? line : gist(line);
+  }
+  /// The same, but the line as it is.
+  std::string next_line() {
     for (;;) {
       auto const end = input_.find('\n', begin_);
       if (end != std::string::npos) {
-        auto const line = input_.substr(begin_, end - begin_);
+        auto line = input_.substr(begin_, end - begin_);
         begin_ = end + 1;
-        return gist(line);
+        return line;
       }
       auto const ec = read_more();
       if (ec == asio::error::eof) return "(end)";

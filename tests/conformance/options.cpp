@@ -24,6 +24,7 @@ A SCENE is a file, or a folder of *.scene files.
   --pause MICROSECONDS   between the parts of split bytes (500)
   --login-deadline MS    the server's login deadline; without it the scenes about it are left out
   --program NAME=FILE    what a scene calls by this name when it runs a program; no server is tested then
+  --word NAME=TEXT       what {NAME} in a scene stands for
   --no-server            only scenes that need neither a server nor programs
   --failures N           failures after which a scene is given up (3)
   --strict               count failures of scenes that the protocol leaves open
@@ -61,6 +62,13 @@ void read_forms(Options& options, std::string const& value) {
   }
 }
 
+/// The part of NAME=VALUE before the sign.
+std::string name_of(std::string const& option, std::string const& value) {
+  std::size_t const equals = value.find('=');
+  if (equals == 0 || equals == value.npos) wrong(option + " needs NAME=VALUE, not '" + value + "'");
+  return value.substr(0, equals);
+}
+
 void read_option(Options& options, std::string const& option, std::string const& value) {
   if (option == "--timeout")
     options.settings.step_limit = std::chrono::seconds(number(option, value, 1));
@@ -78,11 +86,11 @@ void read_option(Options& options, std::string const& option, std::string const&
     options.settings.login_deadline = std::chrono::milliseconds(number(option, value, 1));
   else if (option == "--failures")
     options.failures = number(option, value, 1);
-  else if (option == "--program") {
-    std::size_t const equals = value.find('=');
-    if (equals == value.npos) wrong("--program needs NAME=FILE, not '" + value + "'");
-    options.settings.programs[value.substr(0, equals)] = value.substr(equals + 1);
-  } else
+  else if (option == "--program")
+    options.settings.programs.insert_or_assign(name_of(option, value), value.substr(value.find('=') + 1));
+  else if (option == "--word")
+    options.settings.words.insert_or_assign(name_of(option, value), value.substr(value.find('=') + 1));
+  else
     wrong("no option is called '" + option + "'");
 }
 

@@ -44,6 +44,7 @@ Play::Play(asio::any_io_executor const& executor, Scene const& scene, Form form,
       ports_(executor),
       limit_(executor),
       pause_(executor) {
+  words_.insert(settings.words.begin(), settings.words.end());
   if (form_.kind == Form::Kind::split) cuts_[form_.actor].push_back(form_.at);
   if (form_.kind == Form::Kind::bytewise) cuts_ = cuts_of(scene_, bytewise_everywhere);
 }

@@ -25,6 +25,7 @@ namespace conformance {
 struct Settings {
   Endpoints server;                             ///< the server under test
   std::map<std::string, std::string> programs;  ///< name in scenes -> file
+  std::map<std::string, std::string> words;     ///< what `{name}` in scenes stands for
   std::chrono::seconds step_limit{10};          ///< how long anything expected may take
   std::chrono::microseconds pause{500};         ///< between two parts of split bytes
   std::chrono::milliseconds login_deadline{0};  ///< that of the server under test; 0: not known

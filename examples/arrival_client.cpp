@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: BSL-1.0
+// arrival_client HOST PORT NAME TEXT: sends "NAME: TEXT", then chats with whom the server has found, until somebody
+// says Bye. The end of input says it too. Two threads: the keyboard's would otherwise keep us from hearing the other.
+#include <atomic>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#include <asio/io_context.hpp>
+#include <asio/use_future.hpp>
+
+#include <chatproto/connection.hpp>
+#include <chatproto/message.hpp>
+
+#include "client.hpp"
+
+int main(int argc, char** argv) {
+  std::string host, port, name, text;
+  CLI::App app("Says who was first, then chats until somebody says Bye.", "arrival_client");
+  app.add_option("HOST", host, "Name or address of the server")->required();
+  app.add_option("PORT", port, "TCP port of the server")->required()->check(program::decimal(1, 65535));
+  app.add_option("NAME", name, "What to be called")->required();
+  app.add_option("TEXT", text, "The first thing to say")->required();
+  return program::run(app, argc, argv, [&] {
+    asio::io_context context(1);
+    chatproto::Connection connection(context);
+    program::connect(connection, host, port);
+    std::atomic<bool> bye = false;
+
+    std::function<void()> const listen = [&] {
+      connection.async_receive_line([&](std::error_code ec, std::string const& line) {
+        if (ec && !bye) program::complain("arrival_client: " + program::describe(ec));
+        if (ec) std::_Exit(bye ? 0 : 1);  // nothing else ends a thread that waits for the keyboard
+        program::print("received: " + line);
+        if (line == "Bye") std::_Exit(0);
+        listen();
+      });
+    };
+    auto const say = [&](std::string const& line) {
+      std::error_code ec;
+      chatproto::encode_line(line, ec);
+      if (program::complain_unsendable(line, ec)) return;
+      if (line == "Bye") bye = true;
+      program::print("sent: " + line);
+      connection.async_send_line(line, asio::use_future).wait();  // if it fails, so does the listening
+    };
+    listen();
+    std::thread listening([&] { context.run(); });
+    say(name + ": " + text);
+    for (std::string line; !bye && std::getline(std::cin, line);)
+      if (auto const said = program::trim(line); !said.empty()) say(std::string(said));
+    if (!bye) say("Bye");
+    listening.join();
+    return 0;
+  });
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// What the client programs have in common: connecting, logging in, a person at the keyboard.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <iostream>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+
+#include <chatproto/connection.hpp>
+#include <chatproto/error.hpp>
+#include <chatproto/message.hpp>
+
+#include "program.hpp"
+
+namespace program {
+
+using chatproto::Message;
+
+/// Connects within ten seconds. Throws `std::runtime_error`.
+inline void connect(chatproto::Connection& connection, std::string const& host, std::string const& port) {
+  std::error_code ec;
+  connection.time_limit(std::chrono::seconds(10));
+  connection.connect(host, port, ec);
+  if (ec) throw std::runtime_error("cannot connect to '" + host + "' port " + port + ": " + ec.message());
+  connection.time_limit({});  // a server may take its time
+}
+
+/// Where a client connects to, and as whom.
+struct Login {
+  std::string host, port, user;
+
+  void add_to(CLI::App& app) {
+    app.add_option("HOST", host, "Name or address of the server")->required();
+    app.add_option("PORT", port, "TCP port of the server")->required()->check(decimal(1, 65535));
+    app.add_option("USER", user, "Name to log in with: letters and digits")->required();
+  }
+};
+
+/// Sends a message that must be answered by `ok`. Throws: `Refused`, or what else went wrong.
+inline void require(chatproto::Connection& connection, chatproto::MessageView message) {
+  std::error_code ec;
+  chatproto::encode(message, ec);
+  if (ec) throw std::runtime_error("cannot send " + std::string(message.tag) + ": " + ec.message());
+  auto const reply = connection.request(message);
+  if (reply.tag != chatproto::tag::ok) throw Refused(reply.payload);
+}
+
+/// Connects, and logs in by the message `tag`. Throws as `require`.
+inline void log_in(chatproto::Connection& connection, Login const& login, std::string_view tag) {
+  connect(connection, login.host, login.port);
+  require(connection, {tag, login.user});
+}
+
+// --- The keyboard -----------------------------------------------------------------------------------------------------
+
+/// Reads lines of stdin, with a prompt if a person is there.
+class Keyboard {
+ public:
+  bool next(std::string& line) {
+    if (has_prompt_) std::cout << "> " << std::flush;
+    auto const read = static_cast<bool>(std::getline(std::cin, line));
+    if (!read) interrupt();
+    return read;
+  }
+  /// Begins a new line on the terminal, if there is a prompt on this one.
+  void interrupt() const {
+    if (has_prompt_) std::cout << std::endl;
+  }
+
+ private:
+  bool has_prompt_ = is_terminal(stdin) && is_terminal(stdout);
+};
+
+inline std::string_view trim(std::string_view text) {
+  constexpr auto blanks = " \t\r\v\f";
+  auto const begin = text.find_first_not_of(blanks);
+  if (begin == text.npos) return {};
+  return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
+}
+
+/// Says why `line` cannot be sent; false if it can.
+inline bool complain_unsendable(std::string_view line, std::error_code ec) {
+  if (ec == chatproto::Errc::line_too_long)
+    complain("not sent: " + std::to_string(line.size() + 1 - chatproto::max_line) + " bytes too long");
+  else if (ec)
+    complain("not sent: " + ec.message());
+  return static_cast<bool>(ec);
+}
+
+// --- A sender ---------------------------------------------------------------------------------------------------------
+
+/// The server, for a thread that waits for the keyboard most of the time. A thread of its own receives meanwhile, and
+/// so notices at once when the server goes away.
+class Dialogue {
+ public:
+  /// Takes a connection that has logged in. `lost` is called by the other thread, and must not return.
+  Dialogue(asio::io_context& context, chatproto::Connection& connection, std::function<void(std::error_code)> lost)
+      : context_(context), work_(context.get_executor()), connection_(connection), lost_(std::move(lost)) {
+    receive();
+    thread_ = std::thread([this] { context_.run(); });
+  }
+  Dialogue(Dialogue const&) = delete;
+  Dialogue& operator=(Dialogue const&) = delete;
+  ~Dialogue() {
+    context_.stop();
+    thread_.join();
+  }
+
+  /// Sends a message and returns its reply. After `quit` the server may go away.
+  Message ask(Message const& message) {
+    std::promise<Message> promise;
+    auto future = promise.get_future();
+    asio::post(context_, [this, &message, promise = std::move(promise)]() mutable {
+      reply_.emplace(std::move(promise));
+      connection_.async_send(message, [this](std::error_code ec) {
+        if (ec) lost_(ec);
+      });
+    });
+    auto reply = future.get();
+    if (message.tag != chatproto::tag::quit) receive();
+    return reply;
+  }
+
+ private:
+  void receive() {
+    connection_.async_receive([this](std::error_code ec, Message message) {
+      auto const is_reply = message.tag == chatproto::tag::ok || message.tag == chatproto::tag::err;
+      if (!ec && (!is_reply || (message.tag == chatproto::tag::ok && !reply_))) ec = chatproto::Errc::unexpected;
+      if (ec) return lost_(ec);
+      if (reply_) return std::exchange(reply_, {})->set_value(std::move(message));
+      complain(message.payload);  // nobody asked
+      receive();
+    });
+  }
+
+  asio::io_context& context_;
+  asio::executor_work_guard<asio::io_context::executor_type> work_;  // the thread stays, also while nothing is asked
+  chatproto::Connection& connection_;
+  std::function<void(std::error_code)> lost_;
+  std::optional<std::promise<Message>> reply_;  // somebody waits for one; the other thread's
+  std::thread thread_;
+};
+
+/// A line of input that begins with a slash, and the message that it becomes.
+struct Command {
+  std::string word;           ///< with the slash
+  std::string_view tag;       ///< of the message
+  std::string argument = {};  ///< what it is called; empty: it takes none
+  bool shows_reply = false;   ///< on stdout; otherwise only what is refused is shown
+};
+
+/// A sender: logs in, then sends each line of its input, until its end or `/quit`.
+class Sender {
+ public:
+  Sender(std::string name, std::vector<Command> more_commands = {}) : name_(std::move(name)) {
+    commands_ = {{"/join", chatproto::tag::join, "ROOM"}, {"/leave", chatproto::tag::leave}};
+    commands_.insert(commands_.end(), more_commands.begin(), more_commands.end());
+    commands_.push_back({"/quit", chatproto::tag::quit});
+  }
+
+  int main(int argc, char** argv) {
+    Login login;
+    CLI::App app("Sends each line of its input to a room of the chat. Commands: " + usage() + ".", name_);
+    login.add_to(app);
+    return run(app, argc, argv, [&] {
+      chat(login);
+      return 0;
+    });
+  }
+
+ private:
+  void chat(Login const& login) {
+    asio::io_context context(1);
+    chatproto::Connection connection(context);
+    log_in(connection, login, chatproto::tag::slogin);
+    Keyboard keyboard;
+    Dialogue dialogue(context, connection, [&](std::error_code ec) {
+      keyboard.interrupt();
+      complain(name_ + ": " + describe(ec));
+      std::_Exit(1);  // nothing else ends a thread that waits for the keyboard
+    });
+    std::string line;
+    while (keyboard.next(line)) {
+      auto const text = trim(line);
+      if (text.empty()) continue;
+      Message message(chatproto::tag::sendall, text);
+      auto const* const command = text.front() == '/' ? find(text) : nullptr;
+      if (text.front() == '/' && !read(text, command, message)) continue;
+      std::error_code ec;
+      chatproto::encode(message, ec);
+      if (complain_unsendable(message.tag + ':' + message.payload, ec)) continue;
+      auto const reply = dialogue.ask(message);
+      if (reply.tag == chatproto::tag::err)
+        complain(reply.payload);
+      else if (command != nullptr && command->shows_reply)
+        print(reply.payload);
+      if (message.tag == chatproto::tag::quit) return;
+    }
+  }
+
+  Command const* find(std::string_view text) const {
+    auto const word = text.substr(0, text.find_first_of(" \t"));
+    auto const at = std::find_if(commands_.begin(), commands_.end(), [&](auto const& c) { return c.word == word; });
+    return at != commands_.end() ? &*at : nullptr;
+  }
+
+  /// Makes `message` what `text` asks for; false, and a complaint, if that is nothing.
+  bool read(std::string_view text, Command const* command, Message& message) const {
+    if (command == nullptr) return complain("no such command; there are: " + usage()), false;
+    auto const argument = trim(text.substr(command->word.size()));
+    if (argument.empty() != command->argument.empty())
+      return complain(command->word + (argument.empty() ? " needs a " + command->argument : " takes no argument")),
+             false;
+    message = {command->tag, argument};
+    return true;
+  }
+
+  std::string usage() const {
+    std::string list;
+    for (auto const& command : commands_)
+      list += (list.empty() ? "" : ", ") + command.word + (command.argument.empty() ? "" : " " + command.argument);
+    return list;
+  }
+
+  std::string name_;
+  std::vector<Command> commands_;
+};
+
+}  // namespace program

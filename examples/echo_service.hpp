@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// The classroom's echo: says back what it hears, until it hears "end".
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <chatproto/peer.hpp>
+
+namespace examples {
+
+/// Prints each line with who sent it, and says it back. A client that sends "end" is closed after the reply.
+class EchoService {
+ public:
+  /// Prints a line; called by many threads at once.
+  using Print = std::function<void(std::string const& line)>;
+  explicit EchoService(Print print) : print_(std::move(print)) {}
+
+  struct Session {
+    Print const& print;
+    chatproto::Peer peer;
+    std::string address;
+
+    void on_line(std::string_view text) const {
+      std::string line(text);
+      print(address + ": " + line);
+      peer.send(line + '\n');
+      if (line == "end") peer.close();
+    }
+    void on_bad_line(std::error_code ec) const { peer.send(ec.message() + '\n'); }
+  };
+  Session open(chatproto::Peer peer, std::string address) { return {print_, std::move(peer), std::move(address)}; }
+
+ private:
+  Print print_;
+};
+
+}  // namespace examples

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSL-1.0
+// one_shot_server [PORT]: takes one connection, one line of it, prints that, and ends.
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+
+#include <chatproto/connection.hpp>
+#include <chatproto/listen.hpp>
+
+#include "program.hpp"
+
+int main(int argc, char** argv) {
+  std::uint16_t port = 8080;
+  CLI::App app("Takes one connection, prints one line of it, and ends.", "one_shot_server");
+  app.add_option("PORT", port, "TCP port to listen on; 0: a free one, which is told on stderr")
+      ->check(program::decimal(0, 65535))
+      ->capture_default_str();
+  return program::run(app, argc, argv, [&] {
+    try {
+      asio::io_context context(1);
+      asio::ip::tcp::acceptor acceptor(context);
+      chatproto::listen(acceptor, port);
+      if (port == 0) program::complain("listening on port " + std::to_string(acceptor.local_endpoint().port()));
+      chatproto::Connection client(acceptor.accept());
+      acceptor.close();  // one is enough
+      program::print(client.receive_line());
+      return 0;
+    } catch (std::system_error const& error) {
+      throw std::runtime_error(error.code() == asio::error::eof ? "the client has sent no line" : error.what());
+    }
+  });
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: BSL-1.0
+// The services of examples/: what many clients at once may do to them. What the programs say stands in conformance/systems.
+#include "../examples/arrival_service.hpp"
+#include "../examples/poke_service.hpp"
+
+#include <chatproto/connection.hpp>
+#include <chatproto/threading.hpp>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#ifndef _WIN32
+#include <sys/resource.h>
+#endif
+
+#include "catch.hpp"
+#include "socket_support.hpp"
+#include "support.hpp"
+
+#define POLICIES chatproto::ThreadPerClient, chatproto::ThreadPool, chatproto::StrandPool
+
+using chatproto::Peer;
+using examples::ArrivalService;
+using examples::AtomicCounter;
+using examples::MutexCounter;
+using examples::OwnedCounter;
+using examples::PokeService;
+using test::Lines;
+using test::RecordingQueue;
+using test::ServerThread;
+
+namespace {
+
+/// 1 to `count`, each once.
+bool all_different(std::vector<std::uint64_t> numbers, std::size_t count) {
+  std::sort(numbers.begin(), numbers.end());
+  auto const twice = std::adjacent_find(numbers.begin(), numbers.end()) != numbers.end();
+  return !twice && numbers.size() == count && numbers.front() == 1 && numbers.back() == count;
+}
+
+/// 1,000 clients, if the system lets us have five descriptors for each.
+std::size_t most_clients() {
+#ifndef _WIN32
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 100;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_max < 6'000) {
+    WARN("only 100 clients, for this system allows only " << limit.rlim_max << " descriptors");
+    return 100;
+  }
+#endif
+  return 1'000;
+}
+
+/// Speaks lines that are no messages.
+class Talker {
+ public:
+  explicit Talker(std::uint16_t port) { connection_.connect("127.0.0.1", std::to_string(port)); }
+  void says(std::string const& line) { connection_.send_line(line); }
+  std::string hears() { return connection_.receive_line(); }
+
+ private:
+  chatproto::Connection connection_;
+};
+
+/// What a server prints, for somebody who waits for it.
+class Printed {
+ public:
+  void operator()(std::string const& line) {
+    std::lock_guard const lock(mutex_);
+    lines_.push_back(line);
+    changed_.notify_all();
+  }
+  /// Waits for a line that ends so; forgets it and those before it.
+  bool wait_for(std::string const& end) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, test::patience, [&] {
+      auto const at = std::find_if(lines_.begin(), lines_.end(), [&](auto const& line) { return line.ends_with(end); });
+      if (at == lines_.end()) return false;
+      lines_.erase(lines_.begin(), at + 1);
+      return true;
+    });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Lines lines_;
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("a shared counter gives each number once", "[systems]", AtomicCounter, MutexCounter, OwnedCounter) {
+  constexpr std::size_t threads = 8, each = 1'000;
+  TestType counter;
+  CHECK(counter.get() == 0);
+  std::vector<std::vector<std::uint64_t>> numbers(threads);
+  std::vector<std::thread> running;
+  for (auto& mine : numbers)
+    running.emplace_back([&] {
+      for (std::size_t i = 0; i < each; ++i) mine.push_back(counter.add());
+    });
+  for (auto& thread : running) thread.join();
+  std::vector<std::uint64_t> all;
+  for (auto const& mine : numbers) {
+    CHECK(std::is_sorted(mine.begin(), mine.end()));
+    all.insert(all.end(), mine.begin(), mine.end());
+  }
+  CHECK(all_different(all, threads * each));
+  CHECK(counter.get() == threads * each);
+}
+
+TEMPLATE_TEST_CASE("1,000 clients poke at once, and no poke is lost", "[systems]", AtomicCounter, MutexCounter,
+                   OwnedCounter) {
+  constexpr std::size_t each = 5;
+  auto const clients = most_clients();
+  auto const poke = [clients](auto policy) {
+    ServerThread<typename decltype(policy)::type, PokeService<TestType>> server;
+    std::list<test::Client> pokers;
+    std::string lines = "slogin:bob\n";
+    for (std::size_t i = 0; i < each; ++i) lines += "poke:\n";
+    for (std::size_t i = 0; i < clients; ++i) pokers.emplace_back(server.port());
+    for (auto& poker : pokers) poker.send(lines);
+    std::vector<std::uint64_t> numbers;
+    for (auto& poker : pokers) {
+      poker.next();
+      for (std::size_t i = 0; i < each; ++i) numbers.push_back(std::stoull(poker.next_line().substr(3)));
+    }
+    CHECK(all_different(numbers, clients * each));
+    pokers.front().send("pokes:\n");
+    CHECK(pokers.front().next_line() == "ok:" + std::to_string(clients * each));
+  };
+  SECTION("pool") {
+    poke(std::type_identity<chatproto::ThreadPool>());
+  }
+  SECTION("strand") {
+    poke(std::type_identity<chatproto::StrandPool>());
+  }
+  SECTION("thread per client") {
+    poke(std::type_identity<chatproto::ThreadPerClient>());
+  }
+}
+
+TEST_CASE("a poke's announcement stands in the room's queues before its reply", "[systems]") {
+  PokeService<> service;
+  auto const alice = std::make_shared<RecordingQueue>(), bob = std::make_shared<RecordingQueue>();
+  auto listener = service.open(Peer(alice));
+  auto poker = service.open(Peer(bob));
+  for (auto const* line : {"rlogin:alice", "join:cafe"}) listener.on_line(line);
+  for (auto const* line : {"slogin:bob", "join:cafe"}) poker.on_line(line);
+  listener.flush();
+  poker.flush();
+  alice->take();
+  bob->take();
+  auto announced = std::string();
+  bob->on_wake = [&] { announced = alice->take(); };
+  for (auto const* line : {"sendall:a", "poke:", "sendall:b", "pokes:"}) poker.on_line(line);
+  poker.flush();
+  CHECK(announced == "delivery:cafe:bob:a\ndelivery:cafe:bob:poke 1\ndelivery:cafe:bob:b\n");
+  CHECK(bob->take() == "ok:sent\nok:1\nok:sent\nok:1\n");
+}
+
+TEST_CASE("neither of a pair is read before both are there", "[systems]") {
+  ArrivalService service([](auto&&) {});
+  auto const x = std::make_shared<RecordingQueue>(), y = std::make_shared<RecordingQueue>();
+  auto first = service.open(Peer(x), "x");
+  CHECK(x->paused);
+  std::unique_ptr<ArrivalService::Session> second(new ArrivalService::Session(service.open(Peer(y), "y")));
+  CHECK_FALSE(x->paused);
+  CHECK_FALSE(y->paused);
+  SECTION("nor the rest of what one says before the other has spoken") {
+    second->on_line("Y: Bob");
+    CHECK(y->paused);
+    first.on_line("X: Alice");
+    CHECK_FALSE(y->paused);
+    CHECK_FALSE(x->paused);
+    CHECK(x->take() == "Y: Bob received before X: Alice\n");
+    CHECK(y->take() == "Y: Bob received before X: Alice\n");
+  }
+  SECTION("unless the other vanishes") {
+    first.on_line("X: Alice");
+    CHECK(x->paused);
+    second.reset();
+    CHECK_FALSE(x->paused);
+    CHECK(x->take() == "* the other has gone; Bye leaves\n");
+    CHECK(x->is_open());
+    first.on_line("Bye");
+    CHECK_FALSE(x->is_open());
+  }
+}
+
+TEMPLATE_TEST_CASE("whoever's line comes in first is first, 1,000 times, in both orders of connecting", "[systems]",
+                   POLICIES) {
+  Printed printed;
+  ServerThread<TestType, ArrivalService> server(test::patient(), [&](std::string const& line) { printed(line); });
+  auto wrong = 0;
+  for (auto i = 0; i < 1'000; ++i) {
+    auto const first_connects_first = i % 2 == 0;
+    Talker one(server.port()), two(server.port());
+    auto& alice = first_connects_first ? one : two;
+    auto& bob = first_connects_first ? two : one;
+    auto const x = "X" + std::to_string(i) + ": Alice", y = "Y" + std::to_string(i) + ": Bob";
+    auto news = x + " received before " + y;
+    if (i % 4 < 2) {  // one after the other
+      alice.says(x);
+      REQUIRE(printed.wait_for(x));
+      bob.says(y);
+    } else {  // at once
+      std::thread other([&] { bob.says(y); });
+      alice.says(x);
+      other.join();
+    }
+    auto const heard = alice.hears();
+    if (i % 4 >= 2 && heard != news) news = y + " received before " + x;
+    wrong += heard != news || bob.hears() != news;
+    alice.says("Bye");
+    wrong += bob.hears() != "Bye";
+  }
+  CHECK(wrong == 0);
+}
