@@ -145,6 +145,8 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
                        std::to_string(CHATPROTO_VERSION_PATCH);
   app.set_version_flag("--version", app.get_name() + " of chatproto " + version);
   std::string usage = "usage: " + app.get_name();
+  auto const flags = app.get_options([](CLI::Option const* o) { return !o->get_positional(); });
+  if (flags.size() > 2) usage += " [OPTION]...";  // more than --help and --version
   for (auto const* option : app.get_options([](CLI::Option const* o) { return o->get_positional(); }))
     usage += ' ' + option->get_name();
   auto const say = [&](std::string const& what) { complain(app.get_name() + ": " + visible(what)); };

@@ -414,6 +414,28 @@ TEST_CASE("a room is gone when the last has left it, in whatever way", "[chat_se
   CHECK(service.room_count() == 0);
 }
 
+TEST_CASE("a service with commands of its own replies and speaks in the chat's order", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\n");
+  CHECK_FALSE(bob.session.say("in no room"));
+  bob.feed("join:cafe\nsendall:a\n");
+  CHECK(bob.session.say("b"));
+  bob.session.ok("7");
+  CHECK_FALSE(bob.session.say(std::string(chatproto::max_line, 'x')));
+  bob.session.refuse("no");
+  bob.feed("sendall:c\n");
+  CHECK(bob.queue->take().empty());
+  CHECK(alice.gets().empty());
+  bob.session.flush();
+  CHECK(alice.queue->take() == "delivery:cafe:bob:a\ndelivery:cafe:bob:b\ndelivery:cafe:bob:c\n");
+  CHECK(bob.queue->take() == "ok:joined\nok:sent\nok:7\nerr:no\nok:sent\n");
+  CHECK_FALSE(bob.closed());
+  Client stranger(service);
+  stranger.session.refuse("not you");
+  CHECK(stranger.queue->take() == "err:not you\n");
+  CHECK(stranger.closed());
+}
+
 TEST_CASE("a receiver who is cut costs the others nothing", "[chat_service]") {
   ChatService service;
   auto const stuck_queue = std::make_shared<test::RecordingQueue>(1000);

@@ -40,8 +40,10 @@ namespace chatproto {
 /// A send or a request that is cut short by its time limit, `cancel()` or its cancellation slot closes the connection: half a line
 /// cannot be taken back, and a late reply would be taken for another's. A receive that is cut short loses nothing.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: unsafe, but for `cancel()` and the start of an asynchronous
-/// operation, which are safe from any thread. The executor must not run two handlers at once: a context of one thread, or a strand.
+/// What an asynchronous operation sends is copied before its initiating function returns.
+///
+/// Thread safety: distinct objects: safe. Shared objects: unsafe, also for two blocking calls of two threads, but for `cancel()`
+/// and the start of an asynchronous operation, which are safe from any thread: to listen and to talk at once, use those. The executor must not run two handlers at once: a context of one thread, or a strand.
 class Connection {
   void set_up(asio::any_io_executor executor) { client_ = std::make_shared<detail::Client>(std::move(executor)); }
 

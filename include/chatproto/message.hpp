@@ -33,7 +33,7 @@ inline constexpr std::string_view delivery = "delivery";  ///< what somebody sai
 /// A message that lies in somebody else's memory: valid as long as that is. Never allocates.
 struct MessageView {
   std::string_view tag;      ///< `[a-z]+`
-  std::string_view payload;  ///< any bytes but LF, and no CR at its end
+  std::string_view payload;  ///< any bytes but LF; `encode` refuses a CR at its end, `parse` may return one
 
   /// Whether tag and payload are the same.
   friend bool operator==(MessageView const&, MessageView const&) = default;
@@ -44,7 +44,7 @@ struct MessageView {
 /// Thread safety: as `std::string`. Distinct objects: safe. Shared objects: unsafe.
 struct Message {
   std::string tag;      ///< `[a-z]+`
-  std::string payload;  ///< any bytes but LF, and no CR at its end
+  std::string payload;  ///< as in `MessageView`
 
   Message() = default;
   /// The message `tag:payload`; nothing is checked before `encode`.

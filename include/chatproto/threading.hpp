@@ -132,7 +132,7 @@ class ThreadPool {
  public:
   using executor_type = asio::io_context::executor_type;  ///< that of a thread's own context
 
-  /// Starts `threads` threads. Throws `std::system_error`.
+  /// Starts `threads` threads, not 0. Throws `std::system_error`.
   explicit ThreadPool(unsigned threads = 1) {
     while (workers_.size() < threads) workers_.emplace_back(1u);
   }
@@ -158,7 +158,7 @@ class StrandPool {
  public:
   using executor_type = asio::strand<asio::io_context::executor_type>;  ///< a strand of a client's own
 
-  /// Starts `threads` threads. Throws `std::system_error`.
+  /// Starts `threads` threads, not 0. Throws `std::system_error`.
   explicit StrandPool(unsigned threads = 1) : workers_(threads) {}
 
   /// A new strand.

@@ -12,6 +12,6 @@ int main(int argc, char** argv) {
   connection.request(Message("slogin", "bob"));
   connection.request(Message("join", "cafe"));
   auto const reply = connection.request(Message("sendall", "hey everybody!"));
-  std::cout << reply.tag << ": " << reply.payload << '\n';
+  std::cout << reply.tag << ": " << reply.payload << '\n';  // "ok", or "err" and the reason; err does not throw
   connection.request(Message("quit", ""));
 }

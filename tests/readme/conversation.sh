@@ -1,14 +1,23 @@
-# conversation.sh SERVER CLIENT: the README's client speaks with its server, which then ends in order.
+# conversation.sh SERVER CLIENT LISTENER: the README's client speaks, its listener hears it, and its server ends in order.
 set -eu
 out=$(mktemp)
+heard=$(mktemp)
 "$1" 0 > "$out" &
 server=$!
-trap 'kill -9 $server 2> /dev/null || :; rm -f "$out"' EXIT
+listener=
+trap 'kill -9 $server $listener 2> /dev/null || :; rm -f "$out" "$heard"' EXIT
 while ! grep -q '^listening on port [0-9]' "$out"; do
   kill -0 $server  # or it has died
   sleep 0.05
 done
 port=$(sed -n 's/^listening on port //p' "$out")
-test "$("$2" "$port")" = "ok: sent"
+"$3" "$port" > "$heard" &
+listener=$!
+until test -s "$heard"; do  # it may not be there yet
+  test "$("$2" "$port")" = "ok: sent"
+  sleep 0.05
+done
+wait $listener
+test "$(cat "$heard")" = "bob: hey everybody!"
 kill -TERM $server
 wait $server

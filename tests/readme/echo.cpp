@@ -1,8 +1,9 @@
 #include <chatproto/server.hpp>
 
+#include <cstdlib>
 #include <string>
 
-// Says back each line.
+// Says back each line. Try it: nc localhost 47375
 struct Echo {
   struct Session {
     chatproto::Peer peer;
@@ -11,8 +12,8 @@ struct Echo {
   Session open(chatproto::Peer peer) { return {std::move(peer)}; }
 };
 
-int main() {
-  chatproto::Server<chatproto::StrandPool, Echo> server;
-  server.stop();  // a real one would not
+int main(int argc, char** argv) {
+  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 47375);
+  chatproto::Server<chatproto::StrandPool, Echo> server({.port = port});
   server.run();
 }
