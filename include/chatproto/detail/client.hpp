@@ -22,7 +22,6 @@
 #include <asio/cancellation_signal.hpp>
 #include <asio/connect.hpp>
 #include <asio/error.hpp>
-#include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
@@ -108,7 +107,6 @@ struct Client : std::enable_shared_from_this<Client> {
     cancelled = true;
     std::lock_guard const lock(mutex);
     if (lookup) lookup->cancel();
-    if (connecting != nullptr) connecting->stop();
     std::error_code ignored;
     if (socket.is_open()) socket.shutdown(asio::socket_base::shutdown_both, ignored);  // wakes whoever waits
     if (async_operations > 0)
@@ -124,23 +122,30 @@ struct Client : std::enable_shared_from_this<Client> {
     auto const until = deadline();
     auto const endpoints = resolve(host, service, until, ec);
     if (ec) return;
-    // Asio's own blocking connect cannot be limited, so one that can be stopped is run for as long as is allowed.
-    asio::io_context context(1);
-    asio::ip::tcp::socket attempt(context);
-    ec = asio::error::timed_out;
-    asio::async_connect(attempt, endpoints, [&ec](std::error_code const& result, auto const&) { ec = result; });
-    {
-      std::lock_guard const lock(mutex);
-      if (!cancelled) connecting = &context;
+    ec = asio::error::not_found;
+    for (auto const& entry : endpoints) {
+      connect(entry.endpoint(), until, ec);
+      if (!ec) return;
+      close();
+      if (cancelled || Clock::now() >= until) return;
     }
-    if (connecting != nullptr) context.run_until(until);
-    std::lock_guard const lock(mutex);
-    connecting = nullptr;
+  }
+
+  /// Asio's own blocking connect cannot be limited, and an asynchronous one needs a context that is run.
+  void connect(asio::ip::tcp::endpoint const& endpoint, Clock::time_point until, std::error_code& ec) {
+    ec.clear();
+    {
+      std::lock_guard const lock(mutex);  // whoever cancels later, shuts down a socket that connects
+      if (cancelled) ec = asio::error::operation_aborted;
+      if (!ec) socket.open(endpoint.protocol(), ec);
+      if (!ec) configure(ec);
+      if (!ec) ec = begin_to_connect(socket, endpoint);
+    }
+    if (ec != asio::error::in_progress && ec != asio::error::would_block) return;
+    ec.clear();
+    if (!poll_until(socket, true, until, cancelled, ec) && !ec) ec = asio::error::timed_out;
     if (cancelled) ec = asio::error::operation_aborted;
-    if (ec) return;
-    auto const protocol = attempt.local_endpoint(ec).protocol();
-    if (!ec) socket.assign(protocol, attempt.release(ec), ec);
-    if (!ec) configure(ec);
+    if (!ec) ec = error_of(socket);
   }
 
   Lookup::Results resolve(std::string_view host, std::string_view service, Clock::time_point until,
@@ -200,7 +205,7 @@ struct Client : std::enable_shared_from_this<Client> {
       if (step()) return;
       if (ec == asio::error::would_block || ec == asio::error::try_again) {
         ec.clear();
-        if (!poll_until(socket, writable, until, ec) && !ec) ec = asio::error::timed_out;
+        if (!poll_until(socket, writable, until, cancelled, ec) && !ec) ec = asio::error::timed_out;
       }
       if (cancelled) ec = asio::error::operation_aborted;
       if (ec) return;
@@ -265,7 +270,6 @@ struct Client : std::enable_shared_from_this<Client> {
 
   std::mutex mutex;  // of what cancel() touches: opening and closing the socket, and these
   std::shared_ptr<Lookup> lookup;
-  asio::io_context* connecting = nullptr;
   std::atomic<bool> cancelled = false;
   std::atomic<int> async_operations = 0;
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -26,29 +27,69 @@ namespace chatproto::detail {
 
 using Clock = std::chrono::steady_clock;
 
-/// Waits until `socket` can be read or written, at most until `deadline`; false: it is over, or `ec` is set.
-inline bool poll_until(asio::ip::tcp::socket& socket, bool writable, Clock::time_point deadline, std::error_code& ec) {
+/// What the last call of the system's own socket functions says.
+inline std::error_code last_error() noexcept {
+#ifdef _WIN32
+  auto const value = ::WSAGetLastError();
+#else
+  auto const value = errno;
+#endif
+  return {value, asio::error::get_system_category()};
+}
+
+/// Waits until `socket` can be read or written, or has failed, for so many milliseconds at most. How many sockets are ready: 0
+/// or 1, or -1 for an error.
+inline int poll_once(asio::ip::tcp::socket& socket, bool writable, int milliseconds) noexcept {
+#ifdef _WIN32  // whose WSAPoll does not see that a connect has failed, before Windows 10 2004
+  ::fd_set ready, failed;
+  FD_ZERO(&ready);
+  FD_SET(socket.native_handle(), &ready);
+  failed = ready;
+  ::timeval time{milliseconds / 1000, milliseconds % 1000 * 1000};
+  return std::min(::select(0, writable ? nullptr : &ready, writable ? &ready : nullptr, &failed, &time), 1);
+#else
+  pollfd waiting{socket.native_handle(), static_cast<short>(writable ? POLLOUT : POLLIN), 0};
+  return ::poll(&waiting, 1, milliseconds);
+#endif
+}
+
+/// Waits until `socket` can be read or written, or somebody who has set `cancelled` shuts it down, at most until `deadline`;
+/// false: it is over, or `ec` is set.
+inline bool poll_until(asio::ip::tcp::socket& socket, bool writable, Clock::time_point deadline,
+                       std::atomic<bool> const& cancelled, std::error_code& ec) {
+#ifdef _WIN32  // where a shutdown does not wake who waits
+  constexpr auto longest = 50;
+#else
+  constexpr auto longest = 1 << 30;
+#endif
   for (;;) {
-    auto left = -1;
+    auto left = longest;
     if (deadline != Clock::time_point::max()) {
       auto const time = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-      left = static_cast<int>(std::clamp<std::int64_t>(time, 0, 1 << 30));
+      left = static_cast<int>(std::clamp<std::int64_t>(time, 0, longest));
     }
-#ifdef _WIN32
-    WSAPOLLFD waiting{socket.native_handle(), static_cast<SHORT>(writable ? POLLOUT : POLLIN), 0};
-    auto const n = ::WSAPoll(&waiting, 1, left);
-    auto const error = n < 0 ? ::WSAGetLastError() : 0;
-#else
-    pollfd waiting{socket.native_handle(), static_cast<short>(writable ? POLLOUT : POLLIN), 0};
-    auto const n = ::poll(&waiting, 1, left);
-    auto const error = n < 0 ? errno : 0;
-#endif
-    if (n > 0) return true;
+    auto const n = poll_once(socket, writable, left);
+    if (n > 0 || cancelled) return true;
     if (n == 0 && Clock::now() >= deadline) return false;
-    ec = std::error_code(error, asio::error::get_system_category());
-    if (ec && ec != asio::error::interrupted) return false;
+    if (n == 0) continue;
+    ec = last_error();
+    if (ec != asio::error::interrupted) return false;
     ec.clear();
   }
+}
+
+/// Begins to connect a non-blocking socket: `in_progress` or, on Windows, `would_block`, if that takes a while.
+inline std::error_code begin_to_connect(asio::ip::tcp::socket& socket, asio::ip::tcp::endpoint const& endpoint) {
+  auto const size = static_cast<::socklen_t>(endpoint.size());
+  return ::connect(socket.native_handle(), endpoint.data(), size) == 0 ? std::error_code() : last_error();
+}
+
+/// What has gone wrong with `socket`, as its connecting, while nobody asked.
+inline std::error_code error_of(asio::ip::tcp::socket& socket) {
+  asio::detail::socket_option::integer<SOL_SOCKET, SO_ERROR> error;
+  std::error_code ec;
+  socket.get_option(error, ec);
+  return ec ? ec : std::error_code(error.value(), asio::error::get_system_category());
 }
 
 /// A name look-up in a thread of its own: the system's cannot be cancelled, so it may outlive its asker.
