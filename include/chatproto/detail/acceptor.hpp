@@ -20,6 +20,7 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/steady_timer.hpp>
 
+#include <chatproto/detail/listener.hpp>
 #include <chatproto/listen.hpp>
 
 namespace chatproto::detail {
@@ -44,8 +45,7 @@ class Acceptor {
   void start() { accept_when_ready(); }
 
   void stop() {
-    std::error_code ignored;
-    acceptor_.close(ignored);
+    listener_.close();
     retry_.cancel();
     next_executor_.reset();
   }
@@ -56,7 +56,7 @@ class Acceptor {
 
   void accept_when_ready() {
     if (!acceptor_.is_open()) return;
-    acceptor_.async_wait(tcp::acceptor::wait_read, [this](std::error_code const& ec) {
+    listener_.async_wait([this](std::error_code const& ec) {
       if (!acceptor_.is_open()) return;
       if (ec) return accept_later();
       accept();
@@ -98,7 +98,7 @@ class Acceptor {
       }
     }
     asio::basic_stream_socket<tcp, Executor> socket(*next_executor_);
-    acceptor_.accept(socket, ec);
+    listener_.take(socket, ec);
     if (ec) return;
     next_executor_.reset();
     host_.add(std::move(socket));
@@ -107,7 +107,7 @@ class Acceptor {
   /// No thread could be made for a client: it is told, and the others are served.
   void refuse_one(std::error_code& ec) {
     auto const socket = std::make_shared<tcp::socket>(host_.context());
-    acceptor_.accept(*socket, ec);
+    listener_.take(*socket, ec);
     if (ec) return;
     std::error_code ignored;
     socket->non_blocking(true, ignored);
@@ -145,6 +145,7 @@ class Acceptor {
 
   Host& host_;
   tcp::acceptor acceptor_;
+  Listener listener_{acceptor_};
   asio::steady_timer retry_;
   std::chrono::milliseconds retry_delay_ = first_delay;
   std::optional<Executor> next_executor_;  // made for a client that was not there after all
