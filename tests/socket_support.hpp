@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <future>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -121,11 +122,16 @@ class Client {
   void close() { socket_.close(); }
 
  private:
+#ifdef _WIN32  // a context has threads of its own there, which no thread that ends may wait for
+  asio::io_context& context() { return *context_; }
+  std::unique_ptr<asio::io_context> context_ = std::make_unique<asio::io_context>(1);
+#else
   /// One for each thread, so that a client costs one descriptor.
   static asio::io_context& context() {
     static thread_local asio::io_context mine(1);
     return mine;
   }
+#endif
 
   std::error_code wait(auto start) {
     std::optional<std::error_code> result;

@@ -13,6 +13,7 @@
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
 
+#include <chatproto/detail/of_this_thread.hpp>
 #include <chatproto/message_queue.hpp>
 
 namespace chatproto::detail {
@@ -25,10 +26,7 @@ struct ThreadBuffers {
   std::unique_ptr<char[]> read{new char[io_size]}, write{new char[io_size]};
   MessageQueue::Batch batch;
 
-  static ThreadBuffers& mine() {
-    static thread_local ThreadBuffers buffers;
-    return buffers;
-  }
+  static ThreadBuffers& mine() { return of_this_thread<ThreadBuffers>(); }
 };
 
 inline bool would_block(std::error_code const& ec) noexcept {
