@@ -15,6 +15,7 @@
 #include <string_view>
 #include <syncstream>
 #include <system_error>
+#include <vector>
 
 #ifdef _WIN32
 #include <fcntl.h>
@@ -28,6 +29,10 @@
 
 #include <chatproto/error.hpp>
 #include <chatproto/version.hpp>
+
+#ifdef _WIN32
+#include <shellapi.h>
+#endif
 
 namespace program {
 
@@ -135,12 +140,31 @@ inline CLI::Validator decimal(std::uint64_t least, std::uint64_t most) {
   return {check, range};
 }
 
+#ifdef _WIN32
+/// The arguments, which main() gets in whatever code the system has, without the program; the last first, as CLI11 takes them.
+inline std::vector<std::string> utf8_arguments() {
+  auto count = 0;
+  auto* const arguments = ::CommandLineToArgvW(::GetCommandLineW(), &count);
+  std::vector<std::string> result;
+  for (auto i = count - 1; i > 0; --i) {
+    auto const size = ::WideCharToMultiByte(CP_UTF8, 0, arguments[i], -1, nullptr, 0, nullptr, nullptr);
+    std::string text(static_cast<std::size_t>(size), '\0');
+    ::WideCharToMultiByte(CP_UTF8, 0, arguments[i], -1, text.data(), size, nullptr, nullptr);
+    text.pop_back();  // its NUL
+    result.push_back(std::move(text));
+  }
+  ::LocalFree(arguments);
+  return result;
+}
+#endif
+
 /// Reads the arguments into the options of `app` and runs the program; returns its exit code.
 /// Whatever is thrown becomes one line on stderr and exit code 1.
 template <class Body>
-int run(CLI::App& app, int argc, char** argv, Body body) {
+int run(CLI::App& app, [[maybe_unused]] int argc, [[maybe_unused]] char** argv, Body body) {
   pass_bytes(stdin);
   pass_bytes(stdout);
+  pass_bytes(stderr);
   auto const version = std::to_string(CHATPROTO_VERSION_MAJOR) + '.' + std::to_string(CHATPROTO_VERSION_MINOR) + '.' +
                        std::to_string(CHATPROTO_VERSION_PATCH);
   app.set_version_flag("--version", app.get_name() + " of chatproto " + version);
@@ -151,7 +175,11 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
     usage += ' ' + option->get_name();
   auto const say = [&](std::string const& what) { complain(app.get_name() + ": " + visible(what)); };
   try {
+#ifdef _WIN32
+    app.parse(utf8_arguments());
+#else
     app.parse(argc, argv);
+#endif
     return body();
   } catch (CLI::Success const& help_or_version) {
     return app.exit(help_or_version);
