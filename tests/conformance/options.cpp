@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <filesystem>
 #include <ostream>
 
@@ -25,6 +26,8 @@ A SCENE is a file, or a folder of *.scene files.
   --login-deadline MS    the server's login deadline; without it the scenes about it are left out
   --program NAME=FILE    what a scene calls by this name when it runs a program; no server is tested then
   --word NAME=TEXT       what {NAME} in a scene stands for
+  --no-terminal          leave out scenes in which a program has a terminal
+  --no-sigterm           the programs know no SIGTERM, as on Windows: SIGINT in its place
   --no-server            only scenes that need neither a server nor programs
   --failures N           failures after which a scene is given up (3)
   --strict               count failures of scenes that the protocol leaves open
@@ -128,6 +131,10 @@ std::optional<Options> read_options(std::vector<std::string> const& arguments, s
       options.strict = true;
     else if (argument == "--list")
       options.list = true;
+    else if (argument == "--no-terminal")
+      options.terminal = false;
+    else if (argument == "--no-sigterm")
+      options.settings.term = SIGINT;
     else if (argument == "--no-server")
       no_server = true;
     else if (argument == "--verbose")

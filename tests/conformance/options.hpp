@@ -21,7 +21,8 @@ struct Options {
   std::vector<std::string> files;
   Level level = Level::concurrent;
   bool whole = true, split = true, bytewise = true;
-  std::string only;  ///< the only form to play, when not empty
+  bool terminal = true;  ///< programs can have one
+  std::string only;      ///< the only form to play, when not empty
   unsigned jobs = 32;
   unsigned failures = 3;  ///< after which a scene is given up
   bool strict = false;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <random>
 
 #include <asio/error.hpp>
@@ -97,7 +98,7 @@ void Play::next() {
     case Verb::close: role().to->close(); break;
     case Verb::shutdown: role().to->finish(); break;
     case Verb::reset: role().to->reset(); break;
-    case Verb::signal: role().process->signal(step().number); break;
+    case Verb::signal: role().process->signal(step().number == SIGTERM ? settings_.term : step().number); break;
   }
   advance();
 }

@@ -29,6 +29,7 @@ struct Settings {
   std::chrono::seconds step_limit{10};          ///< how long anything expected may take
   std::chrono::microseconds pause{500};         ///< between two parts of split bytes
   std::chrono::milliseconds login_deadline{0};  ///< that of the server under test; 0: not known
+  int term = SIGTERM;                           ///< the signal that ends a program in order
 };
 
 /// Why a play failed.

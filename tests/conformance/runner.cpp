@@ -42,6 +42,7 @@ std::string missing(Scene const& scene, Options const& options, asio::any_io_exe
   for (Step const& step : scene.steps)
     if (step.verb == Verb::run && !options.settings.programs.contains(step.arguments.front().bytes({})))
       return "needs --program " + step.arguments.front().bytes({}) + "=FILE";
+  if (scene.needs_terminal() && !options.terminal) return "needs a terminal";
   if (scene.needs_server() && !options.tests_server) return "needs a server to test";
   return {};
 }
@@ -119,7 +120,7 @@ int run(Options options) {
 
   asio::io_context io(1);
   Report report(std::cout, options);
-  ServerUnderTest server(io, options.command);
+  ServerUnderTest server(io, options.command, options.settings.term);
   if (!options.command.empty())
     options.settings.server = server.start();
   else if (options.tests_server)

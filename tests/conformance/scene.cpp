@@ -379,6 +379,10 @@ bool Scene::starts_program() const {
   return std::any_of(steps.begin(), steps.end(), [](Step const& step) { return step.verb == Verb::run; });
 }
 
+bool Scene::needs_terminal() const {
+  return std::any_of(actors.begin(), actors.end(), [](Actor const& actor) { return actor.terminal != Terminal::none; });
+}
+
 Level level_of(std::string_view name) {
   if (name == "basic") return Level::basic;
   if (name == "robust") return Level::robust;

@@ -108,6 +108,8 @@ struct Scene {
   std::vector<Step> steps;
 
   [[nodiscard]] bool starts_program() const;
+  /// Whether a program gets a terminal.
+  [[nodiscard]] bool needs_terminal() const;
   /// Whether somebody connects to the server under test.
   [[nodiscard]] bool needs_server() const;
 };

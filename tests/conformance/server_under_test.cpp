@@ -31,8 +31,8 @@ Endpoints find_server(asio::io_context& io, std::string const& host, std::string
   return {socket.remote_endpoint()};  // the one that answers; not each play has to try the others
 }
 
-ServerUnderTest::ServerUnderTest(asio::io_context& io, std::vector<std::string> command)
-    : io_(io), command_(std::move(command)), timer_(io) {}
+ServerUnderTest::ServerUnderTest(asio::io_context& io, std::vector<std::string> command, int term)
+    : io_(io), command_(std::move(command)), term_(term), timer_(io) {}
 
 Endpoints ServerUnderTest::start() {
   std::string how;
@@ -76,17 +76,17 @@ void ServerUnderTest::watch(std::function<void(std::string const& how)> ended) {
 
 std::string ServerUnderTest::stop() {
   if (!process_) return {};
-  process_->signal(SIGTERM);
+  process_->signal(term_);
   for (auto const until = std::chrono::steady_clock::now() + 20s; std::chrono::steady_clock::now() < until;) {
     if (auto const end = process_->poll()) {
       // to die of the signal, or to say so with the code that shells use, is how programs end that do not handle it
-      bool const well = end->signal == SIGTERM || (end->signal == 0 && (end->code == 0 || end->code == 128 + SIGTERM));
+      bool const well = end->signal == term_ || (end->signal == 0 && (end->code == 0 || end->code == 128 + term_));
       return well ? std::string() : how_it_ended(*end);
     }
     std::this_thread::sleep_for(10ms);
   }
   process_.reset();
-  return "it did not end within 20 s of SIGTERM";
+  return "it did not end within 20 s of signal " + std::to_string(term_);
 }
 
 }  // namespace conformance

@@ -20,8 +20,8 @@ Endpoints find_server(asio::io_context& io, std::string const& host, std::string
 
 class ServerUnderTest {
  public:
-  /// `{port}` in the command stands for the port.
-  ServerUnderTest(asio::io_context& io, std::vector<std::string> command);
+  /// `{port}` in the command stands for the port; the signal `term` ends it.
+  ServerUnderTest(asio::io_context& io, std::vector<std::string> command, int term);
 
   /// Starts it, on another port when it ends at once, and waits until it takes connections. Throws.
   Endpoints start();
@@ -37,6 +37,7 @@ class ServerUnderTest {
 
   asio::io_context& io_;
   std::vector<std::string> command_;
+  int term_;
   std::unique_ptr<Process> process_;
   asio::steady_timer timer_;
 };
