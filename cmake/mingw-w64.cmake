@@ -2,7 +2,7 @@
 set(CMAKE_SYSTEM_NAME Windows)
 set(CMAKE_SYSTEM_PROCESSOR x86_64)
 find_program(CMAKE_CXX_COMPILER NAMES x86_64-w64-mingw32-g++-posix x86_64-w64-mingw32-g++ REQUIRED)
-find_program(CMAKE_CROSSCOMPILING_EMULATOR NAMES wine wine64)  # runs the tests
+set(CMAKE_CROSSCOMPILING_EMULATOR ${CMAKE_CURRENT_LIST_DIR}/wine.sh)  # runs the tests
 
 # Programs that run alone, without the compiler's DLLs beside them.
 set(CMAKE_EXE_LINKER_FLAGS_INIT -static)
