@@ -20,6 +20,7 @@ here() {
     libcli11-dev) header CLI/CLI.hpp ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address
     ninja-build) command -v ninja ;;
+    g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;
     clang-14 | clang-19) command -v "clang++-${1#clang-}" ;;
     llvm-19) command -v llvm-symbolizer-19 ;;
     libclang-rt-*) dpkg-query --show --showformat='${Status}' "$1" | grep -q ' installed$' ;;
