@@ -16,6 +16,7 @@ header() {
 here() {
   case $1 in
     catch2) header catch2/catch.hpp catch2/catch_all.hpp ;;
+    iproute2) command -v ip ;;
     libasio-dev) header asio/version.hpp ;;
     libcli11-dev) header CLI/CLI.hpp ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address
