@@ -1,4 +1,5 @@
-# What is installed: the headers, a CMake package, a pkg-config file and the license. All of it can be moved.
+# What is installed: the headers, a CMake package, a pkg-config file and the license. All of it can be moved. The programs
+# are a component of their own, see examples/CMakeLists.txt.
 include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/chatproto)

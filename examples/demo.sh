@@ -1,11 +1,12 @@
 #!/bin/sh
-# sh examples/demo.sh: installs what is missing, builds the three programs, and plays a conversation with them.
+# sh examples/demo.sh: installs what is missing, builds the programs, and plays a conversation with them.
 # shellcheck disable=SC2154 # some variables are set by eval
 set -eu
 cd "$(dirname "$0")/.."
 bin=build/demo/bin
 
-sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libnss-myhostname
+sh cmake/setup.sh libnss-myhostname
+sh cmake/install-programs.sh "${bin%/bin}"
 scratch=$(mktemp -d)
 started=
 # shellcheck disable=SC2086 # a list
@@ -16,15 +17,6 @@ trap : PIPE  # a write to somebody who has gone fails
 fail() {
   echo "demo: $1" >&2
   exit 1
-}
-
-echo 'Building server, sender and receiver (about a minute)'
-{
-  cmake --preset release -B "${bin%/bin}" -DCHATPROTO_BUILD_TESTS=OFF &&
-    cmake --build "${bin%/bin}" --parallel "$(getconf _NPROCESSORS_ONLN)"
-} >"$scratch/build" 2>&1 || {
-  cat "$scratch/build"
-  fail 'it does not build'
 }
 
 # --- The actors -------------------------------------------------------------------------------------------------------

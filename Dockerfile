@@ -1,0 +1,16 @@
+# The chat server, and the clients for a look at it. tests/image.sh plays this file where no container engine runs.
+
+FROM debian:12-slim AS build
+WORKDIR /chatproto
+COPY . .
+RUN sh cmake/install-programs.sh /opt/chatproto
+
+FROM debian:12-slim
+COPY --from=build /opt/chatproto /usr/local
+# Nobody, by number: some engines must be told so to see that it is not root.
+USER 65534:65534
+EXPOSE 47374
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD sender 127.0.0.1 47374 health </dev/null
+ENTRYPOINT ["server"]
+# Drained before the ten seconds are over after which engines kill.
+CMD ["47374", "--drain", "8"]
