@@ -25,7 +25,7 @@ skip() {
 
 case $mode in
   '') ;;
-  --built) build=$2 ;;
+  --built) build=$(cd "$2" && pwd) ;;
   --bare)
     base=${2:-}
     [ "$(id -u)" = 0 ] || skip 'only root may change the root file system'
@@ -179,6 +179,7 @@ inside() { # COMMAND...: becomes it, in the final stage, as its user
 at_port() { printf '%s\n' "$2" | sed "s/\\b$port\\b/$1/"; }
 is_healthy() { (inside sh -c "$(at_port "$free_port" "$health")"); }
 
+: >"$scratch/log"
 # shellcheck disable=SC2046,SC2086 # words
 (inside $entrypoint $(at_port 0 "$command")) 2>"$scratch/log" &
 running=$!
