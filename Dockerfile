@@ -11,6 +11,6 @@ COPY --from=build /opt/chatproto /usr/local
 USER 65534:65534
 EXPOSE 47374
 HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD sender 127.0.0.1 47374 health </dev/null
-ENTRYPOINT ["server"]
 # Drained before the ten seconds are over after which engines kill.
-CMD ["47374", "--drain", "8"]
+ENTRYPOINT ["server", "--drain", "8"]
+CMD ["47374"]

@@ -18,8 +18,8 @@
 
 namespace examples {
 
-/// Makes pairs of clients. Reads from neither before both are there; when each has sent a line, tells both in which order the
-/// lines came in; then relays what each says to the other, until one says "Bye".
+/// Makes pairs of clients. Takes no line of either before both are there; when each has sent one, tells both in which order
+/// the lines came in; then relays what each says to the other, until one says "Bye". Lines of its own begin with "* ".
 class ArrivalService {
   struct Client {
     chatproto::Peer peer;
@@ -30,6 +30,8 @@ class ArrivalService {
     std::mutex mutex;                  // of the rest
     std::vector<Client> clients;       // in the order in which they connected
     std::vector<std::string> arrived;  // their first lines, in the order in which they came in
+    std::size_t first = 0;             // whose the first of these is
+    std::vector<std::string> early;    // what that client has said since: for the other, once both are known
     bool over = false;                 // one of them has left
   };
 
@@ -46,27 +48,37 @@ class ArrivalService {
     Session& operator=(Session const&) = delete;
     ~Session() {
       std::lock_guard const lock(pair_->mutex);
-      if (std::exchange(pair_->over, true) || pair_->clients.size() < 2) return;
-      tell(other(), gone);
-      other().peer.resume();
+      leave();
     }
 
-    void on_line(std::string_view line) {
+    void on_line(std::string_view text) {
+      std::string const line(text);
       std::lock_guard const lock(pair_->mutex);
-      print_(me().address + " says: " + std::string(line));
-      auto& arrived = pair_->arrived;
-      if (pair_->over) {
-        line == "Bye" ? me().peer.close() : tell(me(), gone);
+      print_(me().address + " says: " + line);
+      auto& [mutex, clients, arrived, first, early, over] = *pair_;
+      if (over) {
+        if (line == "Bye")
+          me().peer.close();
+        else
+          tell(me(), gone);
       } else if (arrived.size() == 2) {
-        tell(other(), line);
-        if (line == "Bye") end();
+        relay(me_, line);
+      } else if (arrived.size() == 1 && first == me_) {
+        if (early.size() < most_early)
+          early.push_back(line);
+        else
+          tell(me(), "* not kept: the other has not spoken yet");
+      } else if (line == "Bye") {
+        leave();
+        me().peer.close();
       } else if (line.size() > longest) {
-        tell(me(), "* at first at most " + std::to_string(longest) + " bytes");
+        tell(me(), "* too long: at first at most " + std::to_string(longest) + " bytes");
       } else {
-        arrived.emplace_back(line);
-        if (arrived.size() == 1) return me().peer.pause();  // until the other has sent one too
-        for (auto const& client : pair_->clients) tell(client, arrived[0] + std::string(before) + arrived[1]);
-        other().peer.resume();
+        if (arrived.empty()) first = me_;
+        arrived.push_back(line);
+        if (arrived.size() < 2) return;
+        for (auto const& client : clients) tell(client, arrived[0] + before + arrived[1]);
+        for (auto const& each : early) relay(first, each);
       }
     }
     void on_bad_line(std::error_code ec) {
@@ -75,18 +87,25 @@ class ArrivalService {
     }
 
    private:
-    static constexpr std::string_view before = " received before ", gone = "* the other has gone; Bye leaves";
-    static constexpr std::size_t longest = (chatproto::max_line - 1 - before.size()) / 2;  // or the news fits no line
+    static constexpr auto before = " received before ", gone = "* the other has gone; Bye leaves";
+    static constexpr std::size_t longest = (chatproto::max_line - 1 - std::string_view(before).size()) / 2;
+    static constexpr std::size_t most_early = 64;  // lines
 
     Client const& me() const { return pair_->clients[me_]; }
-    Client const& other() const { return pair_->clients[1 - me_]; }
-    void tell(Client const& client, std::string_view line) const {
-      print_("to " + client.address + ": " + std::string(line));
-      client.peer.send(std::string(line) + '\n');
+    void tell(Client const& client, std::string const& line) const {
+      print_("to " + client.address + ": " + line);
+      client.peer.send(line + '\n');
     }
-    void end() {
+    void relay(std::size_t from, std::string const& line) const {
+      if (pair_->over) return;
+      tell(pair_->clients[1 - from], line);
+      if (line != "Bye") return;
       pair_->over = true;
       for (auto const& client : pair_->clients) client.peer.close();
+    }
+    void leave() const {
+      if (std::exchange(pair_->over, true) || pair_->clients.size() < 2) return;
+      tell(pair_->clients[1 - me_], gone);
     }
 
     Print const& print_;
@@ -95,13 +114,19 @@ class ArrivalService {
   };
 
   Session open(chatproto::Peer peer, std::string address) {
+    peer.pause();
     std::lock_guard const lock(mutex_);
-    auto const is_first = !alone_;
-    if (is_first) alone_ = std::make_shared<Pair>();
-    auto const pair = is_first ? alone_ : std::exchange(alone_, nullptr);
+    print_(address + " has come");
+    auto const pair = alone_ ? alone_ : std::make_shared<Pair>();
     std::lock_guard const pair_lock(pair->mutex);
-    is_first ? peer.pause() : pair->clients.front().peer.resume();
-    pair->clients.push_back({std::move(peer), std::move(address)});
+    pair->clients.push_back({peer, std::move(address)});
+    if (pair->clients.size() == 1) {
+      alone_ = pair;
+    } else {
+      // Who has waited may have sent something long ago, which was not read. So it is read before the other is.
+      alone_ = nullptr;
+      pair->clients.front().peer.resume_before(peer);
+    }
     return {*this, pair, pair->clients.size() - 1};
   }
 

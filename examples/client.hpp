@@ -98,7 +98,7 @@ inline std::string_view trim(std::string_view text) {
 /// Says why `line` cannot be sent; false if it can.
 inline bool complain_unsendable(std::string_view line, std::error_code ec) {
   if (ec == chatproto::Errc::line_too_long)
-    complain("not sent: " + std::to_string(line.size() + 1 - chatproto::max_line) + " bytes too long");
+    complain("not sent: too long by " + std::to_string(line.size() + 1 - chatproto::max_line) + " (counted in bytes)");
   else if (ec)
     complain("not sent: " + ec.message());
   return static_cast<bool>(ec);

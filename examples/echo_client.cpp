@@ -24,7 +24,7 @@ int main(int argc, char** argv) {
       chatproto::encode_line(line, ec);
       if (program::complain_unsendable(line, ec)) continue;
       connection.send_line(line);
-      program::print(connection.receive_line());
+      program::print_or_fail(connection.receive_line());
     }
     return 0;
   });

@@ -20,17 +20,18 @@ int main(int argc, char** argv) {
       ->check(program::decimal(0, 65535))
       ->capture_default_str();
   return program::run(app, argc, argv, [&] {
+    asio::io_context context(1);
+    asio::ip::tcp::acceptor acceptor(context);
     try {
-      asio::io_context context(1);
-      asio::ip::tcp::acceptor acceptor(context);
       chatproto::listen(acceptor, port);
       if (port == 0) program::complain("listening on port " + std::to_string(acceptor.local_endpoint().port()));
       chatproto::Connection client(acceptor.accept());
       acceptor.close();  // one is enough
-      program::print(client.receive_line());
+      program::print_or_fail(client.receive_line());
       return 0;
     } catch (std::system_error const& error) {
-      throw std::runtime_error(error.code() == asio::error::eof ? "the client has sent no line" : error.what());
+      if (error.code() == asio::error::eof) throw std::runtime_error("the client has sent no line");
+      throw std::runtime_error(acceptor.is_open() ? error.what() : "lost the client: " + error.code().message());
     }
   });
 }

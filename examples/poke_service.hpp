@@ -4,10 +4,13 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <future>
 #include <mutex>
-#include <semaphore>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -51,13 +54,35 @@ class MutexCounter {
   std::uint64_t count_ = 0;
 };
 
+/// The textbook's semaphore: a number that `acquire` takes one from, and waits while it is zero. (C++20 has
+/// `std::counting_semaphore`; that of GCC 12 for Windows can sleep for ever.)
+class Semaphore {
+ public:
+  void release() {
+    std::lock_guard const lock(mutex_);
+    ++count_;
+    not_zero_.notify_one();
+  }
+  void acquire() {
+    std::unique_lock lock(mutex_);
+    not_zero_.wait(lock, [this] { return count_ > 0; });
+    --count_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable not_zero_;
+  std::size_t count_ = 0;
+};
+
 /// Protected by having one owner: only its thread touches the number, the others send it requests through a channel. The
-/// semaphore counts the requests, so that the owner sleeps while there is none; a lock keeps the channel itself in order.
+/// semaphore counts the requests, so that the owner sleeps while there is none; a lock keeps the channel itself in order; a
+/// promise carries the answer back.
 class OwnedCounter {
  public:
   OwnedCounter() : owner_([this] { serve(); }) {}
   ~OwnedCounter() {
-    send(nullptr);
+    send({});
     owner_.join();
   }
   std::uint64_t add() { return ask(1); }
@@ -65,45 +90,45 @@ class OwnedCounter {
 
  private:
   struct Request {
-    std::uint64_t number;  // to be added; then the count
-    std::binary_semaphore answered{0};
+    std::optional<std::uint64_t> number;  // to be added; nothing: the end
+    std::promise<std::uint64_t> answer;
   };
   std::uint64_t ask(std::uint64_t number) {
-    Request request{number};
-    send(&request);
-    request.answered.acquire();
-    return request.number;
+    Request request{number, {}};
+    auto answer = request.answer.get_future();
+    send(std::move(request));
+    return answer.get();
   }
-  void send(Request* request) {
+  void send(Request request) {
     {
       std::lock_guard const lock(mutex_);
-      channel_.push_back(request);
+      channel_.push_back(std::move(request));
     }
-    waiting_.release();
+    requests_.release();
   }
-  Request* receive() {
-    waiting_.acquire();
+  Request receive() {
+    requests_.acquire();
     std::lock_guard const lock(mutex_);
-    auto* const request = channel_.front();
+    auto request = std::move(channel_.front());
     channel_.pop_front();
     return request;
   }
   void serve() {
     std::uint64_t count = 0;
-    while (auto* const request = receive()) {
-      request->number = count += request->number;
-      request->answered.release();
-    }
+    for (auto request = receive(); request.number; request = receive())
+      request.answer.set_value(count += *request.number);
   }
 
-  std::mutex mutex_;
-  std::deque<Request*> channel_;
-  std::counting_semaphore<> waiting_{0};
+  std::mutex mutex_;  // of channel_
+  std::deque<Request> channel_;
+  Semaphore requests_;
   std::thread owner_;
 };
 
 /// The chat, and for senders `poke:` (counts, says so to the room, replies `ok:N`) and `pokes:` (replies `ok:N`).
 /// This is how commands are added to the chat: a session that has the chat's, and hands on what is not its own.
+///
+/// Counting and announcing are two steps, so a room may hear of poke 8 before poke 7. Nobody gets a number twice.
 template <class Counter = AtomicCounter>
 class PokeService {
  public:
@@ -115,10 +140,13 @@ class PokeService {
     void on_line(std::string_view line) {
       std::error_code ec;
       auto const message = chatproto::parse(line, ec);
-      auto const is_ours = message.tag == "poke" || message.tag == "pokes";
-      if (!is_ours || chat_.role() != chatproto::ChatService::Session::sender) return chat_.on_line(line);
-      auto const count = std::to_string(message.tag == "poke" ? counter_.add() : counter_.get());
-      if (message.tag == "poke") chat_.say("poke " + count);
+      auto const is_poke = message.tag == "poke";
+      auto const role = chat_.role();
+      if (!is_poke && message.tag != "pokes") return chat_.on_line(line);
+      if (role == Chat::gone) return;
+      if (role != Chat::sender) return chat_.refuse(role == Chat::guest ? "log in first" : "not allowed now");
+      auto const count = std::to_string(is_poke ? counter_.add() : counter_.get());
+      if (is_poke) chat_.say("poke " + count);
       chat_.ok(count);
     }
     void on_bad_line(std::error_code ec) { chat_.on_bad_line(ec); }
@@ -126,8 +154,10 @@ class PokeService {
     bool logged_in() const { return chat_.logged_in(); }
 
    private:
+    using Chat = chatproto::ChatService::Session;
+
     Counter& counter_;
-    chatproto::ChatService::Session chat_;
+    Chat chat_;
   };
   Session open(chatproto::Peer peer) { return {*this, std::move(peer)}; }
 

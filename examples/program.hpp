@@ -3,6 +3,7 @@
 /// What all programs have in common: arguments, one way to fail, terminals.
 #pragma once
 
+#include <cerrno>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -102,10 +103,17 @@ inline std::string shown(std::string_view text, std::FILE* stream) {
 
 // --- Saying what is wrong ---------------------------------------------------------------------------------------------
 
-/// One line on stdout, whole also when several threads print.
-inline void print(std::string_view line) {
+/// One line on stdout, whole also when several threads print; false if it could not be written. It waits for whoever reads.
+inline bool print(std::string_view line) {
   std::osyncstream out(std::cout);
   out << shown(line, stdout) << '\n' << std::flush_emit;
+  return static_cast<bool>(out);
+}
+
+/// The same, for a program that is of no use without; throws `std::runtime_error`.
+inline void print_or_fail(std::string_view line) {
+  errno = 0;
+  if (!print(line)) throw std::runtime_error("cannot write: " + std::generic_category().message(errno));
 }
 
 /// One line on stderr.

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // receiver HOST PORT USER ROOM: prints what is said in a room, until the server goes away.
-#include <cerrno>
-#include <cstdio>
-#include <iostream>
-#include <stdexcept>
 #include <string>
-#include <system_error>
 
 #include <chatproto/connection.hpp>
 #include <chatproto/message.hpp>
@@ -30,8 +25,7 @@ int main(int argc, char** argv) {
       }
       auto const delivery = chatproto::parse_delivery(message);
       auto const line = std::string(delivery.sender).append(": ").append(delivery.text);
-      if (!(std::cout << program::shown(line, stdout) << '\n' << std::flush))
-        throw std::runtime_error("cannot write: " + std::generic_category().message(errno));
+      program::print_or_fail(line);
     }
   });
 }

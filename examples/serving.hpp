@@ -114,7 +114,9 @@ void serve_until_signal(chatproto::ServerOptions const& options, Args const&... 
     if (ec) return;
     server->stop();
     signals.async_wait([&](std::error_code const& again, int) {
-      if (!again) server->stop(chatproto::Stop::now);
+      if (again) return;
+      server->stop(chatproto::Stop::now);
+      signals.clear();  // a third one ends even a server whose sessions hang
     });
   });
   if (options.port == 0) complain("listening on port " + std::to_string(server->port()));

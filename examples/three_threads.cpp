@@ -4,10 +4,10 @@
 // They share the terminal. Which of them comes first is decided by the system, anew each time; that a line is never
 // mixed with another is our affair: a thread gathers its line and hands it over whole (std::osyncstream, in print).
 #include <chrono>
+#include <list>
 #include <random>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "program.hpp"
 
@@ -21,14 +21,20 @@ void live(int id) {
   program::print("Goodbye from " + name);
 }
 
+/// A thread that is waited for when this ends; or the program would end before it.
+struct Joined {
+  explicit Joined(int id) : thread(live, id) {}
+  ~Joined() { thread.join(); }
+  std::thread thread;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("Three threads that share a terminal.", "three_threads");
   return program::run(app, argc, argv, [] {
-    std::vector<std::thread> threads;
-    for (auto id = 1; id <= 3; ++id) threads.emplace_back(live, id);
-    for (auto& thread : threads) thread.join();  // or the program would end before them
+    std::list<Joined> threads;
+    for (auto id = 1; id <= 3; ++id) threads.emplace_back(id);
     return 0;
   });
 }

@@ -108,6 +108,13 @@ std::error_code error_of(auto const& call) {
   return {};
 }
 
+// Of a future that `io` fulfils. Its thread forgets the exception first: TSan does not see how libstdc++ counts who knows one.
+std::error_code error_of(Running& io, auto future) {
+  future.wait();
+  asio::post(io.context, asio::use_future).get();
+  return error_of([&] { future.get(); });
+}
+
 auto const aborted = std::error_code(asio::error::operation_aborted);
 auto const timed_out = std::error_code(asio::error::timed_out);
 auto const eof = std::error_code(asio::error::eof);
@@ -360,14 +367,14 @@ TEST_CASE("Connection: asynchronous operations with futures") {
   CHECK(script.read_line() == "sendall:x\n");
   c.async_send_line("a line", asio::use_future).get();
   CHECK(script.read_line() == "a line\n");
-  CHECK(error_of([&] { c.async_send_line("a\nb", asio::use_future).get(); }) == Errc::invalid_payload);
+  CHECK(error_of(io, c.async_send_line("a\nb", asio::use_future)) == Errc::invalid_payload);
   script.write("junk\nmore junk\n");
-  CHECK(error_of([&] { next.get(); }) == Errc::malformed);
+  CHECK(error_of(io, std::move(next)) == Errc::malformed);
   CHECK(c.async_receive_line(asio::use_future).get() == "more junk");
-  CHECK(error_of([&] { c.async_send(Message("BAD", ""), asio::use_future).get(); }) == Errc::malformed);
+  CHECK(error_of(io, c.async_send(Message("BAD", ""), asio::use_future)) == Errc::malformed);
   script.close();
-  CHECK(error_of([&] { c.async_receive(asio::use_future).get(); }) == eof);
-  CHECK(error_of([&] { c.async_connect("no.such.host.invalid", "1", asio::use_future).get(); }));
+  CHECK(error_of(io, c.async_receive(asio::use_future)) == eof);
+  CHECK(error_of(io, c.async_connect("no.such.host.invalid", "1", asio::use_future)));
 }
 
 #ifdef ASIO_HAS_CO_AWAIT

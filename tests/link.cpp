@@ -474,6 +474,44 @@ TEST_CASE("a session may pause when it is opened", "[link]") {
   CHECK(service.seen == Lines{"(open)", "a", "(flush)", "(gone)"});
 }
 
+TEST_CASE("what has come in is handed over before another is resumed", "[link]") {
+  Scene scene;
+  auto& service = scene.service();
+  service.on_open = [](Peer const& peer) { peer.pause(); };
+  scene.begin();
+  auto const other = std::make_shared<test::RecordingQueue>();
+  Lines seen;
+  other->on_resume = [&] { seen = service.seen; };
+  SECTION("also the end of it") {
+    scene.far_sends("a\nb\n");
+    scene.remote.shutdown(tcp::socket::shutdown_send);
+    scene.peer().resume_before(Peer(other));
+    CHECK(scene.ends());
+    CHECK(seen == Lines{"(open)", "a", "b", "(flush)", "(gone)"});
+  }
+  SECTION("which may be nothing") {
+    scene.peer().resume_before(Peer(other));
+    scene.run_posted();
+    CHECK(seen == Lines{"(open)"});
+    scene.far_sends("a\n");
+    CHECK(scene.run_until([&] { return has_seen(service, "a"); }));
+  }
+  SECTION("up to a limit, if there is no end to it") {
+    scene.far_sends(std::string(1'000'000, '\n'));
+    scene.peer().resume_before(Peer(other));
+    scene.run_posted();
+    CHECK(seen.size() > 1);
+    CHECK(seen.size() < 1'000'000);
+  }
+  SECTION("or there is nobody any more") {
+    auto const peer = scene.peer();
+    peer.abort();
+    REQUIRE(scene.run_until([&] { return scene.ended(); }));
+    peer.resume_before(Peer(other));
+    CHECK(seen == Lines{"(open)", "(gone)"});
+  }
+}
+
 TEST_CASE("a resume without a pause does nothing", "[link]") {
   Scene scene;
   auto& service = scene.begin();

@@ -48,9 +48,16 @@ TEST_CASE("a peer can be paused and resumed, if its queue knows how", "[peer]") 
   CHECK(queue->paused);
   peer.resume();
   CHECK_FALSE(queue->paused);
+  auto const other = std::make_shared<RecordingQueue>();
+  peer.pause();
+  Peer(other).pause();
+  queue->on_resume = [&] { CHECK(other->paused); };
+  peer.resume_before(Peer(other));
+  CHECK_FALSE(queue->paused);
+  CHECK_FALSE(other->paused);
   auto const deaf = std::make_shared<chatproto::BlockingMessageQueue>();
   Peer(deaf).pause();
-  Peer(deaf).resume();
+  Peer(deaf).resume_before(Peer(other));
   CHECK(deaf->is_open());
 }
 

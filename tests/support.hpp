@@ -61,7 +61,7 @@ class RecordingQueue final : public chatproto::MessageQueue {
   using MessageQueue::MessageQueue;
 
   int wakes = 0;
-  std::function<void()> on_wake = [] {};
+  std::function<void()> on_wake = [] {}, on_resume = [] {};
   State state = State::open;  ///< as the last drain found it
   bool paused = false;        ///< no more lines are wanted
 
@@ -91,7 +91,11 @@ class RecordingQueue final : public chatproto::MessageQueue {
 
  private:
   void pause_input() override { paused = true; }
-  void resume_input() override { paused = false; }
+  void resume_input(std::shared_ptr<MessageQueue> then) override {
+    on_resume();
+    paused = false;
+    if (then) then->resume_input(nullptr);
+  }
   void wake() override {
     ++wakes;
     on_wake();

@@ -26,7 +26,7 @@ inline std::error_category const& chatproto_category() noexcept {
     std::string message(int value) const override {
       switch (static_cast<Errc>(value)) {
         case Errc::malformed: return "not a message (tag:payload)";
-        case Errc::line_too_long: return "line too long";
+        case Errc::line_too_long: return "line too long (255 bytes at most, with its end)";
         case Errc::invalid_name: return "invalid name (letters and digits only)";
         case Errc::invalid_payload: return "text that no line can carry";
         case Errc::unexpected: return "unexpected message";

@@ -97,8 +97,10 @@ class MessageQueue {
 
   /// Asks the consumer, if it reads lines from the peer too, to hand over no more of them until `resume_input()`: see `Peer`.
   virtual void pause_input() {}
-  /// Ends a pause: any thread.
-  virtual void resume_input() {}
+  /// Ends a pause: any thread. `then`, which may be null, is resumed after what has come in until now was handed over.
+  virtual void resume_input(std::shared_ptr<MessageQueue> then) {
+    if (then) then->resume_input(nullptr);
+  }
 
   /// Whether it still takes blocks. Another thread may close it at any time.
   bool is_open() const noexcept { return state_.load(std::memory_order_relaxed) == State::open; }

@@ -31,11 +31,14 @@ class Peer {
   /// Ends the connection now and drops what was not yet written.
   void abort() const { queue_->abort(); }
 
-  /// The session gets no more lines until `resume()`. What the client sends meanwhile waits in the network, so that the client
-  /// is slowed down and no memory is used; that it has gone is noticed only then. To be called by its own session only.
+  /// The session gets no more lines until `resume()`. To be called by this session itself only, in `open`, `on_line`,
+  /// `on_bad_line` or `flush`. What the client sends meanwhile waits in the network, so that the client is slowed down;
+  /// lines of the same read are kept, at most 64 KiB. That the client has gone is noticed only after the pause.
   void pause() const { queue_->pause_input(); }
-  /// Ends a pause that the session began before; otherwise does nothing. From any thread.
-  void resume() const { queue_->resume_input(); }
+  /// Ends the pause, if there is one when the client's executor gets to it. From any thread.
+  void resume() const { queue_->resume_input(nullptr); }
+  /// The same; and when all that the client has sent until now was handed over, resumes `then`.
+  void resume_before(Peer const& then) const { queue_->resume_input(then.queue_); }
 
  private:
   std::shared_ptr<MessageQueue> queue_;

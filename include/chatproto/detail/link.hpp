@@ -142,15 +142,25 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   };
 
   void pause_input() override { paused_ = true; }
-  void resume_input() override {
-    this->unless_finished(
-        [this] { asio::post(socket_->get_executor(), [self = this->shared_from_this()] { self->resume(); }); });
+  void resume_input(std::shared_ptr<MessageQueue> then) override {
+    auto resumed = false;
+    this->unless_finished([&] {
+      resumed = true;
+      asio::post(socket_->get_executor(), [self = this->shared_from_this(), then] {
+        self->resume();
+        if (then) then->resume_input(nullptr);
+      });
+    });
+    if (!resumed && then) then->resume_input(nullptr);
   }
   void resume() {
     if (!socket_ || !std::exchange(paused_, false)) return;
     auto const held = std::exchange(held_, nullptr);
     if (held && session_ && reads_lines_) guarded([&] { take_lines(*held); });
-    if (socket_ && !paused_) wait_readable();
+    // What has come in meanwhile comes before what comes in now; so does the end of it.
+    auto more = true;
+    for (auto i = 0; more && i < most_reads && socket_ && !paused_; ++i) more = read_once({});
+    read_on();
   }
 
   void wake() override { flusher_.add(socket_->get_executor(), this->shared_from_this()); }
@@ -171,13 +181,25 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   void on_readable(std::error_code ec) {
     if (!socket_) return;
+    read_once(ec);
+    read_on();
+  }
+  void read_on() {
+    if (socket_ && !paused_ && !input_ended_) wait_readable();
+  }
+
+  /// Reads what is there, up to a buffer; whether there was something.
+  bool read_once(std::error_code ec) {
     auto* const buffer = ThreadBuffers::mine().read.get();
     std::size_t size = 0;
     if (!ec) size = socket_->read_some(asio::buffer(buffer, io_size), ec);
-    if (ec == asio::error::eof) return input_ended();
-    if (ec && !would_block(ec)) return end();
-    if (session_ && reads_lines_ && size > 0) guarded([&] { take_lines({buffer, size}); });
-    if (socket_ && !paused_) wait_readable();
+    if (ec == asio::error::eof)
+      input_ended();
+    else if (ec && !would_block(ec))
+      end();
+    else if (session_ && reads_lines_ && size > 0)
+      guarded([&] { take_lines({buffer, size}); });
+    return size > 0;
   }
 
   void take_lines(std::string_view bytes) {
@@ -245,6 +267,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     host_.watch_deadlines();
   }
 
+  static constexpr int most_reads = 4;  // of a client that floods, before others have their turn
   static constexpr Clock::rep never = std::numeric_limits<Clock::rep>::max();
 
   Host& host_;
