@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <chatproto/message.hpp>
+#include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
 
 namespace examples {
@@ -93,8 +94,7 @@ class ArrivalService {
 
     Client const& me() const { return pair_->clients[me_]; }
     void tell(Client const& client, std::string const& line) const {
-      print_("to " + client.address + ": " + line);
-      client.peer.send(line + '\n');
+      if (client.peer.send(line + '\n') == chatproto::PushResult::queued) print_("to " + client.address + ": " + line);
     }
     void relay(std::size_t from, std::string const& line) const {
       if (pair_->over) return;

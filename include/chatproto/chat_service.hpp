@@ -198,7 +198,8 @@ class ChatService::Session {
     auto const& room = stay_.name();
     auto const& user = member_->name();
     auto const size = tag::delivery.size() + room.size() + user.size() + text.size() + 4;
-    if (size > max_line) return "text too long for a delivery, by " + std::to_string(size - max_line) + " (counted in bytes)";
+    if (size > max_line)
+      return "text too long for a delivery, by " + std::to_string(size - max_line) + " (counted in bytes)";
     lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(user).append(1, ':');
     lines.append(text).append(1, '\n');
     return {};
