@@ -39,9 +39,13 @@ TEST_CASE("listen: on a free port, where it can be connected to", "[listen]") {
   tcp::socket client(context);
   client.connect({asio::ip::address_v4::loopback(), port});
   CHECK(acceptor.accept().is_open());
-  CHECK(error_of(port, address,
-                 "cannot listen on " + (address.empty() ? "" : address + " ") + "port " + std::to_string(port) +
-                     ": ") == asio::error::address_in_use);
+  auto const where = (address.empty() ? "" : address + " ") + "port " + std::to_string(port);
+  auto const error = error_of(port, address, "cannot listen on " + where + ": ");
+#ifdef _WIN32  // which says either, depending on the addresses
+  CHECK((error == asio::error::access_denied || error == asio::error::address_in_use));
+#else
+  CHECK(error == asio::error::address_in_use);
+#endif
 }
 
 TEST_CASE("listen: on no address", "[listen]") {
