@@ -12,21 +12,20 @@
 #include <asio/use_future.hpp>
 
 #include <chatproto/connection.hpp>
-#include <chatproto/message.hpp>
 
 #include "client.hpp"
 
 int main(int argc, char** argv) {
-  std::string host, port, name, text;
+  program::Place place;
+  std::string name, text;
   CLI::App app("Says who was first, then chats until somebody says Bye.", "arrival_client");
-  app.add_option("HOST", host, "Name or address of the server")->required();
-  app.add_option("PORT", port, "TCP port of the server")->required()->check(program::decimal(1, 65535));
+  place.add_to(app);
   app.add_option("NAME", name, "What to be called")->required();
   app.add_option("TEXT", text, "The first thing to say")->required();
   return program::run(app, argc, argv, [&] {
     asio::io_context context(1);
     chatproto::Connection connection(context);
-    program::connect(connection, host, port);
+    program::connect(connection, place);
     std::atomic<bool> bye = false;
 
     std::function<void()> const listen = [&] {
@@ -39,9 +38,7 @@ int main(int argc, char** argv) {
       });
     };
     auto const say = [&](std::string const& line) {
-      std::error_code ec;
-      chatproto::encode_line(line, ec);
-      if (program::complain_unsendable(line, ec)) return;
+      if (!program::is_sendable(line)) return;
       if (line == "Bye") bye = true;
       program::print("sent: " + line);
       connection.async_send_line(line, asio::use_future).wait();  // if it fails, so does the listening

@@ -33,22 +33,37 @@ namespace program {
 
 using chatproto::Message;
 
+/// Where a client connects to.
+struct Place {
+  std::string host, port;
+
+  /// Where they are set already, they need not be named.
+  void add_to(CLI::App& app) {
+    auto* const host_option = app.add_option("HOST", host, "Name or address of the server");
+    auto* const port_option = app.add_option("PORT", port, "TCP port of the server")->check(decimal(1, 65535));
+    for (auto* const option : {host_option, port_option})
+      if (host.empty())
+        option->required();
+      else
+        option->capture_default_str();
+  }
+};
+
 /// Connects within ten seconds. Throws `std::runtime_error`.
-inline void connect(chatproto::Connection& connection, std::string const& host, std::string const& port) {
+inline void connect(chatproto::Connection& connection, Place const& place) {
   std::error_code ec;
   connection.time_limit(std::chrono::seconds(10));
-  connection.connect(host, port, ec);
-  if (ec) throw std::runtime_error("cannot connect to '" + host + "' port " + port + ": " + ec.message());
+  connection.connect(place.host, place.port, ec);
+  if (ec) throw std::runtime_error("cannot connect to '" + place.host + "' port " + place.port + ": " + ec.message());
   connection.time_limit({});  // a server may take its time
 }
 
 /// Where a client connects to, and as whom.
-struct Login {
-  std::string host, port, user;
+struct Login : Place {
+  std::string user;
 
   void add_to(CLI::App& app) {
-    app.add_option("HOST", host, "Name or address of the server")->required();
-    app.add_option("PORT", port, "TCP port of the server")->required()->check(decimal(1, 65535));
+    Place::add_to(app);
     app.add_option("USER", user, "Name to log in with: letters and digits")->required();
   }
 };
@@ -64,7 +79,7 @@ inline void require(chatproto::Connection& connection, chatproto::MessageView me
 
 /// Connects, and logs in by the message `tag`. Throws as `require`.
 inline void log_in(chatproto::Connection& connection, Login const& login, std::string_view tag) {
-  connect(connection, login.host, login.port);
+  connect(connection, login);
   require(connection, {tag, login.user});
 }
 
@@ -95,13 +110,14 @@ inline std::string_view trim(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
 }
 
-/// Says why `line` cannot be sent; false if it can.
-inline bool complain_unsendable(std::string_view line, std::error_code ec) {
+/// Whether `line` can be sent; complains if not.
+inline bool is_sendable(std::string_view line) {
+  auto const ec = chatproto::check_text(line);
   if (ec == chatproto::Errc::line_too_long)
     complain("not sent: too long by " + std::to_string(line.size() + 1 - chatproto::max_line) + " (counted in bytes)");
   else if (ec)
     complain("not sent: " + ec.message());
-  return static_cast<bool>(ec);
+  return !ec;
 }
 
 // --- A sender ---------------------------------------------------------------------------------------------------------
@@ -203,9 +219,7 @@ class Sender {
       Message message(chatproto::tag::sendall, text);
       auto const* const command = text.front() == '/' ? find(text) : nullptr;
       if (text.front() == '/' && !read(text, command, message)) continue;
-      std::error_code ec;
-      chatproto::encode(message, ec);
-      if (complain_unsendable(message.tag + ':' + message.payload, ec)) continue;
+      if (!is_sendable(message.tag + ':' + message.payload)) continue;
       auto const reply = dialogue.ask(message);
       if (reply.tag == chatproto::tag::err)
         complain(reply.payload);

@@ -141,10 +141,8 @@ class PokeService {
       std::error_code ec;
       auto const message = chatproto::parse(line, ec);
       auto const is_poke = message.tag == "poke";
-      auto const role = chat_.role();
       if (!is_poke && message.tag != "pokes") return chat_.on_line(line);
-      if (role == Chat::gone) return;
-      if (role != Chat::sender) return chat_.refuse(role == Chat::guest ? "log in first" : "not allowed now");
+      if (!chat_.admits(chatproto::ChatService::Session::sender)) return;
       auto const count = std::to_string(is_poke ? counter_.add() : counter_.get());
       if (is_poke) chat_.say("poke " + count);
       chat_.ok(count);
@@ -154,10 +152,8 @@ class PokeService {
     bool logged_in() const { return chat_.logged_in(); }
 
    private:
-    using Chat = chatproto::ChatService::Session;
-
     Counter& counter_;
-    Chat chat_;
+    chatproto::ChatService::Session chat_;
   };
   Session open(chatproto::Peer peer) { return {*this, std::move(peer)}; }
 

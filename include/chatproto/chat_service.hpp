@@ -73,8 +73,7 @@ class ChatService::Session {
     if (ec) return refuse(ec.message());
     auto const* const command = find(message.tag);
     if (command == nullptr) return refuse("unknown message");
-    if ((command->roles & role_) == 0) return refuse(role_ == guest ? "log in first" : "not allowed now");
-    (this->*command->run)(message.payload);
+    if (admits(command->roles)) (this->*command->run)(message.payload);
   }
 
   /// A line that was dropped, for the reason `ec`.
@@ -99,6 +98,12 @@ class ChatService::Session {
   // For a service with commands of its own, whose session has one of these: it hands on every line that is not its own
   // (and `on_bad_line`, `flush`, `logged_in`), and answers its own by these, which keep their place among the chat's replies.
 
+  /// Whether the client has one of these roles (bits of `Role`); if not, it is refused, unless it is gone.
+  bool admits(unsigned roles) {
+    if ((roles & role_) != 0) return true;
+    if (role_ != gone) refuse(role_ == guest ? "log in first" : "not allowed now");
+    return false;
+  }
   /// Replies `ok:` and a text that fits a line.
   void ok(std::string_view text) { reply(tag::ok, text); }
   /// Replies `err:` and a text that fits a line. It ends a client who was still to introduce itself.

@@ -91,15 +91,19 @@ inline MessageView parse(std::string_view line) {
   return message;
 }
 
+/// What keeps `text` from standing in a line behind `before` other bytes: nothing, `Errc::invalid_payload`,
+/// `Errc::line_too_long`.
+inline std::error_code check_text(std::string_view text, std::size_t before = 0) noexcept {
+  if (text.find('\n') != std::string_view::npos || text.ends_with('\r')) return Errc::invalid_payload;
+  if (before + text.size() + 1 > max_line) return Errc::line_too_long;
+  return {};
+}
+
 /// The line that carries `text`, its terminator (a bare LF) included: for protocols whose lines are not messages.
 ///
 /// Errors, with an empty string: `Errc::invalid_payload`, `Errc::line_too_long`.
 inline std::string encode_line(std::string_view text, std::error_code& ec) {
-  ec.clear();
-  if (text.find('\n') != std::string_view::npos || text.ends_with('\r'))
-    ec = Errc::invalid_payload;
-  else if (text.size() + 1 > max_line)
-    ec = Errc::line_too_long;
+  ec = check_text(text);
   std::string line;
   if (!ec) {
     line.reserve(text.size() + 1);
@@ -113,13 +117,7 @@ inline std::string encode_line(std::string_view text, std::error_code& ec) {
 /// Errors, with an empty string: `Errc::malformed` for a bad tag, `Errc::invalid_payload`,
 /// `Errc::line_too_long`.
 inline std::string encode(MessageView message, std::error_code& ec) {
-  ec.clear();
-  if (!is_valid_tag(message.tag))
-    ec = Errc::malformed;
-  else if (message.payload.find('\n') != std::string_view::npos || message.payload.ends_with('\r'))
-    ec = Errc::invalid_payload;
-  else if (message.tag.size() + 1 + message.payload.size() + 1 > max_line)
-    ec = Errc::line_too_long;
+  ec = is_valid_tag(message.tag) ? check_text(message.payload, message.tag.size() + 1) : Errc::malformed;
   std::string line;
   if (!ec) {
     line.reserve(message.tag.size() + message.payload.size() + 2);
