@@ -74,8 +74,12 @@ class MessageQueue {
       abort_locked();
       return PushResult::overflow;
     }
-    if (blocks_.capacity() == 0) blocks_.reserve(4);
-    blocks_.push_back(std::move(block));
+    if (!first_) {
+      first_ = std::move(block);
+    } else {
+      if (more_.capacity() == 0) more_.reserve(15);
+      more_.push_back(std::move(block));
+    }
     bytes_ = bytes;
     if (!stalled_) wake_locked();
     return PushResult::queued;
@@ -110,8 +114,7 @@ class MessageQueue {
     batch.blocks.clear();  // before the lock: it may free a lot
     std::lock_guard const lock(mutex_);
     awake_ = stalled_ = false;
-    batch.blocks.swap(blocks_);
-    std::vector<SharedBlock>().swap(blocks_);
+    take_locked(batch.blocks);
     batch.offset = std::exchange(offset_, 0);
     bytes_ = 0;
     return state_.load(std::memory_order_relaxed);
@@ -132,8 +135,11 @@ class MessageQueue {
         offset_ = batch.offset;
         bytes_ -= batch.offset;
         for (auto const& block : batch.blocks) bytes_ += block->size() + entry_cost;
-        batch.blocks.insert(batch.blocks.end(), std::move_iterator(blocks_.begin()), std::move_iterator(blocks_.end()));
-        blocks_.swap(batch.blocks);
+        take_locked(batch.blocks);
+        if (!batch.blocks.empty()) {
+          first_ = std::move(batch.blocks.front());
+          more_.assign(std::move_iterator(batch.blocks.begin() + 1), std::move_iterator(batch.blocks.end()));
+        }
       }
     }
     batch.blocks.clear();
@@ -141,11 +147,13 @@ class MessageQueue {
 
   /// Consumer: it is gone. As `abort`, but wakes nobody.
   void finish() noexcept {
-    std::vector<SharedBlock> dropped;
+    SharedBlock first;
+    std::vector<SharedBlock> more;
     std::lock_guard const lock(mutex_);
     state_.store(State::aborted, std::memory_order_relaxed);
     finished_ = true;
-    dropped.swap(blocks_);
+    first.swap(first_);
+    more.swap(more_);
     bytes_ = 0;
   }
 
@@ -164,17 +172,27 @@ class MessageQueue {
   void wake_locked() {
     if (!std::exchange(awake_, true)) wake();
   }
+  /// Appends all blocks to `blocks`.
+  void take_locked(std::vector<SharedBlock>& blocks) {
+    if (!first_) return;
+    blocks.push_back(std::move(first_));
+    if (more_.empty()) return;
+    blocks.insert(blocks.end(), std::move_iterator(more_.begin()), std::move_iterator(more_.end()));
+    std::vector<SharedBlock>().swap(more_);
+  }
   void abort_locked() {
     state_.store(State::aborted, std::memory_order_relaxed);
-    std::vector<SharedBlock>().swap(blocks_);
+    first_.reset();
+    std::vector<SharedBlock>().swap(more_);
     bytes_ = 0;
     wake_locked();
   }
 
   std::mutex mutex_;
-  std::vector<SharedBlock> blocks_;
-  std::size_t bytes_ = 0;   // what counts against the limit
-  std::size_t offset_ = 0;  // bytes of the first block that are written already
+  SharedBlock first_;              // most queues never hold more than one, and need no storage for it
+  std::vector<SharedBlock> more_;  // those behind it
+  std::size_t bytes_ = 0;          // what counts against the limit
+  std::size_t offset_ = 0;         // bytes of the first block that are written already
   std::size_t limit_;
   std::atomic<State> state_ = State::open;
   bool awake_ = false;     // woken, and not drained since
