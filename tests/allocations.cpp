@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
-// Counts what each thread allocates. A file of its own: a compiler that sees through both functions takes them for a
+// Counts what each thread allocates, and all together. A file of its own: a compiler that sees through both functions takes them for a
 // mismatched pair.
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <new>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "sanitized.hpp"
 #include "support.hpp"
@@ -12,6 +17,31 @@
 test::Allocations& test::allocations() noexcept {
   static thread_local Allocations mine;
   return mine;
+}
+
+namespace {
+
+std::atomic<std::size_t> allocations_of_all = 0;
+std::atomic<std::ptrdiff_t> bytes_of_all = 0;
+
+#if !CHATPROTO_SANITIZED
+std::ptrdiff_t size_of([[maybe_unused]] void* memory) noexcept {
+#ifdef __GLIBC__
+  return static_cast<std::ptrdiff_t>(malloc_usable_size(memory) +
+                                     sizeof(std::size_t));  // and what malloc puts before it
+#else
+  return 0;
+#endif
+}
+#endif
+
+}  // namespace
+
+test::Spent test::spent() noexcept { return {allocations_of_all, bytes_of_all}; }
+
+bool& test::counts_as_spent() noexcept {
+  static thread_local auto counts = true;
+  return counts;
 }
 
 #if !CHATPROTO_SANITIZED
@@ -22,11 +52,17 @@ void* operator new(std::size_t size) {
   ++mine.made;
   ++mine.live;
   mine.largest = std::max(mine.largest, size);
+  if (test::counts_as_spent()) {
+    allocations_of_all.fetch_add(1, std::memory_order_relaxed);
+    bytes_of_all.fetch_add(size_of(memory), std::memory_order_relaxed);
+  }
   return memory;
 }
 
 void operator delete(void* memory) noexcept {
-  if (memory != nullptr) --test::allocations().live;
+  if (memory == nullptr) return;
+  --test::allocations().live;
+  if (test::counts_as_spent()) bytes_of_all.fetch_sub(size_of(memory), std::memory_order_relaxed);
   std::free(memory);
 }
 

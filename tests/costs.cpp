@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: BSL-1.0
+// What a message, a delivery and an idle client cost the server, in system calls and allocations: counts, which are the same on
+// a slow or a busy machine. A bound here is what the design says plus a little for chance; whoever breaks one has made the
+// server slower for everybody, or has a reason to put beside the new figure. Speed itself is measured in bench/.
+#include <chatproto/chat_service.hpp>
+#include <chatproto/threading.hpp>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <list>
+#include <semaphore>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "catch.hpp"
+#include "sanitized.hpp"
+#include "socket_support.hpp"
+#include "support.hpp"
+
+namespace {
+
+/// Kinds of system calls, by the names that strace gives a reader.
+enum Kind : std::size_t { epoll_ctls, epoll_waits, reads, recvs, sends, writes, kinds };
+
+std::array<std::atomic<std::size_t>, kinds> calls;
+
+/// Before the call, so that whoever sees what it does finds it counted.
+void count_call(Kind kind) {
+  if (test::counts_as_spent()) calls[kind].fetch_add(1);
+}
+
+}  // namespace
+
+// The linker lets these stand before the system's (--wrap).
+#define CALL(kind, result, name, parameters, arguments) \
+  result __real_##name parameters;                      \
+  result __wrap_##name parameters;                      \
+  result __wrap_##name parameters {                     \
+    count_call(kind);                                   \
+    return __real_##name arguments;                     \
+  }
+extern "C" {
+CALL(epoll_ctls, int, epoll_ctl, (int epoll, int operation, int fd, epoll_event* event), (epoll, operation, fd, event))
+CALL(epoll_waits, int, epoll_wait, (int epoll, epoll_event* events, int size, int time), (epoll, events, size, time))
+CALL(reads, ssize_t, read, (int fd, void* data, std::size_t size), (fd, data, size))
+CALL(reads, ssize_t, readv, (int fd, iovec const* data, int count), (fd, data, count))
+CALL(recvs, ssize_t, recv, (int fd, void* data, std::size_t size, int flags), (fd, data, size, flags))
+CALL(recvs, ssize_t, recvmsg, (int fd, msghdr* message, int flags), (fd, message, flags))
+CALL(sends, ssize_t, send, (int fd, void const* data, std::size_t size, int flags), (fd, data, size, flags))
+CALL(sends, ssize_t, sendmsg, (int fd, msghdr const* message, int flags), (fd, message, flags))
+CALL(writes, ssize_t, write, (int fd, void const* data, std::size_t size), (fd, data, size))
+CALL(writes, ssize_t, writev, (int fd, iovec const* data, int count), (fd, data, count))
+}
+
+namespace {
+
+using test::ServerThread;
+
+/// A chat whose thread can be held, so that what comes in meanwhile is there all at once.
+class HeldService {
+ public:
+  class Session {
+   public:
+    Session(HeldService& service, chatproto::Peer peer)
+        : service_(service), chat_(service.chat_.open(std::move(peer))) {}
+    void on_line(std::string_view line) {
+      if (line != "hold:") return chat_.on_line(line);
+      service_.held.release();
+      service_.go_on.acquire();
+    }
+    void flush() { chat_.flush(); }
+    bool logged_in() const { return chat_.logged_in(); }
+
+   private:
+    HeldService& service_;
+    chatproto::ChatService::Session chat_;
+  };
+  Session open(chatproto::Peer peer) { return {*this, std::move(peer)}; }
+
+  std::binary_semaphore held{0}, go_on{0};
+
+ private:
+  chatproto::ChatService chat_;
+};
+
+chatproto::ServerOptions one_thread() {
+  auto options = test::patient();
+  options.threads = 1;
+  return options;
+}
+
+/// What the server has used since it was made, divided by something.
+class Used {
+ public:
+  double per(std::size_t things, Kind kind) const { return ratio(calls[kind] - before_[kind], things); }
+  double calls_per(std::size_t things) const {
+    auto sum = 0.0;
+    for (std::size_t kind = 0; kind < kinds; ++kind) sum += per(things, Kind(kind));
+    return sum;
+  }
+  double allocations_per(std::size_t things) const {
+    return ratio(test::spent().allocations - spent_.allocations, things);
+  }
+  double bytes_per(std::size_t things) const {
+    return static_cast<double>(test::spent().live_bytes - spent_.live_bytes) / static_cast<double>(things);
+  }
+
+ private:
+  static double ratio(std::size_t count, std::size_t things) {
+    return static_cast<double>(count) / static_cast<double>(things);
+  }
+  static std::array<std::size_t, kinds> now() {
+    std::array<std::size_t, kinds> result{};
+    for (std::size_t kind = 0; kind < kinds; ++kind) result[kind] = calls[kind];
+    return result;
+  }
+  std::array<std::size_t, kinds> before_ = now();
+  test::Spent spent_ = test::spent();
+};
+
+/// The test's own thread plays the clients, which are not counted.
+class Uncounted {
+ public:
+  Uncounted() { test::counts_as_spent() = false; }
+  ~Uncounted() { test::counts_as_spent() = true; }
+  Uncounted(Uncounted const&) = delete;
+  Uncounted& operator=(Uncounted const&) = delete;
+};
+
+template <class Policy>
+constexpr auto thread_for_each = std::is_same_v<Policy, chatproto::ThreadPerClient>;
+
+// Sanitizers have an operator new of their own, and nothing is counted there.
+constexpr auto counts_allocations = !CHATPROTO_SANITIZED;
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPerClient, chatproto::ThreadPool,
+                   chatproto::StrandPool) {
+  constexpr std::size_t messages = 500;
+  Uncounted const clients;
+  ServerThread<TestType> server(one_thread());
+  auto alice = test::receiver(server.port(), "alice", "cafe"), bob = test::sender(server.port(), "bob", "cafe");
+  Used const used;
+  for (std::size_t i = 0; i < messages; ++i) {
+    bob.send("sendall:a text of the length that people write, sixty-four bytes in all\n");
+    REQUIRE(alice.next_line().starts_with("delivery:cafe:bob:a text"));
+    REQUIRE(bob.next_line().starts_with("ok:"));
+  }
+  CHECK(used.per(messages, sends) == 2);                      // the delivery and the ok
+  CHECK(used.per(messages, recvs) == Approx(1).margin(0.1));  // none that only learns that there is nothing
+  CHECK(used.per(messages, reads) + used.per(messages, writes) < 0.1);
+  // Asio arms a descriptor anew for each wait. A flush is posted, so there is a look for more to read before it. With two
+  // threads, one wakes the other.
+  CHECK(used.per(messages, epoll_ctls) < (thread_for_each<TestType> ? 2.1 : 1.1));
+  CHECK(used.per(messages, epoll_waits) < (thread_for_each<TestType> ? 4.1 : 2.1));
+  // Two for the block of deliveries, one for that of the reply, whose text is short. Asio reuses its own.
+  auto const allocations = used.allocations_per(messages);
+  CHECK(allocations < 3.1);
+  CHECK((allocations > 1 || !counts_allocations));
+}
+
+TEMPLATE_TEST_CASE("what a delivery costs when its sender does not wait", "[costs]", chatproto::ThreadPerClient,
+                   chatproto::ThreadPool, chatproto::StrandPool) {
+  constexpr std::size_t messages = 100, receivers = 50, rounds = 5, deliveries = messages * receivers * rounds;
+  Uncounted const clients;
+  ServerThread<TestType> server(one_thread());
+  std::list<test::Client> listeners;
+  for (std::size_t i = 0; i < receivers; ++i) listeners.push_back(test::receiver(server.port(), "alice", "cafe"));
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  std::string lines;
+  for (std::size_t i = 0; i < messages; ++i) lines += "sendall:a text of the length that people write, or so\n";
+  Used const used;
+  for (std::size_t round = 0; round < rounds; ++round) {
+    bob.send(lines);
+    for (auto& listener : listeners)
+      for (std::size_t i = 0; i < messages; ++i) REQUIRE(listener.next_line().starts_with("delivery:"));
+    for (std::size_t i = 0; i < messages; ++i) REQUIRE(bob.next_line().starts_with("ok:"));
+  }
+  // One for a read's 100 texts and each receiver, which is 0.0102; twice that if the network cuts what was sent.
+  CHECK(used.per(deliveries, sends) < 0.021);
+  CHECK(used.per(deliveries, sends) >= 0.01);
+  CHECK(used.calls_per(deliveries) < (thread_for_each<TestType> ? 0.07 : 0.023));
+  CHECK(used.allocations_per(deliveries) < 0.01);
+}
+
+TEMPLATE_TEST_CASE("what a delivery costs when many senders speak at once", "[costs]", chatproto::ThreadPool,
+                   chatproto::StrandPool) {
+  constexpr std::size_t senders = 50, receivers = 100, rounds = 5, deliveries = senders * receivers * rounds;
+  Uncounted const clients;
+  ServerThread<TestType, HeldService> server(one_thread());
+  std::list<test::Client> listeners, speakers;
+  for (std::size_t i = 0; i < receivers; ++i) listeners.push_back(test::receiver(server.port(), "alice", "cafe"));
+  for (std::size_t i = 0; i < senders; ++i) speakers.push_back(test::sender(server.port(), "bob", "cafe"));
+  test::Client holder(server.port());
+  Used const used;
+  for (std::size_t round = 0; round < rounds; ++round) {
+    holder.send("hold:\n");
+    server->service().held.acquire();
+    for (auto& speaker : speakers) speaker.send("sendall:hey everybody!\n");
+    server->service().go_on.release();
+    for (auto& listener : listeners)
+      for (std::size_t i = 0; i < senders; ++i) REQUIRE(listener.next_line().starts_with("delivery:"));
+    for (auto& speaker : speakers) REQUIRE(speaker.next_line().starts_with("ok:"));
+  }
+  // All that is there is read before anything is written: one write for each receiver and each sender.
+  CHECK(used.per(deliveries, sends) == 0.03);
+  CHECK(used.calls_per(deliveries) < 0.055);  // a read and an epoll_ctl for each sender
+  // Two for each sender's block and one for its reply; and each receiver's queue grows to 50 blocks.
+  CHECK(used.allocations_per(deliveries) < 0.1);
+}
+
+TEMPLATE_TEST_CASE("what a client that waits holds", "[costs]", chatproto::ThreadPool, chatproto::StrandPool) {
+  constexpr std::size_t receivers = 200;
+  Uncounted const clients;
+  ServerThread<TestType> server(one_thread());
+  auto first = test::receiver(server.port(), "alice", "cafe");
+  Used const used;
+  std::list<test::Client> listeners;
+  for (std::size_t i = 0; i < receivers; ++i) listeners.push_back(test::receiver(server.port(), "alice", "cafe"));
+  auto const bytes = used.bytes_per(receivers);
+  CHECK(bytes <= 1024);  // docs/performance.md promises that; about 300 of them are Asio's
+  CHECK((bytes > 300 || !counts_allocations));
+}
