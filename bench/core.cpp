@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// What the parts without I/O cost: a message there and back, a stream cut into lines, a text for a room.
+// What the parts without I/O cost: a message there and back, a stream cut into lines, blocks through a queue, a text for a room.
+// That parsing allocates nothing is a test (message.cpp), not a figure.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -22,17 +23,23 @@ using namespace chatproto;
 
 constexpr std::string_view line = "sendall:hey everybody, this is a text of usual length";
 
+/// What each iteration has done.
+void count(benchmark::State& state, std::int64_t items, std::size_t bytes) {
+  state.SetItemsProcessed(state.iterations() * items);
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes));
+}
+
 void parse_line(benchmark::State& state) {
   std::error_code ec;
   for (auto _ : state) benchmark::DoNotOptimize(parse(line, ec));
-  state.SetItemsProcessed(state.iterations());
+  count(state, 1, line.size());
 }
 BENCHMARK(parse_line);
 
 void encode_message(benchmark::State& state) {
   auto const message = parse(line);
   for (auto _ : state) benchmark::DoNotOptimize(encode(message));
-  state.SetItemsProcessed(state.iterations());
+  count(state, 1, line.size());
 }
 BENCHMARK(encode_message);
 
@@ -54,11 +61,27 @@ void read_lines(benchmark::State& state) {
 }
 BENCHMARK(read_lines)->Arg(64)->Arg(1024)->Arg(16 * 1024);
 
+struct Queue final : MessageQueue {
+  void wake() override {}
+};
+
+SharedBlock delivery() { return std::make_shared<std::string const>("delivery:cafe:bob:hey everybody!\n"); }
+
+/// So many blocks in, then all out.
+void queue_blocks(benchmark::State& state) {
+  Queue queue;
+  MessageQueue::Batch batch;
+  auto const block = delivery();
+  for (auto _ : state) {
+    for (std::int64_t i = 0; i < state.range(0); ++i) queue.push(block);
+    queue.drain(batch);
+  }
+  count(state, state.range(0), static_cast<std::size_t>(state.range(0)) * block->size());
+}
+BENCHMARK(queue_blocks)->Arg(1)->Arg(10)->Arg(100);
+
 /// One text for a room of so many, each of whom then takes it out.
 void broadcast(benchmark::State& state) {
-  struct Queue final : MessageQueue {
-    void wake() override {}
-  };
   Room room;
   std::deque<std::shared_ptr<Queue>> queues;
   std::deque<Room::Member> members;
@@ -66,13 +89,13 @@ void broadcast(benchmark::State& state) {
     queues.push_back(std::make_shared<Queue>());
     room.add(members.emplace_back("receiver", Peer(queues.back())));
   }
-  auto const block = std::make_shared<std::string const>("delivery:cafe:bob:hey everybody!\n");
+  auto const block = delivery();
   MessageQueue::Batch batch;
   for (auto _ : state) {
     room.broadcast("bob", block);
     for (auto const& queue : queues) queue->drain(batch);
   }
-  state.SetItemsProcessed(state.iterations() * state.range(0));
+  count(state, state.range(0), static_cast<std::size_t>(state.range(0)) * block->size());
   for (auto& member : members) room.remove(member);
 }
 BENCHMARK(broadcast)->Arg(10)->Arg(100)->Arg(1000);

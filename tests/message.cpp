@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "catch.hpp"
+#include "support.hpp"
 
 using namespace std::string_literals;
 using namespace std::string_view_literals;
@@ -59,6 +60,19 @@ TEST_CASE("parse: the view points into the line", "[message]") {
   auto const message = chatproto::parse(line);
   CHECK(message.tag.data() == line.data());
   CHECK(message.payload.data() == line.data() + 5);
+}
+
+TEST_CASE("parse: nothing is allocated", "[message]") {
+  auto& counted = test::allocations();
+  auto const line = "sendall:" + std::string(240, 'x');  // longer than any string that is kept in place
+  std::error_code ec;
+  counted = {};
+  auto const message = chatproto::parse(line, ec);
+  auto const delivery = chatproto::parse_delivery(chatproto::parse("delivery:cafe:bob:hey", ec), ec);
+  auto const after = counted;
+  CHECK(after.made == 0);
+  CHECK(message.payload.size() == 240);
+  CHECK(delivery.text == "hey");
 }
 
 TEST_CASE("parse: anything else is malformed", "[message]") {
