@@ -7,6 +7,7 @@
 #include <string>
 #include <system_error>
 
+#include <asio/basic_socket_acceptor.hpp>
 #include <asio/ip/address.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/ip/v6_only.hpp>
@@ -20,7 +21,9 @@ namespace chatproto {
 /// have the same one. Throws `std::system_error`, whose text names the port.
 ///
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
-inline void listen(asio::ip::tcp::acceptor& acceptor, std::uint16_t port, std::string const& address = {}) {
+template <class Executor>
+void listen(asio::basic_socket_acceptor<asio::ip::tcp, Executor>& acceptor, std::uint16_t port,
+            std::string const& address = {}) {
   using asio::ip::tcp;
   try {
     std::error_code ec;
@@ -36,7 +39,7 @@ inline void listen(asio::ip::tcp::acceptor& acceptor, std::uint16_t port, std::s
 #ifdef _WIN32  // there SO_REUSEADDR would let a second server take the port
     acceptor.set_option(asio::detail::socket_option::boolean<SOL_SOCKET, SO_EXCLUSIVEADDRUSE>(true));
 #else  // so that it can be started again at once
-    acceptor.set_option(tcp::acceptor::reuse_address(true));
+    acceptor.set_option(asio::socket_base::reuse_address(true));
 #endif
     acceptor.bind(endpoint);
     acceptor.listen(4096);  // the system takes what it allows

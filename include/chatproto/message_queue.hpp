@@ -138,7 +138,8 @@ class MessageQueue {
         take_locked(batch.blocks);
         if (!batch.blocks.empty()) {
           first_ = std::move(batch.blocks.front());
-          more_.assign(std::move_iterator(batch.blocks.begin() + 1), std::move_iterator(batch.blocks.end()));
+          batch.blocks.erase(batch.blocks.begin());
+          more_.swap(batch.blocks);
         }
       }
     }
@@ -176,8 +177,7 @@ class MessageQueue {
   void take_locked(std::vector<SharedBlock>& blocks) {
     if (!first_) return;
     blocks.push_back(std::move(first_));
-    if (more_.empty()) return;
-    blocks.insert(blocks.end(), std::move_iterator(more_.begin()), std::move_iterator(more_.end()));
+    for (auto& block : more_) blocks.push_back(std::move(block));
     std::vector<SharedBlock>().swap(more_);
   }
   void abort_locked() {

@@ -22,7 +22,6 @@
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
-#include <asio/steady_timer.hpp>
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/acceptor.hpp>
@@ -215,7 +214,7 @@ class Server {
   ServerOptions const options_;
   Svc service_;
   asio::io_context io_{1};
-  asio::steady_timer ticker_, drain_;
+  detail::Listener::Timer ticker_, drain_;
   Acceptor acceptor_;
   bool stopping_ = false;
   std::atomic<bool> ticking_ = false;

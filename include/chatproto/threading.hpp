@@ -6,12 +6,12 @@
 #include <concepts>
 #include <condition_variable>
 #include <cstddef>
-#include <deque>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <asio/execution/outstanding_work.hpp>
 #include <asio/executor_work_guard.hpp>
@@ -119,7 +119,7 @@ class Workers {
  private:
   asio::io_context context_;
   asio::executor_work_guard<asio::io_context::executor_type> work_;
-  std::deque<std::thread> threads_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace detail
@@ -134,19 +134,19 @@ class ThreadPool {
 
   /// Starts `threads` threads, not 0. Throws `std::system_error`.
   explicit ThreadPool(unsigned threads = 1) {
-    while (workers_.size() < threads) workers_.emplace_back(1u);
+    while (workers_.size() < threads) workers_.push_back(std::make_unique<detail::Workers>(1));
   }
 
   /// The threads take turns.
-  executor_type next_executor() noexcept { return workers_[next_++ % workers_.size()].executor(); }
+  executor_type next_executor() noexcept { return workers_[next_++ % workers_.size()]->executor(); }
 
   /// Waits for all threads.
   void join() {
-    for (auto& worker : workers_) worker.join();
+    for (auto const& worker : workers_) worker->join();
   }
 
  private:
-  std::deque<detail::Workers> workers_;
+  std::vector<std::unique_ptr<detail::Workers>> workers_;
   std::size_t next_ = 0;
 };
 
