@@ -17,6 +17,7 @@ here() {
   case $1 in
     catch2) header catch2/catch.hpp catch2/catch_all.hpp ;;
     iproute2) command -v ip ;;
+    libbenchmark-dev) header benchmark/benchmark.h ;;
     libasio-dev) header asio/version.hpp ;;
     libcli11-dev) header CLI/CLI.hpp ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address

@@ -1,0 +1,269 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSL-1.0
+# bash bench/run.sh: measures the three threading policies and the floor under load, prints tables, draws pictures, checks
+# bounds.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+usage: bench/run.sh [--rounds N] [--quick] [--out DIR] [--server COMMAND] [--bin DIR] [--no-bounds] [CASE...]
+
+  --rounds N        how often each run is repeated, in turns with the others (3)
+  --quick           one round of short runs: only to see that all works
+  --out DIR         results.jsonl, to which each call adds, tables.md and pictures (build/bench)
+  --server COMMAND  measures another server of this protocol beside them; {port} in it becomes the port
+  --no-bounds       fails only if a run fails or a delivery is lost, out of order or wrong, however slow it was
+  --bin DIR         takes the programs from there instead of building them with the preset release
+
+The floor (bench/floor.cpp) is the least that such a server has to do; it takes part in all cases but slow and threads.
+
+Cases; without any, all of them:
+  fan1x100 fan4x100 fan1x1000 fan4x1000   senders that pipeline, in one room of so many receivers
+  sync1x100 sync50x100                    senders that wait for each ok
+  rooms                                   500 rooms of one sender and two receivers
+  latency                                 one sender, one receiver
+  idle                                    5,000 receivers in 50 rooms, and nobody speaks
+  slow                                    one sender, 10 receivers, and one more that never reads
+  receivers rooms-curve clients threads text   curves: over their number, the threads, the bytes of a text
+END
+}
+fail() {
+  echo "run.sh: $1" >&2
+  exit "${2:-2}"
+}
+
+all_cases=(fan1x100 fan4x100 fan1x1000 fan4x1000 sync1x100 sync50x100 rooms latency idle slow
+  receivers rooms-curve clients threads text)
+rounds=3 quick='' out='' command='' bin='' bounds=() cases=()
+while (($# > 0)); do
+  case $1 in
+    --help | -h) usage && exit 0 ;;
+    --quick) quick=yes ;;
+    --no-bounds) bounds=(--no-bounds) ;;
+    --rounds | --out | --server | --bin)
+      (($# > 1)) || fail "$1 needs a value (--help tells more)"
+      case $1 in
+        --rounds) rounds=$2 ;;
+        --out) out=$2 ;;
+        --server) command=$2 ;;
+        --bin) bin=$2 ;;
+      esac
+      shift
+      ;;
+    -*) fail "there is no option $1 (--help tells more)" ;;
+    *)
+      [[ " ${all_cases[*]} " == *" $1 "* ]] || fail "there is no case $1 (--help tells more)"
+      cases+=("$1")
+      ;;
+  esac
+  shift
+done
+[[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || fail "'$rounds' is no number of rounds"
+[[ -z $command || $command == *'{port}'* ]] || fail 'the command of --server has no {port}'
+((${#cases[@]} > 0)) || cases=("${all_cases[@]}")
+[[ $(uname) == Linux ]] || fail 'this needs Linux' 1
+root=$(cd "$(dirname "$0")/.." && pwd)
+out=${out:-$root/build/bench}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+
+times=(--seconds 2 --warmup 0.5)
+if [[ $quick ]]; then
+  rounds=1
+  times=(--seconds 0.5 --warmup 0.1)
+fi
+
+if [[ -z $bin ]]; then
+  bin=$root/build/release/bin
+  (
+    cd "$root"
+    sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev catch2 libbenchmark-dev python3
+    cmake --preset release -DCHATPROTO_BUILD_BENCH=ON
+    cmake --build --preset release --target server bench_load bench_floor bench_core
+  ) >"$out/build.log" 2>&1 || {
+    cat "$out/build.log" >&2
+    fail 'it does not build' 1
+  }
+fi
+for program in server bench_load bench_floor; do
+  [[ -x $bin/$program ]] || fail "there is no $bin/$program" 1
+done
+
+# --- What fits on this machine ----------------------------------------------------------------------------------------
+
+ulimit -n "$(ulimit -Hn)"
+least_of() { # NUMBER|unlimited|max...
+  local least=1000000 each
+  for each; do
+    [[ ! $each =~ ^[0-9]+$ ]] || ((each >= least)) || least=$each
+  done
+  echo "$least"
+}
+descriptors=$(ulimit -n)
+most=$(($(least_of "$descriptors") - 100))
+# A client of thread-per-client takes a thread, and three descriptors beside its socket. Half of the threads are left to
+# everybody else.
+threads=$(least_of "$(ulimit -u)" "$(cat /proc/sys/kernel/threads-max)" "$(cat /sys/fs/cgroup/pids.max 2>/dev/null || :)" \
+  "$(($(cat /proc/sys/vm/max_map_count) / 2))")
+most_threads=$(least_of $((most / 4)) $((threads / 2)))
+
+pin_server=() pin_load=()
+if (($(nproc) > 1)) && command -v taskset >/dev/null; then
+  pin_server=(taskset -c 0) pin_load=(taskset -c 1)
+fi
+
+# --- One run ----------------------------------------------------------------------------------------------------------
+
+scratch=$(mktemp -d)
+server='' load=''
+end_of() { # PID: kills it and waits for it
+  [[ -z $1 ]] || { kill -9 "$1" && wait "$1"; } 2>/dev/null || :
+}
+at_exit() {
+  end_of "$load"
+  end_of "$server"
+  rm -rf "$scratch"
+}
+trap at_exit EXIT
+trap 'exit 1' HUP INT TERM
+
+is_there() { kill -0 "$server" 2>/dev/null; }
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+
+serves() { # POLICY
+  if [[ $1 == other || $1 == floor ]]; then
+    listens
+  else
+    port=$(sed -n 's/^listening on port //p' "$scratch/server")
+    [[ $port ]]
+  fi
+}
+
+start_server() { # POLICY THREADS: sets server and port
+  local pin=() tries=0
+  [[ ! $pinned ]] || pin=("${pin_server[@]}")
+  : >"$scratch/server"
+  port=''
+  if [[ $1 == other || $1 == floor ]]; then
+    port=$((20000 + RANDOM % 10000))
+    while listens; do port=$((20000 + RANDOM % 10000)); done
+  fi
+  if [[ $1 == other ]]; then
+    "${pin[@]}" bash -c "exec ${command//\{port\}/$port}" 2>"$scratch/server" >/dev/null &
+  elif [[ $1 == floor ]]; then
+    "${pin[@]}" "$bin/bench_floor" "$port" 2>"$scratch/server" &
+  else
+    "${pin[@]}" "$bin/server" 0 --address 127.0.0.1 --policy "$1" --threads "$2" 2>"$scratch/server" &
+  fi
+  server=$!
+  until serves "$1"; do
+    is_there && ((++tries < 500)) || return 1
+    sleep 0.02
+  done
+}
+
+run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the results
+  local case=$1 point=$2 policy=$3 threads=$4 round=$5 pin=() result code=0
+  shift 5
+  [[ ! $pinned ]] || pin=("${pin_load[@]}")
+  : >"$scratch/json"
+  if start_server "$policy" "$threads"; then
+    "${pin[@]}" "$bin/bench_load" 127.0.0.1 "$port" --pid "$server" "${times[@]}" "$@" \
+      >"$scratch/json" 2>"$scratch/load" &
+    load=$!
+    wait "$load" || code=$?
+    load=''
+  else
+    echo "the server does not start: $(head -n 1 "$scratch/server")" >"$scratch/load"
+  fi
+  end_of "$server"
+  server=''
+  result=$(cat "$scratch/json")
+  if [[ -z $result ]]; then
+    result="{\"failed\": \"$(head -n 1 "$scratch/load" | tr -d '\\"' | tr -c '[:print:]' ' ')\"}"
+    code=1
+  fi
+  ((code == 0)) || sed "s/^/$case $point, $policy: /" "$scratch/load" >&2
+  printf '{"case": "%s", "point": %s, "policy": "%s", "threads": %s, "round": %s, %s\n' \
+    "$case" "$point" "$policy" "$threads" "$round" "${result#\{}" >>"$out/results.jsonl"
+}
+
+# --- All runs ---------------------------------------------------------------------------------------------------------
+
+# runs_of CASE: lines of POINT, THREADS, CLIENTS and the options of bench_load.
+# Who waits for each ok may not run far ahead of the receivers either.
+runs_of() {
+  local n fan=(--window 256 --lag 512) rooms=(--senders 1 --receivers 2 --window 1 --lag 8)
+  case $1 in
+    fan*x* | sync*x*)
+      n=${1#fan} n=${n#sync}
+      [[ $1 == fan* ]] || fan=(--window 1 --lag 512)
+      echo 0 1 $((${n%x*} + ${n#*x})) --senders "${n%x*}" --receivers "${n#*x}" "${fan[@]}"
+      ;;
+    rooms) echo 500 1 1500 --rooms 500 "${rooms[@]}" ;;
+    latency) echo 0 1 2 --window 1 --spin ;;
+    idle) echo 5000 1 5000 --idle --senders 0 --rooms 50 --receivers 100 ;;
+    slow) for n in 0 1; do echo $n 1 $((11 + n)) --receivers 10 --slow $n "${fan[@]}"; done ;;
+    receivers) for n in 10 30 100 300 1000 3000 5000; do echo $n 1 $((n + 1)) --receivers $n "${fan[@]}"; done ;;
+    rooms-curve) for n in 1 10 100 1000 5000; do echo $n 1 $((3 * n)) --rooms $n "${rooms[@]}"; done ;;
+    clients)
+      for n in 100 1000 5000 10000 20000; do
+        echo $n 1 $n --idle --senders 0 --rooms $((n / 100)) --receivers 100
+      done
+      ;;
+    threads) for n in 1 2; do echo $n $n 1500 --rooms 500 "${rooms[@]}"; done ;;
+    text) for n in 20 64 128 200; do echo $n 1 101 --receivers 100 --text $n "${fan[@]}"; done ;;
+  esac
+}
+
+said=''
+once() { # TEXT: says it, but not again in the next round
+  [[ $said == *"<$1>"* ]] || echo "$1" >&2
+  said+="<$1>"
+}
+
+policies=(pool strand thread-per-client floor)
+[[ -z $command ]] || policies+=(other)
+total=0
+[[ ! -s $out/results.jsonl ]] ||
+  echo "The tables also count the $(wc -l <"$out/results.jsonl") runs that $out/results.jsonl already has" >&2
+for ((round = 1; round <= rounds; ++round)); do
+  for case in "${cases[@]}"; do
+    cut_down=''
+    while read -r point threads clients options; do
+      for ((i = 0; i < ${#policies[@]}; ++i)); do
+        policy=${policies[(i + round) % ${#policies[@]}]} # who is first changes
+        # The floor does without what these are about.
+        [[ $policy != floor || " slow threads " != *" $case "* ]] || continue
+        read -ra words <<<"$options"
+        fits=$most why="the $descriptors descriptors that a process may have"
+        if [[ $policy == thread-per-client ]]; then
+          fits=$most_threads why='a thread and four descriptors for each client'
+          [[ $case != threads ]] || continue # has no number of threads
+        fi
+        here=$point
+        if ((clients > fits)); then
+          if [[ " idle clients " != *" $case "* ]]; then
+            once "$case $point is left out for $policy: $clients clients, and $fits fit ($why)"
+            continue
+          fi
+          here=$((fits / 100 * 100))
+          once "$case $point is $case $here for $policy: no more fit ($why)"
+          [[ $cut_down != *"<$policy $here>"* ]] || continue # as the point before
+          cut_down+="<$policy $here>"
+          for ((k = 0; k < ${#words[@]}; ++k)); do
+            [[ ${words[k]} != --rooms ]] || words[k + 1]=$((here / 100))
+          done
+        fi
+        pinned=yes
+        [[ $case != threads ]] || pinned='' # this is about more than one core, with one thread too
+        run "$case" "$here" "$policy" "$threads" "$round" "${words[@]}"
+        total=$((total + 1))
+        [[ ! -t 2 ]] || printf '\rround %d of %d, %d runs, %s %s     ' "$round" "$rounds" "$total" "$case" "$point" >&2
+      done
+    done < <(runs_of "$case")
+  done
+done
+[[ ! -t 2 ]] || printf '\n' >&2
+
+python3 "$root/bench/report.py" ${bounds[@]+"${bounds[@]}"} "$out/results.jsonl" "$out"
