@@ -205,7 +205,7 @@ class ChatService::Session {
     auto const size = tag::delivery.size() + room.size() + user.size() + text.size() + 4;
     if (size > max_line)
       return "text too long for a delivery, by " + std::to_string(size - max_line) + " (counted in bytes)";
-    lines.reserve(lines.size() + size);
+    if (lines.empty()) lines.reserve(size);
     lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(user).append(1, ':');
     lines.append(text).append(1, '\n');
     return {};

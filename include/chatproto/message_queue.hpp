@@ -74,11 +74,14 @@ class MessageQueue {
       abort_locked();
       return PushResult::overflow;
     }
-    if (!first_) {
+    if (!first_ && blocks_.empty()) {
       first_ = std::move(block);
     } else {
-      if (more_.capacity() == 0) more_.reserve(15);
-      more_.push_back(std::move(block));
+      if (first_) {
+        blocks_.reserve(16);
+        blocks_.push_back(std::move(first_));
+      }
+      blocks_.push_back(std::move(block));
     }
     bytes_ = bytes;
     if (!stalled_) wake_locked();
@@ -112,9 +115,16 @@ class MessageQueue {
   /// Consumer: moves all blocks into `batch`, whose old content is dropped.
   State drain(Batch& batch) {
     batch.blocks.clear();  // before the lock: it may free a lot
+    if (batch.blocks.capacity() > 64) std::vector<SharedBlock>().swap(batch.blocks);
+    if (batch.blocks.capacity() == 0) batch.blocks.reserve(1);
     std::lock_guard const lock(mutex_);
     awake_ = stalled_ = false;
-    take_locked(batch.blocks);
+    if (first_) {
+      batch.blocks.push_back(std::move(first_));
+    } else if (!blocks_.empty()) {
+      batch.blocks.swap(blocks_);
+      std::vector<SharedBlock>().swap(blocks_);
+    }
     batch.offset = std::exchange(offset_, 0);
     bytes_ = 0;
     return state_.load(std::memory_order_relaxed);
@@ -135,12 +145,9 @@ class MessageQueue {
         offset_ = batch.offset;
         bytes_ -= batch.offset;
         for (auto const& block : batch.blocks) bytes_ += block->size() + entry_cost;
-        take_locked(batch.blocks);
-        if (!batch.blocks.empty()) {
-          first_ = std::move(batch.blocks.front());
-          batch.blocks.erase(batch.blocks.begin());
-          more_.swap(batch.blocks);
-        }
+        if (first_) batch.blocks.push_back(std::move(first_));
+        for (auto& block : blocks_) batch.blocks.push_back(std::move(block));
+        blocks_.swap(batch.blocks);
       }
     }
     batch.blocks.clear();
@@ -149,12 +156,12 @@ class MessageQueue {
   /// Consumer: it is gone. As `abort`, but wakes nobody.
   void finish() noexcept {
     SharedBlock first;
-    std::vector<SharedBlock> more;
+    std::vector<SharedBlock> dropped;
     std::lock_guard const lock(mutex_);
     state_.store(State::aborted, std::memory_order_relaxed);
     finished_ = true;
     first.swap(first_);
-    more.swap(more_);
+    dropped.swap(blocks_);
     bytes_ = 0;
   }
 
@@ -173,26 +180,19 @@ class MessageQueue {
   void wake_locked() {
     if (!std::exchange(awake_, true)) wake();
   }
-  /// Appends all blocks to `blocks`.
-  void take_locked(std::vector<SharedBlock>& blocks) {
-    if (!first_) return;
-    blocks.push_back(std::move(first_));
-    for (auto& block : more_) blocks.push_back(std::move(block));
-    std::vector<SharedBlock>().swap(more_);
-  }
   void abort_locked() {
     state_.store(State::aborted, std::memory_order_relaxed);
     first_.reset();
-    std::vector<SharedBlock>().swap(more_);
+    std::vector<SharedBlock>().swap(blocks_);
     bytes_ = 0;
     wake_locked();
   }
 
   std::mutex mutex_;
-  SharedBlock first_;              // most queues never hold more than one, and need no storage for it
-  std::vector<SharedBlock> more_;  // those behind it
-  std::size_t bytes_ = 0;          // what counts against the limit
-  std::size_t offset_ = 0;         // bytes of the first block that are written already
+  SharedBlock first_;                // the only block: most queues never hold more, and need no storage for it
+  std::vector<SharedBlock> blocks_;  // or all of them
+  std::size_t bytes_ = 0;            // what counts against the limit
+  std::size_t offset_ = 0;           // bytes of the first block that are written already
   std::size_t limit_;
   std::atomic<State> state_ = State::open;
   bool awake_ = false;     // woken, and not drained since
