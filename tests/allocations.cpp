@@ -24,16 +24,13 @@ namespace {
 std::atomic<std::size_t> allocations_of_all = 0;
 std::atomic<std::ptrdiff_t> bytes_of_all = 0;
 
-#if !CHATPROTO_SANITIZED
 std::ptrdiff_t size_of([[maybe_unused]] void* memory) noexcept {
-#ifdef __GLIBC__
-  return static_cast<std::ptrdiff_t>(malloc_usable_size(memory) +
-                                     sizeof(std::size_t));  // and what malloc puts before it
+#ifdef __GLIBC__  // and what malloc puts before it
+  return static_cast<std::ptrdiff_t>(malloc_usable_size(memory) + sizeof(std::size_t));
 #else
   return 0;
 #endif
 }
-#endif
 
 }  // namespace
 
@@ -44,6 +41,16 @@ bool& test::counts_as_spent() noexcept {
   return counts;
 }
 
+void test::count_allocation(void* memory) noexcept {
+  if (!counts_as_spent()) return;
+  allocations_of_all.fetch_add(1, std::memory_order_relaxed);
+  bytes_of_all.fetch_add(size_of(memory), std::memory_order_relaxed);
+}
+
+void test::count_free(void* memory) noexcept {
+  if (memory != nullptr && counts_as_spent()) bytes_of_all.fetch_sub(size_of(memory), std::memory_order_relaxed);
+}
+
 #if !CHATPROTO_SANITIZED
 void* operator new(std::size_t size) {
   auto* const memory = std::malloc(size != 0 ? size : 1);
@@ -52,17 +59,12 @@ void* operator new(std::size_t size) {
   ++mine.made;
   ++mine.live;
   mine.largest = std::max(mine.largest, size);
-  if (test::counts_as_spent()) {
-    allocations_of_all.fetch_add(1, std::memory_order_relaxed);
-    bytes_of_all.fetch_add(size_of(memory), std::memory_order_relaxed);
-  }
+  test::count_allocation(memory);
   return memory;
 }
 
 void operator delete(void* memory) noexcept {
-  if (memory == nullptr) return;
-  --test::allocations().live;
-  if (test::counts_as_spent()) bytes_of_all.fetch_sub(size_of(memory), std::memory_order_relaxed);
+  if (memory != nullptr) --test::allocations().live;
   std::free(memory);
 }
 

@@ -28,6 +28,8 @@
 #ifdef __linux__
 #include <filesystem>
 #include <iterator>
+
+#include <sys/ioctl.h>
 #endif
 
 #include "support.hpp"
@@ -112,6 +114,16 @@ class Client {
     send(line + "\n");
     return next();
   }
+
+#ifdef __linux__
+  /// Whether all that was sent has come to the other end, where it may not have been read yet; waits for it.
+  bool has_arrived() {
+    return eventually([this] {
+      auto unacknowledged = 0;
+      return ::ioctl(socket_.native_handle(), TIOCOUTQ, &unacknowledged) == 0 && unacknowledged == 0;
+    });
+  }
+#endif
 
   void end_output() { socket_.shutdown(asio::socket_base::shutdown_send); }
   /// Breaks the connection.

@@ -112,12 +112,14 @@ struct Allocations {
 };
 Allocations& allocations() noexcept;
 
-/// What all threads together have asked of it, but for those of which this was said to be untrue.
+/// What all threads together have allocated, but for those of which this was said to be untrue. See costs.cpp.
 struct Spent {
   std::size_t allocations = 0;
   std::ptrdiff_t live_bytes = 0;  ///< with what the allocator adds, where it tells
 };
 Spent spent() noexcept;
 bool& counts_as_spent() noexcept;  ///< of this thread
+void count_allocation(void* memory) noexcept;
+void count_free(void* memory) noexcept;
 
 }  // namespace test
