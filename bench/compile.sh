@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: BSL-1.0
 # bash bench/compile.sh [ROUNDS]: what the library costs the compiler, and how large what comes out is, beside the bare
 # minimum with Asio alone. The compiler is $CXX, or g++; more include directories or the like can be given in $CXXFLAGS.
+# It needs GNU's tools (xargs -d, sed, strip).
 set -euo pipefail
+export LC_ALL=C
 
 fail() {
   echo "compile.sh: $1" >&2

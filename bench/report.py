@@ -36,13 +36,16 @@ BOUNDS = [
      "rooms do not know of each other"),
     ("2 threads / 1, CPU per text, pool",
      ("threads", 2, "pool", "cpu_us_per_message"), ("threads", 1, "pool", "cpu_us_per_message"), 1.3,
-     "threads that share a room wake each other once for a batch, not once for a text"),
+     "clients of two threads share nothing but their room"),
     ("memory per idle receiver, bytes, pool",
      ("idle", 5000, "pool", "rss_bytes_per_client"), None, 1024,
      "an idle client holds no buffers"),
     ("CPU per delivery with a slow receiver / without, pool",
      ("slow", 1, "pool", "cpu_us_per_delivery"), ("slow", 0, "pool", "cpu_us_per_delivery"), 1.25,
      "who does not read costs only itself"),
+    ("deliveries per second without a slow receiver / with, pool",
+     ("slow", 0, "pool", "deliveries_per_second"), ("slow", 1, "pool", "deliveries_per_second"), 1.11,
+     "and nobody waits for him"),
     ("growth of the peak memory with a slow receiver, KiB, pool",
      ("slow", 1, "pool", "peak_rss_growth_kb"), None, 8192,
      "what waits for a receiver is bounded"),
@@ -51,6 +54,8 @@ BOUNDS = [
       for case in ("fan1x100", "fan4x100", "fan1x1000", "fan4x1000")],
     pool_to_floor("sync1x100", 0, "CPU per delivery", "cpu_us_per_delivery", 1.2,
                   "a write for each delivery: nearly all of it is the system's"),
+    pool_to_floor("sync50x100", 0, "CPU per delivery", "cpu_us_per_delivery", 2.0,
+                  "a queue for each receiver costs a push and a lock for each delivery, which one log per room would not"),
     pool_to_floor("rooms", 500, "CPU per text", "cpu_us_per_message", 1.3, "a read and three writes for a text"),
     pool_to_floor("latency", 0, "CPU per text", "cpu_us_per_message", 1.3, "a read and two writes for a text"),
     pool_to_floor("latency", 0, "median latency", ("latency_us", 50), 1.15,
@@ -127,13 +132,12 @@ TO_FLOOR = [(case, 0, "cpu_us_per_delivery") for case in FAN[:6]] + [
 # title, cases, keys of one cell
 TABLES = [
     ("Server CPU per delivery, us", FAN, ["cpu_us_per_delivery"]),
-    ("Deliveries per second, millions", FAN, ["deliveries_per_second"]),
     ("Server CPU per text with its deliveries, us", REQUESTS, ["cpu_us_per_message"]),
     ("From sending to delivery, us: median / 99 %", FAN[:6] + REQUESTS, [P50, P99]),
     ("Memory per idle client, bytes / CPU for its login and join, us", ["idle", "clients"],
      ["rss_bytes_per_client", "login_cpu_us"]),
-    ("Growth of the server's peak memory, KiB / slow receivers that were cut", ["slow"],
-     ["peak_rss_growth_kb", "slow_cut"]),
+    ("Growth of the server's peak memory, KiB / slow receivers that joined / that were cut", ["slow"],
+     ["peak_rss_growth_kb", "slow_joined", "slow_cut"]),
 ]
 
 
@@ -142,8 +146,7 @@ def cell(runs, case, point, policy, keys):
     found = [values(runs, case, point, policy, key) for key in keys]
     if not any(found):
         return "-"
-    scale = 1e6 if keys == ["deliveries_per_second"] else 1
-    text = " / ".join(short(statistics.median(each) / scale if each else None) for each in found)
+    text = " / ".join(short(statistics.median(each) if each else None) for each in found)
     return text + spread(found[0]) if len(keys) == 1 else text
 
 
@@ -364,6 +367,8 @@ def check_runs(runs):
                 continue
             wrong = [f"{run[key]} {key}" for key in ("lost", "misordered", "corrupt", "errors", "unacknowledged")
                      if run.get(key)]
+            if not wrong and run.get("exit"):
+                wrong = [f"exit code {run['exit']}"]
             if wrong:
                 print(f"WRONG: {where}: {', '.join(wrong)}")
                 failures += 1

@@ -3,14 +3,16 @@
 # bash bench/run.sh: measures the three threading policies and the floor under load, prints tables, draws pictures, checks
 # bounds.
 set -euo pipefail
+export LC_ALL=C
 
 usage() {
   cat <<'END'
-usage: bench/run.sh [--rounds N] [--quick] [--out DIR] [--server COMMAND] [--bin DIR] [--no-bounds] [CASE...]
+usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--server COMMAND] [--bin DIR] [--no-bounds] [CASE...]
 
   --rounds N        how often each run is repeated, in turns with the others (3)
   --quick           one round of short runs: only to see that all works
-  --out DIR         results.jsonl, to which each call adds, tables.md and pictures (build/bench)
+  --out DIR         results.jsonl, tables.md and pictures (build/bench)
+  --append          adds to the results.jsonl that is there; without, it is begun afresh
   --server COMMAND  measures another server of this protocol beside them; {port} in it becomes the port
   --no-bounds       fails only if a run fails or a delivery is lost, out of order or wrong, however slow it was
   --bin DIR         takes the programs from there instead of building them with the preset release
@@ -23,7 +25,7 @@ Cases; without any, all of them:
   rooms                                   500 rooms of one sender and two receivers
   latency                                 one sender, one receiver
   idle                                    5,000 receivers in 50 rooms, and nobody speaks
-  slow                                    one sender, 10 receivers, and one more that never reads
+  slow                                    one sender, 10 receivers, and one more that never reads, another one every 50 ms
   receivers rooms-curve clients threads text   curves: over their number, the threads, the bytes of a text
 END
 }
@@ -34,11 +36,12 @@ fail() {
 
 all_cases=(fan1x100 fan4x100 fan1x1000 fan4x1000 sync1x100 sync50x100 rooms latency idle slow
   receivers rooms-curve clients threads text)
-rounds=3 quick='' out='' command='' bin='' bounds=() cases=()
+rounds='' quick='' append='' out='' command='' bin='' bounds=() cases=()
 while (($# > 0)); do
   case $1 in
     --help | -h) usage && exit 0 ;;
     --quick) quick=yes ;;
+    --append) append=yes ;;
     --no-bounds) bounds=(--no-bounds) ;;
     --rounds | --out | --server | --bin)
       (($# > 1)) || fail "$1 needs a value (--help tells more)"
@@ -58,6 +61,8 @@ while (($# > 0)); do
   esac
   shift
 done
+[[ ! $quick || ! $rounds ]] || fail '--quick is one round; it does not go with --rounds'
+rounds=${rounds:-3}
 [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || fail "'$rounds' is no number of rounds"
 [[ -z $command || $command == *'{port}'* ]] || fail 'the command of --server has no {port}'
 ((${#cases[@]} > 0)) || cases=("${all_cases[@]}")
@@ -76,10 +81,10 @@ fi
 if [[ -z $bin ]]; then
   bin=$root/build/release/bin
   (
-    cd "$root"
-    sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev catch2 libbenchmark-dev python3
-    cmake --preset release -DCHATPROTO_BUILD_BENCH=ON
-    cmake --build --preset release --target server bench_load bench_floor bench_core
+    cd "$root" && # set -e does not count here
+      sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev catch2 libbenchmark-dev python3 &&
+      cmake --preset release -DCHATPROTO_BUILD_BENCH=ON &&
+      cmake --build --preset release --target server bench_load bench_floor bench_core
   ) >"$out/build.log" 2>&1 || {
     cat "$out/build.log" >&2
     fail 'it does not build' 1
@@ -107,9 +112,13 @@ threads=$(least_of "$(ulimit -u)" "$(cat /proc/sys/kernel/threads-max)" "$(cat /
   "$(($(cat /proc/sys/vm/max_map_count) / 2))")
 most_threads=$(least_of $((most / 4)) $((threads / 2)))
 
-pin_server=() pin_load=()
-if (($(nproc) > 1)) && command -v taskset >/dev/null; then
-  pin_server=(taskset -c 0) pin_load=(taskset -c 1)
+cpus=() pin_server=() pin_load=()
+IFS=, read -ra ranges < <(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status)
+for range in "${ranges[@]}"; do
+  for ((cpu = ${range%-*}; cpu <= ${range#*-}; ++cpu)); do cpus+=("$cpu"); done
+done
+if ((${#cpus[@]} > 1)) && command -v taskset >/dev/null; then
+  pin_server=(taskset -c "${cpus[0]}") pin_load=(taskset -c "${cpus[1]}")
 fi
 
 # --- One run ----------------------------------------------------------------------------------------------------------
@@ -163,7 +172,7 @@ start_server() { # POLICY THREADS: sets server and port
 }
 
 run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the results
-  local case=$1 point=$2 policy=$3 threads=$4 round=$5 pin=() result code=0
+  local case=$1 point=$2 policy=$3 threads=$4 round=$5 pin=() result='' code=0
   shift 5
   [[ ! $pinned ]] || pin=("${pin_load[@]}")
   : >"$scratch/json"
@@ -174,18 +183,23 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
     wait "$load" || code=$?
     load=''
   else
+    code=1
     echo "the server does not start: $(head -n 1 "$scratch/server")" >"$scratch/load"
+  fi
+  if is_there; then
+    result=$(cat "$scratch/json")
+  elif ((code == 0)); then # the load may know more
+    echo "the server has ended: $(head -n 1 "$scratch/server")" >"$scratch/load"
   fi
   end_of "$server"
   server=''
-  result=$(cat "$scratch/json")
   if [[ -z $result ]]; then
     result="{\"failed\": \"$(head -n 1 "$scratch/load" | tr -d '\\"' | tr -c '[:print:]' ' ')\"}"
     code=1
   fi
   ((code == 0)) || sed "s/^/$case $point, $policy: /" "$scratch/load" >&2
-  printf '{"case": "%s", "point": %s, "policy": "%s", "threads": %s, "round": %s, %s\n' \
-    "$case" "$point" "$policy" "$threads" "$round" "${result#\{}" >>"$out/results.jsonl"
+  printf '{"case": "%s", "point": %s, "policy": "%s", "threads": %s, "round": %s, "exit": %s, %s\n' \
+    "$case" "$point" "$policy" "$threads" "$round" "$code" "${result#\{}" >>"$out/results.jsonl"
 }
 
 # --- All runs ---------------------------------------------------------------------------------------------------------
@@ -197,6 +211,7 @@ runs_of() {
   case $1 in
     fan*x* | sync*x*)
       n=${1#fan} n=${n#sync}
+      [[ $1 != fan4x* ]] || fan=(--window 256 --lag 2048) # the windows of four
       [[ $1 == fan* ]] || fan=(--window 1 --lag 512)
       echo 0 1 $((${n%x*} + ${n#*x})) --senders "${n%x*}" --receivers "${n#*x}" "${fan[@]}"
       ;;
@@ -225,6 +240,7 @@ once() { # TEXT: says it, but not again in the next round
 policies=(pool strand thread-per-client floor)
 [[ -z $command ]] || policies+=(other)
 total=0
+[[ $append ]] || rm -f "$out/results.jsonl"
 [[ ! -s $out/results.jsonl ]] ||
   echo "The tables also count the $(wc -l <"$out/results.jsonl") runs that $out/results.jsonl already has" >&2
 for ((round = 1; round <= rounds; ++round)); do
