@@ -2,14 +2,13 @@
 // bench_load HOST PORT: loads a chat server with rooms full of clients, checks each delivery, and prints what it measured
 // as one line of JSON. Linux only: epoll, /proc.
 //
-// The loop is closed: a sender waits when it has a window of unacknowledged texts, and a room when its receivers lag. So a
-// server is measured at the speed that it sustains, and its queues stay short. One thread does all; it compares each line
-// with the one that has to come, whole: some 25 ns for a delivery of 90 bytes. In the fan-outs that core is the limit
-// (load_cpu_share is near 1), not the server's: there CPU per delivery counts, and not deliveries per second.
+// The loop is closed: a sender waits when it has a window of unacknowledged texts, and a room when its receivers lag. So the
+// server's queues stay short. One thread does all; it compares each line with the one that has to come, whole: some 25 ns
+// for a delivery of 90 bytes. In the fan-outs that core is the limit (load_cpu_share is near 1), not the server's: there
+// CPU per delivery counts, and not deliveries per second.
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -17,7 +16,6 @@
 #include <array>
 #include <bit>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -40,6 +38,7 @@
 
 #include <chatproto/message.hpp>
 
+#include "../examples/descriptors.hpp"
 #include "../examples/program.hpp"
 
 namespace {
@@ -61,7 +60,7 @@ struct Options {
   std::string host, port;
   uint32_t senders = 1, receivers = 1, rooms = 1, slow = 0;
   uint32_t text = 64, window = 1, lag = 512;
-  double seconds = 2, warmup = 0.5;
+  std::chrono::milliseconds seconds{2000}, warmup{500};
   uint64_t count = 0;
   bool idle = false, spin = false;
   int pid = 0;
@@ -70,10 +69,6 @@ struct Options {
 };
 
 std::system_error system_failure(char const* what) { return {errno, std::system_category(), what}; }
-
-Clock::duration duration(double seconds) {
-  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-}
 
 /// Times, kept to 0.8 % in constant memory: 64 buckets for each power of two.
 class Histogram {
@@ -335,8 +330,8 @@ void Load::connect(Client& client) {
   setsockopt(client.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   linger const reset{.l_onoff = 1, .l_linger = 0};  // leaves no TIME_WAIT, of which many runs would run out of ports
   setsockopt(client.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-  if (client.role ==
-      Role::slow) {  // as over an Ethernet: on loopback both kernels would take megabytes that nobody reads
+  if (client.role == Role::slow) {
+    // As over an Ethernet: on loopback both kernels would take megabytes that nobody reads.
     auto const segment = 1448, space = 16 * 1024;
     setsockopt(client.fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
     setsockopt(client.fd, SOL_SOCKET, SO_RCVBUF, &space, sizeof space);
@@ -645,7 +640,7 @@ int Load::measure() {
     speaking_ = true;
     if (options_.slow > 0) next_slow_ = Clock::now() + slow_time;
     for (uint32_t room = 0; room < options_.rooms; ++room) let_speak(room);
-    wait_until(Clock::now() + duration(options_.warmup), [] { return false; });
+    wait_until(Clock::now() + options_.warmup, [] { return false; });
 
     if (options_.count > 0) {  // nothing of the warm-up is counted
       speaking_ = false;
@@ -663,7 +658,7 @@ int Load::measure() {
       wait_until(Clock::time_point::max(),
                  [&] { return (sent_ == limit_ && all_arrived()) || Clock::now() > last_read_ + patience; });
     } else {
-      wait_until(begin + duration(options_.seconds), [] { return false; });
+      wait_until(begin + options_.seconds, [] { return false; });
     }
     elapsed_ = std::chrono::duration<double>(Clock::now() - begin).count();
     cpu_us_ = cpu() - cpu_before;
@@ -731,7 +726,7 @@ void Load::report(std::optional<Usage> const& at_first, std::optional<Usage> con
   field("window", options_.window);
   field("lag", options_.lag);
   field("count", options_.count);
-  field("warmup", options_.warmup);
+  field("warmup", std::chrono::duration<double>(options_.warmup).count());
   field("idle", options_.idle ? "true" : "false");
   field("spin", options_.spin ? "true" : "false");
   field("seconds", elapsed_);
@@ -767,14 +762,11 @@ void Load::report(std::optional<Usage> const& at_first, std::optional<Usage> con
 
 /// Throws if there are not enough descriptors.
 void check_descriptors(Options const& options) {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
   constexpr uint64_t others = 16;
-  if (limit.rlim_max != RLIM_INFINITY && options.clients() + others > limit.rlim_max)
+  auto const descriptors = program::raise_descriptor_limit();
+  if (options.clients() + others > descriptors)
     throw std::runtime_error(std::to_string(options.clients()) + " clients do not fit: this process may have " +
-                             std::to_string(limit.rlim_max) + " descriptors (ulimit -Hn)");
+                             std::to_string(descriptors) + " descriptors (ulimit -Hn)");
 }
 
 }  // namespace
@@ -784,15 +776,6 @@ int main(int argc, char** argv) {
   CLI::App app("Loads a chat server, checks each delivery and prints what it measured, as JSON.", "bench_load");
   auto const number = [&app](char const* option, auto& value, uint64_t least, uint64_t most, char const* description) {
     app.add_option(option, value, description)->check(program::decimal(least, most))->capture_default_str();
-  };
-  auto const seconds = [&app](char const* option, double& value, double least, char const* description) {
-    auto const check = [least](std::string const& text) {
-      double time = 0;
-      auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), time);
-      auto const is_good = error == std::errc() && end == text.data() + text.size() && time >= least && time <= 86'400;
-      return is_good ? std::string() : "'" + text + "' is no number of seconds that can be used here";
-    };
-    app.add_option(option, value, description)->check(check, "")->type_name("SECONDS")->capture_default_str();
   };
   app.add_option("HOST", options.host, "Name or address of the server")->required();
   app.add_option("PORT", options.port, "Its TCP port")->required()->check(program::decimal(1, 65535));
@@ -804,8 +787,8 @@ int main(int argc, char** argv) {
   number("--text", options.text, 20, longest_text, "Bytes of a text");
   number("--window", options.window, 1, 65'536, "Unacknowledged texts that a sender may have");
   number("--lag", options.lag, 1, 65'536, "Texts of a room that are not yet delivered to all its receivers");
-  seconds("--seconds", options.seconds, 0.05, "Time to measure");
-  seconds("--warmup", options.warmup, 0, "Time to talk before that");
+  program::add_seconds(app, "--seconds", options.seconds, "Time to measure");
+  program::add_seconds(app, "--warmup", options.warmup, "Time to talk before that");
   number("--count", options.count, 1, 1'000'000'000, "Measure so many texts, of all senders, instead of a time");
   app.add_flag("--idle", options.idle, "Only connect, log in and join; nobody speaks");
   app.add_flag("--spin", options.spin, "Poll instead of sleeping, for the least latency");
@@ -816,6 +799,8 @@ int main(int argc, char** argv) {
       throw CLI::ValidationError("there must be senders and receivers, or --idle and either");
     if (uint64_t{options.rooms} * std::max(options.senders, options.receivers) > 99'999)
       throw CLI::ValidationError("there can be 99999 senders and as many receivers at most");
+    if (options.seconds < std::chrono::milliseconds(50))
+      throw CLI::ValidationError("less than 0.05 seconds tell nothing");
     if (options.pid != 0 && !usage_of(options.pid))
       throw CLI::ValidationError("there is no process " + std::to_string(options.pid));
   } catch (CLI::Success const& help) {

@@ -3,8 +3,10 @@
 /// What all programs have in common: arguments, one way to fail, terminals.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -146,6 +148,24 @@ inline CLI::Validator decimal(std::uint64_t least, std::uint64_t most) {
     return std::string();
   };
   return {check, range};
+}
+
+/// An option of some seconds, which may have fractions.
+inline void add_seconds(CLI::App& app, std::string const& name, std::chrono::milliseconds& time,
+                        std::string const& description) {
+  auto const check = [](std::string const& text) {
+    auto const digits =
+        text.find_first_not_of("0123456789.") == text.npos && text.find_first_of("0123456789") != text.npos;
+    auto const plain = digits && text.size() < 10 && std::count(text.begin(), text.end(), '.') <= 1;
+    return plain ? std::string() : "'" + text + "' is no number of seconds";
+  };
+  auto const set = [&time](double seconds) {
+    time = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+  };
+  app.add_option_function<double>(name, set, description)
+      ->check(check, "")
+      ->type_name("SECONDS")
+      ->default_str(CLI::detail::to_string(static_cast<double>(time.count()) / 1000));
 }
 
 #ifdef _WIN32

@@ -14,37 +14,16 @@
 #include <string>
 #include <system_error>
 
-#ifndef _WIN32
-#include <sys/resource.h>
-#endif
-
 #include <asio/ip/address.hpp>
 #include <asio/signal_set.hpp>
 
 #include <chatproto/server.hpp>
 #include <chatproto/threading.hpp>
 
+#include "descriptors.hpp"
 #include "program.hpp"
 
 namespace program {
-
-/// An option of some seconds, which may have fractions.
-inline void add_seconds(CLI::App& app, std::string const& name, std::chrono::milliseconds& time,
-                        std::string const& description) {
-  auto const check = [](std::string const& text) {
-    auto const digits =
-        text.find_first_not_of("0123456789.") == text.npos && text.find_first_of("0123456789") != text.npos;
-    auto const plain = digits && text.size() < 10 && std::count(text.begin(), text.end(), '.') <= 1;
-    return plain ? std::string() : "'" + text + "' is no number of seconds";
-  };
-  auto const set = [&time](double seconds) {
-    time = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
-  };
-  app.add_option_function<double>(name, set, description)
-      ->check(check, "")
-      ->type_name("SECONDS")
-      ->default_str(std::to_string(std::chrono::duration_cast<std::chrono::seconds>(time).count()));
-}
 
 inline std::string check_address(std::string const& text) {
   std::error_code ec;
@@ -89,16 +68,6 @@ struct ServerFlags {
   }
 };
 
-/// As many clients as the system lets us have.
-inline void raise_descriptor_limit() {
-#ifndef _WIN32
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-#endif
-}
-
 /// Serves until SIGINT or SIGTERM; a second one does not wait for clients to read.
 template <class Server, class... Args>
 void serve_until_signal(chatproto::ServerOptions const& options, Args const&... service_args) {
@@ -129,7 +98,7 @@ int serve(ServerFlags const& flags, Args const&... service_args) {
 #ifdef SIGPIPE
   std::signal(SIGPIPE, SIG_IGN);
 #endif
-  raise_descriptor_limit();
+  raise_descriptor_limit();  // one for each client at least
   using namespace chatproto;
   if (flags.policy == "thread-per-client")
     serve_until_signal<Server<ThreadPerClient, Service>>(flags.options, service_args...);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // The services of examples/: what many clients at once may do to them. What the programs say stands in conformance/systems.
 #include "../examples/arrival_service.hpp"
+#include "../examples/descriptors.hpp"
 #include "../examples/poke_service.hpp"
 
 #include <chatproto/connection.hpp>
@@ -18,10 +19,6 @@
 #include <thread>
 #include <type_traits>
 #include <vector>
-
-#ifndef _WIN32
-#include <sys/resource.h>
-#endif
 
 #include "catch.hpp"
 #include "socket_support.hpp"
@@ -54,15 +51,10 @@ std::size_t most_clients() {
 #ifdef _WIN32
   return 200;
 #else
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 100;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_max < 6'000) {
-    WARN("only 100 clients, for this system allows only " << limit.rlim_max << " descriptors");
-    return 100;
-  }
-  return 1'000;
+  auto const descriptors = program::raise_descriptor_limit();
+  if (descriptors >= 6'000) return 1'000;
+  WARN("only 100 clients, for this system allows only " << descriptors << " descriptors");
+  return 100;
 #endif
 }
 

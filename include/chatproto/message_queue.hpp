@@ -114,16 +114,18 @@ class MessageQueue {
 
   /// Consumer: moves all blocks into `batch`, whose old content is dropped.
   State drain(Batch& batch) {
-    batch.blocks.clear();  // before the lock: it may free a lot
-    if (batch.blocks.capacity() > 64) std::vector<SharedBlock>().swap(batch.blocks);
+    // Whoever pushes waits for the lock, so all memory is taken and given back outside of it.
+    batch.blocks.clear();
+    if (batch.blocks.capacity() > 64) std::vector<SharedBlock>().swap(batch.blocks);  // of a burst
     if (batch.blocks.capacity() == 0) batch.blocks.reserve(1);
+    std::vector<SharedBlock> old;
     std::lock_guard const lock(mutex_);
     awake_ = stalled_ = false;
     if (first_) {
       batch.blocks.push_back(std::move(first_));
     } else if (!blocks_.empty()) {
+      old.swap(batch.blocks);
       batch.blocks.swap(blocks_);
-      std::vector<SharedBlock>().swap(blocks_);
     }
     batch.offset = std::exchange(offset_, 0);
     bytes_ = 0;

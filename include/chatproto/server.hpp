@@ -26,6 +26,7 @@
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/acceptor.hpp>
 #include <chatproto/detail/link.hpp>
+#include <chatproto/detail/listener.hpp>
 #include <chatproto/service.hpp>
 #include <chatproto/threading.hpp>
 
@@ -214,7 +215,7 @@ class Server {
   ServerOptions const options_;
   Svc service_;
   asio::io_context io_{1};
-  detail::Listener::Timer ticker_, drain_;
+  detail::ContextTimer ticker_, drain_;
   Acceptor acceptor_;
   bool stopping_ = false;
   std::atomic<bool> ticking_ = false;

@@ -52,7 +52,7 @@ class Acceptor {
  private:
   using tcp = asio::ip::tcp;
   using Executor = typename Policy::executor_type;
-  using Socket = asio::basic_stream_socket<tcp, Listener::Executor>;  // of who is refused
+  using Socket = asio::basic_stream_socket<tcp, ContextExecutor>;  // of who is refused
 
   void accept_when_ready() {
     if (!acceptor_.is_open()) return;
@@ -113,7 +113,7 @@ class Acceptor {
     socket->non_blocking(true, ignored);
     socket->write_some(asio::buffer(std::string_view("err:server full\n")), ignored);
     socket->shutdown(asio::socket_base::shutdown_send, ignored);
-    auto const timer = std::make_shared<Listener::Timer>(host_.context(), host_.options().linger);
+    auto const timer = std::make_shared<ContextTimer>(host_.context(), host_.options().linger);
     timer->async_wait([socket, timer](std::error_code const&) {
       std::error_code closed;
       socket->close(closed);
@@ -122,7 +122,7 @@ class Acceptor {
   }
 
   /// What a refused client sends must not reset the connection, see `Link`.
-  static void drop_input(std::shared_ptr<Socket> const& socket, std::shared_ptr<Listener::Timer> const& timer) {
+  static void drop_input(std::shared_ptr<Socket> const& socket, std::shared_ptr<ContextTimer> const& timer) {
     socket->async_wait(asio::socket_base::wait_read, [socket, timer](std::error_code ec) {
       char dropped[4096];
       if (!ec) socket->read_some(asio::buffer(dropped), ec);
@@ -144,9 +144,9 @@ class Acceptor {
   static constexpr auto first_delay = std::chrono::milliseconds(10);
 
   Host& host_;
-  Listener::Acceptor acceptor_;
+  ContextAcceptor acceptor_;
   Listener listener_{acceptor_};
-  Listener::Timer retry_;
+  ContextTimer retry_;
   std::chrono::milliseconds retry_delay_ = first_delay;
   std::optional<Executor> next_executor_;  // made for a client that was not there after all
   std::uint16_t port_ = 0;

@@ -11,6 +11,7 @@
 #include <asio/error.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
+#include <asio/socket_base.hpp>
 #include <asio/steady_timer.hpp>
 #ifdef _WIN32
 #include <asio/windows/overlapped_ptr.hpp>
@@ -18,24 +19,24 @@
 
 namespace chatproto::detail {
 
+// Asio's own names for an acceptor and a timer take any executor, at run time; that alone costs the compiler a tenth of a
+// server's time. These belong to a server's own context.
+using ContextExecutor = asio::io_context::executor_type;
+using ContextAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, ContextExecutor>;
+using ContextTimer = asio::steady_timer::rebind_executor<ContextExecutor>::other;
+
 /// The clients who come to an acceptor that does not block. Used on its context only.
 ///
 /// To wait and then to take lets the client choose its executor when it is there.
 class Listener {
  public:
-  /// Asio's own names for an acceptor and a timer take any executor, at run time; that alone costs the compiler a tenth of
-  /// a server's time.
-  using Executor = asio::io_context::executor_type;
-  using Acceptor = asio::basic_socket_acceptor<asio::ip::tcp, Executor>;
-  using Timer = asio::steady_timer::rebind_executor<Executor>::other;
-
-  explicit Listener(Acceptor& acceptor) : acceptor_(acceptor) {}
+  explicit Listener(ContextAcceptor& acceptor) : acceptor_(acceptor) {}
   Listener(Listener const&) = delete;
   Listener& operator=(Listener const&) = delete;
 
 #ifndef _WIN32
   /// Calls `handler` when there is a client, or with what went wrong.
-  void async_wait(auto handler) { acceptor_.async_wait(Acceptor::wait_read, std::move(handler)); }
+  void async_wait(auto handler) { acceptor_.async_wait(asio::socket_base::wait_read, std::move(handler)); }
 
   /// Takes it; `would_block` if there is none.
   void take(auto& socket, std::error_code& ec) { acceptor_.accept(socket, ec); }
@@ -99,7 +100,7 @@ class Listener {
   bool there_ = false;
   char addresses_[2 * (sizeof(sockaddr_in6) + 16)];
 #endif
-  Acceptor& acceptor_;
+  ContextAcceptor& acceptor_;
 };
 
 }  // namespace chatproto::detail
