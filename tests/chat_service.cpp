@@ -28,7 +28,10 @@ namespace {
 /// A client with no socket between it and its session.
 class Client {
  public:
-  explicit Client(ChatService& service, std::string_view first_lines = {}) : session(service.open(Peer(queue))) {
+  explicit Client(
+      ChatService& service, std::string_view first_lines = {},
+      std::shared_ptr<test::RecordingQueue> own_queue = std::make_shared<test::RecordingQueue>(std::size_t(1) << 30))
+      : queue(std::move(own_queue)), session(service.open(Peer(queue))) {
     if (!first_lines.empty()) sends(first_lines);
   }
 
@@ -48,7 +51,7 @@ class Client {
   Lines gets() { return test::gists(queue->take()); }
   bool closed() const { return !queue->is_open(); }
 
-  std::shared_ptr<test::RecordingQueue> queue = std::make_shared<test::RecordingQueue>(std::size_t(1) << 30);
+  std::shared_ptr<test::RecordingQueue> queue;
   Session session;
 };
 
@@ -432,8 +435,72 @@ TEST_CASE("a service with commands of its own replies and speaks in the chat's o
   CHECK_FALSE(bob.closed());
   Client stranger(service);
   stranger.session.refuse("not you");
+  stranger.session.flush();
   CHECK(stranger.queue->take() == "err:not you\n");
   CHECK(stranger.closed());
+}
+
+TEST_CASE("texts and deliveries are counted", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), carol(service, "rlogin:carol\njoin:cafe\n");
+  Client bob(service, "slogin:bob\njoin:cafe\nsendall:a\nsendall:b\nsenduser:alice:c\nsendall:" +
+                          std::string(chatproto::max_line, 'x') + "\nsenduser:nobody:d\n");
+  CHECK(service.texts() == 4);
+  CHECK(service.deliveries() == 5);
+  CHECK(bob.session.name() == "bob");
+  CHECK(Client(service).session.name().empty());
+}
+
+TEST_CASE("where queues block senders, a sender's ok waits until its text fits", "[chat_service]") {
+  ChatService service;
+  auto const narrow = [] { return std::make_shared<test::RecordingQueue>(100u, chatproto::Overflow::block_sender); };
+  Client alice(service, "rlogin:alice\njoin:cafe\n", narrow()), anna(service, "rlogin:anna\njoin:cafe\n", narrow());
+  Client carol(service, "rlogin:carol\njoin:cafe\n");
+  Client bob(service, "slogin:bob\njoin:cafe\n", narrow());
+  auto resumed = 0;
+  bob.queue->on_resume = [&] { ++resumed; };
+  CHECK(bob.sends("sendall:a\n") == Lines{"ok"});  // there is room for it
+  CHECK(bob.sends("sendall:b\nsenduser:alice:c\nnonsense\n").empty());
+  CHECK(bob.queue->paused);
+  CHECK(carol.gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b"});  // everybody else has it at once
+  SECTION("of all who listen") {
+    CHECK(alice.gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b", "delivery:cafe:bob:c"});
+    CHECK(resumed == 0);
+    bob.queue->paused = false;
+    CHECK(bob.sends("").empty());  // who resumes it too early pauses it again
+    CHECK(bob.queue->paused);
+    CHECK(anna.gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b"});
+    CHECK(resumed == 1);
+    CHECK(bob.sends("sendall:d\n") == Lines{"ok", "ok", "err", "ok"});
+    CHECK_FALSE(bob.queue->paused);
+  }
+  SECTION("or are gone") {
+    alice.queue->abort();
+    anna.queue->finish();
+    CHECK(resumed == 1);
+    CHECK(bob.sends("") == Lines{"ok", "ok", "err"});
+  }
+  SECTION("and so does its end") {
+    bob.feed("quit:\nsendall:too late\n");
+    bob.session.flush();
+    CHECK_FALSE(bob.closed());
+    alice.gets();
+    anna.gets();
+    CHECK(bob.sends("") == Lines{"ok", "ok", "err", "ok"});
+    CHECK(bob.closed());
+    CHECK(carol.gets().empty());
+  }
+}
+
+TEST_CASE("one read that brings very many texts is stopped as soon as a queue is full", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n",
+               std::make_shared<test::RecordingQueue>(1000u, chatproto::Overflow::block_sender));
+  Client bob(service, "slogin:bob\njoin:cafe\n");
+  auto lines = 0;
+  for (; !bob.queue->paused; ++lines) bob.feed("sendall:" + std::string(200, 'x') + '\n');
+  CHECK(lines < 200);  // of 217 bytes, to about 32 KiB
+  CHECK(bob.gets().empty());
 }
 
 TEST_CASE("a receiver who is cut costs the others nothing", "[chat_service]") {

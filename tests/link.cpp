@@ -2,10 +2,12 @@
 #include <chatproto/detail/link.hpp>
 
 #include <chatproto/chat_service.hpp>
+#include <chatproto/server_options.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -15,6 +17,7 @@
 #include <system_error>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <asio/buffer.hpp>
 #include <asio/io_context.hpp>
@@ -35,9 +38,12 @@ namespace {
 
 constexpr auto never = std::chrono::steady_clock::time_point::max();
 
-struct Options {
-  std::size_t queue_limit = 1'000'000'000;
-  std::chrono::milliseconds login_deadline = 1h, write_deadline = 1h, linger = 1h;
+/// Nothing happens for want of room or time, if the test does not say so.
+struct Options : chatproto::ServerOptions {
+  Options() {
+    queue_limit = 1'000'000'000;
+    login_deadline = write_deadline = linger = 1h;
+  }
 };
 
 /// A service whose sessions do what the test wants, and tell it what happens to them.
@@ -94,7 +100,7 @@ class Scene {
   using executor_type = asio::io_context::executor_type;
   using Link = chatproto::detail::Link<Scene>;
 
-  explicit Scene(Options options = {}) : options_(options) {
+  explicit Scene(Options options = {}) : options_(options), events_(options.observer) {
     tcp::acceptor acceptor(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0));
     remote.open(tcp::v4());
     remote.set_option(asio::socket_base::receive_buffer_size(8 * 1024));
@@ -103,7 +109,7 @@ class Scene {
     typename Link::Socket local(io_.get_executor());
     acceptor.accept(local);
     local.set_option(asio::socket_base::send_buffer_size(64 * 1024));  // or the system lets it grow now and then
-    link_ = std::make_shared<Link>(*this, std::move(local));
+    link_ = std::make_shared<Link>(*this, std::move(local), events_.accepted());
     watch_ = link_;
   }
   ~Scene() {
@@ -120,6 +126,11 @@ class Scene {
     link_.reset();
   }
   void watch_deadlines() { ++deadlines; }
+  void end_throttle_in(std::chrono::steady_clock::duration time, std::weak_ptr<Link> client) {
+    CHECK(&*client.lock() == link_.get());
+    throttles.push_back(time);
+  }
+  chatproto::detail::Events& events() { return events_; }
 
   Service& begin() {
     link_->start();
@@ -191,10 +202,12 @@ class Scene {
   Peer peer() { return Peer(link_); }
 
   tcp::socket remote{io_};
-  int deadlines = 0;  ///< how often the link has said that it has one
+  int deadlines = 0;                                           ///< how often the link has said that it has one
+  std::vector<std::chrono::steady_clock::duration> throttles;  ///< for how long the link wanted to wait
 
  private:
   Options options_;
+  chatproto::detail::Events events_;
   Service service_;
   std::shared_ptr<Link> link_;
   std::weak_ptr<Link> watch_;
@@ -440,7 +453,7 @@ TEST_CASE("a session that pauses gets no more lines until it is resumed", "[link
     scene.run_posted();
     scene.remote.shutdown(tcp::socket::shutdown_send);
     CHECK(scene.ends());
-    CHECK(service.seen == Lines{"(gone)"});
+    CHECK(service.seen == Lines{"(flush)", "(gone)"});
   }
   SECTION("but never once it is closed, and the connection ends in order") {
     scene.peer().close();
@@ -471,7 +484,7 @@ TEST_CASE("a session may pause when it is opened", "[link]") {
   CHECK(service.seen == Lines{"(open)"});
   scene.peer().resume();
   CHECK(scene.ends());
-  CHECK(service.seen == Lines{"(open)", "a", "(flush)", "(gone)"});
+  CHECK(service.seen == Lines{"(open)", "(flush)", "a", "(flush)", "(gone)"});
 }
 
 TEST_CASE("what has come in is handed over before another is resumed", "[link]") {
@@ -487,12 +500,12 @@ TEST_CASE("what has come in is handed over before another is resumed", "[link]")
     scene.remote.shutdown(tcp::socket::shutdown_send);
     scene.peer().resume_before(Peer(other));
     CHECK(scene.ends());
-    CHECK(seen == Lines{"(open)", "a", "b", "(flush)", "(gone)"});
+    CHECK(seen == Lines{"(open)", "(flush)", "a", "b", "(flush)", "(gone)"});
   }
   SECTION("which may be nothing") {
     scene.peer().resume_before(Peer(other));
     scene.run_posted();
-    CHECK(seen == Lines{"(open)"});
+    CHECK(seen == Lines{"(open)", "(flush)"});
     scene.far_sends("a\n");
     CHECK(scene.run_until([&] { return has_seen(service, "a"); }));
   }
@@ -728,4 +741,212 @@ TEST_CASE("a link that has ended can be asked and flushed without harm", "[link]
   link->ask_if_overdue();
   link->flush();
   CHECK_FALSE(scene.run_posted());
+}
+
+// --- A rate limit, senders that wait, an observer ----------------------------------------------------------------------
+
+namespace {
+
+/// Notes what it is told; throws where it is told to.
+struct Witness : chatproto::Observer {
+  Lines seen;
+  std::string throws_at;
+
+  void note(std::string const& what) {
+    seen.push_back(what);
+    if (what.starts_with(throws_at) && !throws_at.empty()) throw std::runtime_error(what);
+  }
+  void connected(std::uint64_t number, std::string_view address) override {
+    note("connected " + std::to_string(number) + (address.starts_with("127.0.0.1:") ? "" : " from nowhere"));
+  }
+  void logged_in(std::uint64_t number, std::string_view name) override {
+    note("logged in " + std::to_string(number) + ' ' + std::string(name));
+  }
+  void ended(std::uint64_t number, chatproto::Ended reason, std::error_code const& error) override {
+    note("ended " + std::to_string(number) + ' ' + std::string(to_string(reason)) + (error ? " with an error" : ""));
+  }
+};
+
+Options observed_by(Witness& witness) {
+  Options options;
+  options.observer = &witness;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("a client that is faster than its rate is read more slowly, and nothing is dropped", "[link]") {
+  Options options;
+  options.rate = 0.001;
+  options.rate_burst = 2;
+  Scene scene(options);
+  auto& service = scene.begin();
+  scene.far_sends("a\nb\nc\nd");
+  REQUIRE(scene.run_until([&] { return !scene.throttles.empty(); }));
+  scene.far_sends("\n");
+  scene.run_posted();
+  CHECK(service.seen == Lines{"(open)", "a", "b", "(flush)"});
+  REQUIRE(scene.throttles.size() == 1);
+  CHECK(scene.throttles[0] > 900s);
+  CHECK(scene.throttles[0] <= 1000s);
+  scene.link().end_throttle();  // too early: it waits again
+  scene.run_posted();
+  CHECK(scene.throttles.size() == 2);
+  CHECK_FALSE(has_seen(service, "c"));
+  CHECK(scene.events().stats().throttled == 2);
+  scene.peer().resume();  // which is another matter
+  scene.run_posted();
+  CHECK_FALSE(has_seen(service, "c"));
+  scene.peer().close();
+  CHECK(scene.far_reads_all() == "(end)");
+}
+
+TEST_CASE("lines that wait for their rate come in order, byte for byte", "[link]") {
+  Options options;
+  options.rate = 1e6;  // a token is there again when it is asked for
+  options.rate_burst = 1;
+  Scene scene(options);
+  auto& service = scene.begin();
+  Lines expected = {"(open)"};
+  std::string bytes;
+  for (auto i = 0; i < 1000; ++i) bytes += expected.emplace_back(std::to_string(i)) + '\n';
+  scene.far_sends(bytes);
+  REQUIRE(scene.run_until([&] {
+    if (!scene.throttles.empty()) scene.link().end_throttle();
+    return has_seen(service, "999");
+  }));
+  service.seen.erase(std::remove(service.seen.begin(), service.seen.end(), "(flush)"), service.seen.end());
+  CHECK(service.seen == expected);
+}
+
+TEST_CASE("where senders wait, a peer that does not take its replies is not read", "[link]") {
+  Options options;
+  options.overflow = GENERATE(chatproto::Overflow::disconnect, chatproto::Overflow::block_sender);
+  Scene scene(options);
+  auto& service = scene.begin();
+  auto const all = scene.stall();
+  scene.far_sends("a\n");
+  scene.run_posted();
+  CHECK(has_seen(service, "a") == (options.overflow == chatproto::Overflow::disconnect));
+  for (std::size_t read = 0; read < all.size();) read += scene.far_reads().size();
+  CHECK(scene.run_until([&] { return has_seen(service, "a"); }));
+  scene.far_sends("b\n");
+  CHECK(scene.run_until([&] { return has_seen(service, "b"); }));
+}
+
+TEST_CASE("an observer is told why a client ends", "[link]") {
+  Witness witness;
+  auto options = observed_by(witness);
+  auto const expect = [&](std::string const& reason) {
+    CHECK(witness.seen == Lines{"connected 1", "ended 1 " + reason});
+  };
+  SECTION("it has left") {
+    Scene scene(options);
+    scene.begin();
+    scene.remote.close();
+    CHECK(scene.ends());
+    expect("closed");
+  }
+  SECTION("it is broken") {
+    Scene scene(options);
+    scene.begin();
+    scene.remote.set_option(asio::socket_base::linger(true, 0));
+    scene.remote.close();
+    CHECK(scene.ends());
+    expect("lost with an error");
+  }
+  SECTION("it was cut by its session") {
+    Scene scene(options);
+    scene.begin();
+    scene.peer().abort();
+    CHECK(scene.ends());
+    expect("aborted");
+  }
+  SECTION("it did not read, up to its limit") {
+    options.queue_limit = 1000;
+    Scene scene(options);
+    scene.begin();
+    while (scene.peer().send(std::string(500, 'x')) != PushResult::overflow) scene.run_posted();
+    CHECK(scene.ends());
+    expect("overflow");
+  }
+  SECTION("it did not read for too long") {
+    options.write_deadline = 1ms;
+    Scene scene(options);
+    scene.begin();
+    scene.stall();
+    CHECK(scene.run_until([&] {
+      if (!scene.ended()) scene.link().ask_if_overdue();
+      return scene.ended();
+    }));
+    expect("write_deadline");
+  }
+  SECTION("it did not log in") {
+    options.login_deadline = 1ms;
+    Scene scene(options);
+    scene.service().logged_in = false;
+    scene.begin();
+    CHECK(scene.run_until([&] {
+      if (!scene.ended()) scene.link().ask_if_overdue();
+      return !scene.ended() && !scene.link().is_open();
+    }));
+    scene.remote.close();
+    CHECK(scene.ends());
+    expect("login_deadline");
+  }
+  SECTION("its session has thrown") {
+    Scene scene(options);
+    scene.begin().on_line = [](auto&&...) { throw std::runtime_error("no"); };
+    scene.far_sends("a\n");
+    CHECK(scene.ends());
+    expect("failed");
+  }
+  SECTION("it could not be told to begin") {
+    Scene scene(options);
+    scene.link().drop();
+    CHECK(scene.ends());
+    CHECK(witness.seen == Lines{"ended 1 failed"});
+  }
+}
+
+TEST_CASE("an observer is told once that a client has logged in", "[link]") {
+  Witness witness;
+  Scene<chatproto::ChatService> scene(observed_by(witness));
+  scene.begin();
+  scene.far_sends("slogin:bob\njoin:cafe\n");
+  CHECK(scene.far_reads() == "ok:\nok:joined\n");
+  scene.far_sends("sendall:hi\n");
+  CHECK(scene.far_reads() == "ok:sent\n");
+  CHECK(witness.seen == Lines{"connected 1", "logged in 1 bob"});
+}
+
+TEST_CASE("an observer that throws costs the client that it was told of", "[link]") {
+  Witness witness;
+  witness.throws_at = GENERATE("connected", "logged in", "ended");
+  Scene<chatproto::ChatService> scene(observed_by(witness));
+  scene.begin();
+  if (!scene.ended()) scene.far_sends("slogin:bob\n");
+  scene.run_posted();
+  if (witness.throws_at == "ended") {
+    CHECK(scene.far_reads() == "ok:\n");
+    scene.remote.close();
+  }
+  CHECK(scene.ends());
+  auto const stats = scene.events().stats();
+  CHECK(stats.observer_failures == 1);
+  CHECK(stats.clients == 0);
+  CHECK(stats.accepted == 1);
+  auto const reason = witness.throws_at == "ended" ? chatproto::Ended::closed : chatproto::Ended::failed;
+  CHECK(stats.ended[static_cast<std::size_t>(reason)] == 1);
+}
+
+TEST_CASE("lines and bytes are counted", "[link]") {
+  Scene<Echo> scene;
+  scene.begin();
+  scene.far_sends("a\nbb\n" + std::string(300, 'x') + "\nhalf");
+  CHECK(scene.far_reads() == "a\nbb\n");
+  CHECK(scene.run_until([&] { return scene.events().stats().bytes_in == 310; }));
+  auto const stats = scene.events().stats();
+  CHECK(stats.lines_in == 3);
+  CHECK(stats.bytes_out == 5);
 }

@@ -3,8 +3,10 @@
 
 #include <chrono>
 #include <cstddef>
+#include <initializer_list>
 #include <limits>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -286,7 +288,7 @@ TEST_CASE("a queue that overflows is cut", "[message_queue]") {
   CHECK_FALSE(queue.is_open());
   CHECK(queue.push(block("b")) == PushResult::closed);
   CHECK(queue.take().empty());
-  CHECK(queue.state == State::aborted);
+  CHECK(queue.state == State::overflowed);
 }
 
 TEST_CASE("before its consumer has stalled, a queue takes a burst beyond its limit", "[message_queue]") {
@@ -309,6 +311,140 @@ TEST_CASE("before its consumer has stalled, a queue takes a burst beyond its lim
     CHECK(other.is_open());
     CHECK(other.push(block("a")) == PushResult::overflow);
   }
+}
+
+// --- Blocking senders -------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// One who can wait.
+struct Speaker {
+  std::shared_ptr<RecordingQueue> queue = std::make_shared<RecordingQueue>();
+  int resumed = 0;
+  Speaker() {
+    queue->on_resume = [this] { ++resumed; };
+  }
+
+  /// Pushes a block of `size` bytes to all of these; whether it must wait.
+  bool says(std::size_t size, std::initializer_list<MessageQueue*> listeners) {
+    chatproto::Backpressure pressure(queue, hold.lock());
+    for (auto* const each : listeners)
+      CHECK(each->push(block(std::string(size, 'x')), &pressure) == PushResult::queued);
+    hold = pressure.hold();
+    return pressure.hold() != nullptr;
+  }
+  std::weak_ptr<void const> hold;
+};
+
+RecordingQueue blocking(std::size_t limit) { return RecordingQueue(limit, chatproto::Overflow::block_sender); }
+
+}  // namespace
+
+TEST_CASE("a queue that blocks senders takes what breaks its limit, and its sender waits", "[message_queue]") {
+  auto queue = blocking(1000);
+  Speaker bob;
+  CHECK_FALSE(bob.says(1000 - MessageQueue::entry_cost, {&queue}));  // it just fits
+  CHECK(bob.says(10'000, {&queue}));
+  CHECK(bob.says(10'000, {&queue}));
+  CHECK(queue.queued_bytes() == 21'000 + MessageQueue::entry_cost * 2);
+  CHECK(bob.resumed == 0);
+  MessageQueue::Batch batch;
+  SECTION("until all is written") {
+    CHECK(queue.drain(batch) == State::open);
+    CHECK(bytes_of(batch).size() == 21'000 - MessageQueue::entry_cost);
+    CHECK(bob.resumed == 0);
+    batch.clear();
+    CHECK(bob.resumed == 1);
+    CHECK_FALSE(bob.says(10, {&queue}));
+  }
+  SECTION("until half of the limit is free") {
+    queue.drain(batch);
+    queue.put_back(batch, 0);
+    CHECK(bob.resumed == 0);
+    queue.drain(batch);
+    queue.put_back(batch, 20'000);  // 936 are left
+    CHECK(bob.resumed == 0);
+    CHECK(bob.says(100, {&queue}));
+    queue.drain(batch);
+    queue.put_back(batch, 700);
+    CHECK(bob.resumed == 1);
+    CHECK(queue.take() == std::string(336, 'x'));
+  }
+  SECTION("until it is cut, closed by its consumer, or gone") {
+    SECTION("") {
+      queue.abort();
+    }
+    SECTION("") {
+      queue.finish();
+    }
+    SECTION("") {
+      queue.drain(batch);
+      queue.abort();
+      queue.put_back(batch, 1);
+    }
+    SECTION("") {
+      queue.close();
+      queue.take();
+    }
+    CHECK(bob.resumed == 1);
+  }
+  SECTION("and others wait with it") {
+    Speaker carol;
+    CHECK(carol.says(1, {&queue}));
+    queue.take();
+    CHECK(bob.resumed == 1);
+    CHECK(carol.resumed == 1);
+  }
+}
+
+TEST_CASE("a sender waits for all full queues, and is resumed once", "[message_queue]") {
+  auto one = blocking(100), two = blocking(100), wide = blocking(10'000);
+  Speaker bob;
+  CHECK(bob.says(200, {&one, &wide, &two}));
+  CHECK(bob.says(200, {&two}));  // the same wait goes on
+  one.take();
+  wide.take();
+  CHECK(bob.resumed == 0);
+  two.take();
+  CHECK(bob.resumed == 1);
+}
+
+TEST_CASE("a queue that blocks senders still cuts for who cannot wait", "[message_queue]") {
+  auto queue = blocking(1000);
+  queue.stall();
+  CHECK(queue.push(block(std::string(1000, 'x'))) == PushResult::overflow);
+  queue.take();
+  CHECK(queue.state == State::overflowed);
+}
+
+TEST_CASE("a queue that disconnects makes nobody wait", "[message_queue]") {
+  RecordingQueue queue(1000);
+  Speaker bob;
+  CHECK_FALSE(bob.says(10'000, {&queue}));
+  queue.take();
+  queue.stall();
+  chatproto::Backpressure pressure(bob.queue);
+  CHECK(queue.push(block(std::string(1000, 'x')), &pressure) == PushResult::overflow);
+  CHECK_FALSE(pressure.hold());
+}
+
+TEST_CASE("a queue whose consumer cannot be woken is cut", "[message_queue]") {
+  RecordingQueue queue;
+  queue.on_wake = [] { throw std::bad_alloc(); };
+  SECTION("by a block") {
+    CHECK(queue.push(block("a\n")) == PushResult::overflow);
+  }
+  SECTION("by its end") {
+    queue.close();
+  }
+  SECTION("by a cut") {
+    queue.abort();
+  }
+  CHECK_FALSE(queue.is_open());
+  CHECK(queue.failures == 1);
+  CHECK(queue.push(block("b\n")) == PushResult::closed);
+  CHECK(queue.take().empty());
+  CHECK(queue.state == State::failed);
 }
 
 TEST_CASE("many producers: nothing is lost or doubled, and each keeps its order", "[message_queue]") {

@@ -49,10 +49,10 @@ TEST_CASE("a member has a name and a peer", "[room]") {
 TEST_CASE("a broadcast goes to all whose name is another", "[room]") {
   Room room;
   Listener alice("alice"), alice_too("alice"), bob("bob"), capital("Alice"), longer("alice1");
-  room.broadcast("nobody", block("lost"));  // to an empty room
+  CHECK(room.broadcast("nobody", block("lost")) == 0);  // to an empty room
   for (auto* each : {&alice, &alice_too, &bob, &capital, &longer}) room.add(each->member);
-  room.broadcast("alice", block("a"));
-  room.broadcast("bob", block("b"));
+  CHECK(room.broadcast("alice", block("a")) == 3);
+  CHECK(room.broadcast("bob", block("b")) == 4);
   CHECK(alice.take() == "b");
   CHECK(alice_too.take() == "b");
   CHECK(bob.take() == "a");
@@ -64,8 +64,8 @@ TEST_CASE("send_to goes to all of one name", "[room]") {
   Room room;
   Listener alice("alice"), alice_too("alice"), bob("bob"), capital("Alice");
   for (auto* each : {&alice, &alice_too, &bob, &capital}) room.add(each->member);
-  room.send_to("alice", block("a"));
-  room.send_to("nobody", block("n"));
+  CHECK(room.send_to("alice", block("a")) == 2);
+  CHECK(room.send_to("nobody", block("n")) == 0);
   CHECK(alice.take() == "a");
   CHECK(alice_too.take() == "a");
   CHECK(bob.take().empty());

@@ -465,15 +465,6 @@ TEST_CASE("the policy is told how many threads", "[server]") {
   CHECK(Failing::threads_wanted == std::max(1u, std::thread::hardware_concurrency()));
 }
 
-TEST_CASE("a server has defaults", "[server]") {
-  ServerOptions const defaults;
-  CHECK(defaults.port == 0);
-  CHECK(defaults.queue_limit == 256 * 1024);
-  CHECK(defaults.login_deadline == 10s);
-  CHECK(defaults.write_deadline == 10s);
-  CHECK(defaults.drain == 10s);
-}
-
 // --- Shortage ---------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a client for whom there is no thread is told so, and the server lives", "[server]") {

@@ -125,6 +125,7 @@ class Client {
   }
 #endif
 
+  auto descriptor() { return socket_.native_handle(); }
   void end_output() { socket_.shutdown(asio::socket_base::shutdown_send); }
   /// Breaks the connection.
   void reset() {

@@ -60,7 +60,7 @@ class RecordingQueue final : public chatproto::MessageQueue {
  public:
   using MessageQueue::MessageQueue;
 
-  int wakes = 0;
+  int wakes = 0, failures = 0;  ///< how often it was woken, and could not be
   std::function<void()> on_wake = [] {}, on_resume = [] {};
   State state = State::open;  ///< as the last drain found it
   bool paused = false;        ///< no more lines are wanted
@@ -70,8 +70,8 @@ class RecordingQueue final : public chatproto::MessageQueue {
     state = drain(batch_);
     Lines result;
     for (auto const& each : batch_.blocks) result.push_back(*each);
-    batch_.blocks.clear();
     if (!result.empty()) result.front().erase(0, batch_.offset);
+    batch_.clear();
     return result;
   }
 
@@ -100,6 +100,7 @@ class RecordingQueue final : public chatproto::MessageQueue {
     ++wakes;
     on_wake();
   }
+  void wake_failed() noexcept override { ++failures; }
 
   Batch batch_;
 };

@@ -3,7 +3,9 @@
 /// The chat itself: rooms, senders and receivers. Every rule of the protocol is here, and no socket.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,15 +32,21 @@ class ChatService {
 
   /// How many rooms have somebody in them.
   std::size_t room_count() const { return rooms_.size(); }
+  /// How many texts were said since the service was made: each sendall and senduser that was answered by `ok`.
+  std::uint64_t texts() const noexcept { return texts_.load(std::memory_order_relaxed); }
+  /// In how many queues they were put, each text counted for each.
+  std::uint64_t deliveries() const noexcept { return deliveries_.load(std::memory_order_relaxed); }
 
  private:
   RoomTable rooms_;
+  std::atomic<std::uint64_t> texts_ = 0, deliveries_ = 0;
 };
 
 /// One client's part in the chat: sections 1 to 5 of the protocol.
 ///
 /// Deliveries and replies are kept back until `flush()`, so that those of one read cost each receiver one push. Then the
-/// deliveries go first: an `ok` says that the text stands in every queue.
+/// deliveries go first: an `ok` says that the text stands in every queue. While one of these queues blocks its senders
+/// (`Overflow::block_sender`), the client is paused, and its replies are kept back.
 ///
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
 class ChatService::Session {
@@ -60,10 +68,17 @@ class ChatService::Session {
   };
 
   /// See `ChatService::open`.
-  Session(ChatService& service, Peer peer) : rooms_(service.rooms_), peer_(std::move(peer)) {}
+  Session(ChatService& service, Peer peer) : service_(service), peer_(std::move(peer)) {}
   Session(Session const&) = delete;
   Session& operator=(Session const&) = delete;
-  ~Session() { leave_room(); }
+  ~Session() {
+    try {
+      flush_deliveries();
+    } catch (...) {  // no memory: none of them was answered
+      deliveries_.clear();
+    }
+    leave_room();
+  }
 
   /// Carries out one line, which comes without its terminator.
   void on_line(std::string_view line) {
@@ -81,16 +96,20 @@ class ChatService::Session {
     if (role_ != gone) refuse(ec.message());
   }
 
-  /// Sends what was kept back: first the deliveries, then the replies.
+  /// Sends what was kept back: first the deliveries, then the replies; and closes the client, if that is its end.
   void flush() {
     flush_deliveries();
+    if (auto const hold = hold_.lock()) return peer_.pause();
     if (!replies_.empty()) peer_.send(std::exchange(replies_, {}));
+    if (role_ == gone) peer_.close();
   }
 
   /// Whether the client has logged in.
   bool logged_in() const noexcept { return role_ != guest; }
   /// What the client is now.
   Role role() const noexcept { return role_; }
+  /// The user's name; empty before the login.
+  std::string_view name() const noexcept { return member_ ? std::string_view(member_->name()) : std::string_view(); }
 
   /// All commands.
   static auto const& commands() noexcept;
@@ -115,6 +134,7 @@ class ChatService::Session {
   /// long for a delivery. The client has logged in.
   bool say(std::string_view text) {
     if (!append_delivery(deliveries_, text).empty()) return false;
+    ++texts_;
     if (deliveries_.size() >= block_size) flush_deliveries();
     return true;
   }
@@ -131,8 +151,6 @@ class ChatService::Session {
   void end() {
     leave_room();
     role_ = gone;
-    flush();
-    peer_.close();
   }
 
   void login(std::string_view name, Role role) {
@@ -147,7 +165,7 @@ class ChatService::Session {
   void join(std::string_view name) {
     if (!is_valid_name(name)) return refuse("invalid room name (letters and digits only)");
     if (stay_ && stay_.name() == name) return ok("already there");
-    auto next = rooms_.enter(name);
+    auto next = service_.rooms_.enter(name);
     leave_room();
     stay_ = std::move(next);
     ok("joined");
@@ -175,6 +193,7 @@ class ChatService::Session {
 
   void sendall(std::string_view text) {
     if (auto const reason = append_delivery(deliveries_, text); !reason.empty()) return refuse(reason);
+    ++texts_;
     ok("sent");
     if (deliveries_.size() >= block_size) flush_deliveries();
   }
@@ -188,7 +207,8 @@ class ChatService::Session {
     if (auto const reason = append_delivery(line, user_and_text.substr(colon + 1)); !reason.empty())
       return refuse(reason);
     flush_deliveries();  // order
-    stay_.room().send_to(user, std::make_shared<std::string const>(std::move(line)));
+    auto const block = std::make_shared<std::string const>(std::move(line));
+    send(1, [&](Backpressure& pressure) { return stay_.room().send_to(user, block, &pressure); });
     ok("sent");
   }
 
@@ -214,17 +234,32 @@ class ChatService::Session {
   void flush_deliveries() {
     if (deliveries_.empty()) return;
     auto const block = std::make_shared<std::string const>(std::exchange(deliveries_, {}));
-    stay_.room().broadcast(member_->name(), block);
+    send(std::exchange(texts_, std::uint16_t()),
+         [&](Backpressure& pressure) { return stay_.room().broadcast(member_->name(), block, &pressure); });
   }
 
-  RoomTable& rooms_;
+  /// Sends so many texts by `call`, and waits if a queue says so.
+  void send(std::uint64_t texts, auto const& call) {
+    auto pressure = peer_.pressure(hold_.lock());
+    auto const receivers = call(pressure);
+    if (pressure.hold()) {
+      hold_ = pressure.hold();
+      peer_.pause();
+    }
+    service_.texts_.fetch_add(texts, std::memory_order_relaxed);
+    service_.deliveries_.fetch_add(texts * receivers, std::memory_order_relaxed);
+  }
+
+  ChatService& service_;
   Peer peer_;
   std::optional<Room::Member> member_;  // once logged in
   RoomTable::Stay stay_;
   Role role_ = guest;
-  bool listening_ = false;  // known to the room
-  std::string deliveries_;  // for the room, not yet broadcast
-  std::string replies_;     // for the client, not yet sent
+  bool listening_ = false;          // known to the room
+  std::uint16_t texts_ = 0;         // in deliveries_, which is full before they are too many
+  std::string deliveries_;          // for the room, not yet broadcast
+  std::string replies_;             // for the client, not yet sent
+  std::weak_ptr<void const> hold_;  // what the client waits for
 };
 
 inline auto const& ChatService::Session::commands() noexcept {

@@ -10,9 +10,12 @@
 #include <chatproto/listen.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/message_queue.hpp>
+#include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
 #include <chatproto/server.hpp>
+#include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
 #include <chatproto/threading.hpp>
+#include <chatproto/token_bucket.hpp>
 #include <chatproto/version.hpp>

@@ -12,13 +12,16 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/ip/v6_only.hpp>
 #include <asio/socket_base.hpp>
+#ifndef _WIN32
+#include <fcntl.h>
+#endif
 
 namespace chatproto {
 
 /// Opens, binds and listens: on one address, or on all of them, IPv6 and IPv4, if it is empty. `Server` listens so.
 ///
 /// Port 0 takes a free one, see `acceptor.local_endpoint()`. A server can be started again on its port at once, and two never
-/// have the same one. Throws `std::system_error`, whose text names the port.
+/// have the same one. Programs that this one starts do not inherit it. Throws `std::system_error`, whose text names the port.
 ///
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
 template <class Executor>
@@ -35,6 +38,11 @@ void listen(asio::basic_socket_acceptor<asio::ip::tcp, Executor>& acceptor, std:
       acceptor.open(endpoint.protocol(), ec);
     }
     if (ec) throw std::system_error(ec);
+#ifdef _WIN32
+    ::SetHandleInformation(reinterpret_cast<HANDLE>(acceptor.native_handle()), HANDLE_FLAG_INHERIT, 0);
+#else
+    ::fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);
+#endif
     if (address.empty() && endpoint.protocol() == tcp::v6()) acceptor.set_option(asio::ip::v6_only(false));
 #ifdef _WIN32  // there SO_REUSEADDR would let a second server take the port
     acceptor.set_option(asio::detail::socket_option::boolean<SOL_SOCKET, SO_EXCLUSIVEADDRUSE>(true));

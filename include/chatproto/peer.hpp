@@ -21,8 +21,10 @@ class Peer {
   /// A peer that is reached through `queue`, which is not null.
   explicit Peer(std::shared_ptr<MessageQueue> queue) noexcept : queue_(std::move(queue)) {}
 
-  /// Queues whole encoded lines; returns before they are written.
-  PushResult send(SharedBlock lines) const { return queue_->push(std::move(lines)); }
+  /// Queues whole encoded lines; returns before they are written. `pressure`: of a sender who can wait, see `Backpressure`.
+  PushResult send(SharedBlock lines, Backpressure* pressure = nullptr) const {
+    return queue_->push(std::move(lines), pressure);
+  }
   /// As above, of a string.
   PushResult send(std::string lines) const { return send(std::make_shared<std::string const>(std::move(lines))); }
 
@@ -35,6 +37,8 @@ class Peer {
   /// `on_bad_line` or `flush`. What the client sends meanwhile waits in the network, so that the client is slowed down;
   /// lines of the same read are kept, at most 64 KiB. That the client has gone is noticed only after the pause.
   void pause() const { queue_->pause_input(); }
+  /// This one as a sender who can wait. `before`: what it waits for already, or null.
+  Backpressure pressure(MessageQueue::Hold before = nullptr) const { return Backpressure(queue_, std::move(before)); }
   /// Ends the pause, if there is one when the client's executor gets to it. From any thread.
   void resume() const { queue_->resume_input(nullptr); }
   /// The same; and when all that the client has sent until now was handed over, resumes `then`.

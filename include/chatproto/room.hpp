@@ -63,21 +63,25 @@ class Room {
     members_.pop_back();
   }
 
-  /// Queues `block` for every member whose name is not `from`.
-  void broadcast(std::string_view from, SharedBlock const& block) {
-    std::lock_guard const lock(mutex_);
-    for (auto* member : members_)
-      if (member->name_ != from) member->peer_.send(block);
+  /// Queues `block` for every member whose name is not `from`; returns in how many queues it stands. `pressure`: of who says it.
+  std::size_t broadcast(std::string_view from, SharedBlock const& block, Backpressure* pressure = nullptr) noexcept {
+    return send_if([from](Member const& member) { return member.name_ != from; }, block, pressure);
   }
 
-  /// Queues `block` for every member whose name is `user`.
-  void send_to(std::string_view user, SharedBlock const& block) {
-    std::lock_guard const lock(mutex_);
-    for (auto* member : members_)
-      if (member->name_ == user) member->peer_.send(block);
+  /// The same for every member whose name is `user`.
+  std::size_t send_to(std::string_view user, SharedBlock const& block, Backpressure* pressure = nullptr) noexcept {
+    return send_if([user](Member const& member) { return member.name_ == user; }, block, pressure);
   }
 
  private:
+  std::size_t send_if(auto const& wants, SharedBlock const& block, Backpressure* pressure) noexcept {
+    std::size_t reached = 0;
+    std::lock_guard const lock(mutex_);
+    for (auto const* member : members_)
+      if (wants(*member) && member->peer_.send(block, pressure) == PushResult::queued) ++reached;
+    return reached;
+  }
+
   std::mutex mutex_;
   std::vector<Member*> members_;
 };

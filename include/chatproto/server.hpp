@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -25,32 +26,16 @@
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/acceptor.hpp>
+#include <chatproto/detail/events.hpp>
 #include <chatproto/detail/link.hpp>
 #include <chatproto/detail/listener.hpp>
+#include <chatproto/detail/reserved.hpp>
+#include <chatproto/observer.hpp>
+#include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
 #include <chatproto/threading.hpp>
 
 namespace chatproto {
-
-/// What a server can be told; each has a default that suits a public chat.
-struct ServerOptions {
-  /// The TCP port to listen on; 0 takes a free one, see `Server::port`.
-  std::uint16_t port = 0;
-  /// The one address to listen on, as text; empty: all addresses, IPv6 and IPv4.
-  std::string address = {};
-  /// Threads of a policy that has a fixed number of them; 0: as many as the machine has cores.
-  unsigned threads = 0;
-  /// Bytes that may wait for one client that does not read, before it is cut. See `MessageQueue`.
-  std::size_t queue_limit = MessageQueue::default_limit;
-  /// A client that has not logged in after this time is closed, where the service has logins.
-  std::chrono::milliseconds login_deadline = std::chrono::seconds(10);
-  /// A client for which something waits and that takes nothing for this time is cut.
-  std::chrono::milliseconds write_deadline = std::chrono::seconds(10);
-  /// How long a closed client may take to close its side, so that it can read our last words.
-  std::chrono::milliseconds linger = std::chrono::seconds(2);
-  /// How long `stop()` waits for clients to take what waits for them.
-  std::chrono::milliseconds drain = std::chrono::seconds(10);
-};
 
 /// How to stop.
 enum class Stop : std::uint8_t {
@@ -65,10 +50,10 @@ enum class Stop : std::uint8_t {
 /// server.run();
 /// @endcode
 ///
-/// An error of accepting never ends it: when descriptors or memory are short it tries again after 10 ms, doubling to
-/// 1 s; those who are connected are served meanwhile.
+/// An error of accepting never ends it: when descriptors or memory are short it tries again later, and those who are connected are
+/// served meanwhile. Memory that is short, or an exception of a service, costs the client that it was for.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: `stop`, `port` and `service` from any thread; `run` from one.
+/// Thread safety: distinct objects: safe. Shared objects: `stop`, `port`, `service` and `stats` from any thread; `run` from one.
 template <ThreadingPolicy Policy, Service Svc = ChatService>
 class Server {
  public:
@@ -81,6 +66,7 @@ class Server {
   explicit Server(ServerOptions options = {}, Args&&... service_args)
       : options_(std::move(options)),
         service_(std::forward<Args>(service_args)...),
+        events_(options_.observer),
         ticker_(io_),
         drain_(io_),
         acceptor_(*this, options_.address, options_.port),
@@ -100,6 +86,13 @@ class Server {
   Svc& service() noexcept { return service_; }
   /// What it was told.
   ServerOptions const& options() const noexcept { return options_; }
+  /// What it has counted: a snapshot, whose figures need not be of quite the same moment. Any thread.
+  ServerStats stats() const {
+    auto stats = events_.stats();
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_) stats.queued += link->queued_bytes();
+    return stats;
+  }
   /// The context on which clients are accepted, run by `run()`: for a `signal_set` or a timer of the program's own.
   asio::io_context& context() noexcept { return io_; }
 
@@ -129,26 +122,49 @@ class Server {
       return Policy();
   }
 
+  detail::Events& events() noexcept { return events_; }
+
   void do_stop(Stop how) {
     if (stopping_ && how == Stop::drain) return;
-    stopping_ = true;
-    acceptor_.stop();
-    if (how == Stop::now) {
-      for (auto const& link : links()) link->abort();
-    } else {
-      // Who is closed gets no more, so first nobody says more: what was answered by ok is then in every queue.
-      std::shared_ptr<void> const last_reader(nullptr, [this](void*) {
-        asio::post(io_, [this] {
-          for (auto const& link : links()) link->close();
-        });
-      });
-      for (auto const& link : links()) link->stop_reading(last_reader);
-      drain_.expires_after(options_.drain);
-      drain_.async_wait([this](std::error_code const& ec) {
-        if (!ec) do_stop(Stop::now);
-      });
+    try {
+      acceptor_.stop();
+      how == Stop::now ? cut_all() : close_all();
+      stopping_ = true;
+    } catch (std::bad_alloc const&) {
+      return drain_in(std::chrono::milliseconds(10), how);
     }
     finish_if_empty();
+  }
+
+  void cut_all() {
+    for (auto const& link : links()) link->abort();
+  }
+
+  void close_all() {
+    // Who is closed gets no more, so first nobody says more: what was answered by ok is then in every queue.
+    struct LastReader {
+      explicit LastReader(Server& s) : server(s) {}
+      LastReader(LastReader const&) = delete;
+      LastReader& operator=(LastReader const&) = delete;
+      ~LastReader() {
+        asio::post(server.io_, server.close_memory_([&server = server] {
+          std::lock_guard const lock(server.mutex_);
+          for (auto const& link : server.links_) link->close();
+        }));
+      }
+      Server& server;
+    };
+    auto const all = links();
+    auto const last_reader = std::make_shared<LastReader>(*this);
+    for (auto const& link : all) link->stop_reading(last_reader);
+    drain_in(options_.drain, Stop::now);
+  }
+
+  void drain_in(std::chrono::milliseconds time, Stop how) {
+    drain_.expires_after(time);
+    drain_.async_wait(drain_memory_([this, how](std::error_code const& ec) {
+      if (!ec) do_stop(how);
+    }));
   }
 
   void finish_if_empty() {
@@ -161,67 +177,103 @@ class Server {
     return links_;
   }
 
+  /// Whether there is room for one more client.
+  bool has_room() const {
+    std::lock_guard const lock(mutex_);
+    return links_.size() < max_clients_;
+  }
+
   /// A client is there.
   void add(asio::basic_stream_socket<asio::ip::tcp, executor_type> socket) {
-    auto link = std::make_shared<Link>(*this, std::move(socket));
+    auto link = std::make_shared<Link>(*this, std::move(socket), events_.accepted());
     auto const executor = link->executor();
     {
       std::lock_guard const lock(mutex_);
-      link->slot = links_.size();
+      link->slot() = static_cast<std::uint32_t>(links_.size());
       links_.push_back(link);
     }
-    asio::dispatch(executor, [link = std::move(link)] { link->start(); });
+    try {
+      asio::dispatch(executor, [link] { link->start(); });
+    } catch (...) {
+      link->drop();
+      throw;
+    }
   }
 
   /// A link has ended: on its executor.
-  void remove(Link& link) {
+  void remove(Link& link) noexcept {
     std::shared_ptr<Link> last;  // released after the lock
     std::lock_guard const lock(mutex_);
-    last = std::move(links_[link.slot]);
-    links_[link.slot] = std::move(links_.back());
-    if (links_[link.slot]) links_[link.slot]->slot = link.slot;
+    auto& place = links_[link.slot()];
+    last = std::move(place);
+    place = std::move(links_.back());
+    if (place) place->slot() = link.slot();
     links_.pop_back();
-    if (links_.empty()) asio::post(io_, [this] { finish_if_empty(); });
+    if (links_.empty() && !std::exchange(finishing_, true))
+      asio::post(io_, finish_memory_([this] {
+                   {
+                     std::lock_guard const done(mutex_);
+                     finishing_ = false;
+                   }
+                   finish_if_empty();
+                 }));
   }
 
   /// A link has got a deadline: from any thread. One timer looks after all of them, and only while there are any.
-  void watch_deadlines() {
-    if (!ticking_.exchange(true)) asio::post(io_, [this] { tick_later(); });
+  void watch_deadlines() noexcept {
+    if (!ticking_.exchange(true)) asio::post(io_, tick_memory_([this] { tick_later(); }));
   }
 
   void tick_later() {
     ticker_.expires_after(std::clamp<std::chrono::milliseconds>(
         std::min({options_.login_deadline, options_.write_deadline, options_.linger}) / 4, std::chrono::milliseconds(5),
         std::chrono::seconds(1)));
-    ticker_.async_wait([this](std::error_code const&) { tick(); });
+    ticker_.async_wait(tick_memory_([this](std::error_code const&) { tick(); }));
   }
 
   void tick() {
     ticking_ = false;
     auto const now = Link::Clock::now();
     auto any = false;
-    std::vector<std::shared_ptr<Link>> overdue;
     {
       std::lock_guard const lock(mutex_);
       for (auto const& link : links_) {
         any = any || link->due() != Link::Clock::time_point::max();
-        if (link->due() <= now) overdue.push_back(link);
+        if (link->due() <= now) link->ask_if_overdue();
       }
     }
-    for (auto const& link : overdue) link->ask_if_overdue();
     if (any) watch_deadlines();
   }
 
+  /// A client may send again after this time: from any thread.
+  void end_throttle_in(std::chrono::steady_clock::duration time, std::weak_ptr<Link> client) {
+    asio::post(io_, [this, time, client = std::move(client)] {
+      try {
+        auto const timer = std::make_shared<detail::ContextTimer>(io_, time);
+        timer->async_wait([timer, client](std::error_code const&) {
+          if (auto const link = client.lock()) link->end_throttle();
+        });
+      } catch (...) {
+        if (auto const link = client.lock()) link->abort();
+      }
+    });
+  }
+
   ServerOptions const options_;
+  std::size_t const max_clients_ = options_.max_clients != 0 ? options_.max_clients : detail::client_limit<Policy>();
   Svc service_;
+  detail::Events events_;
+  // What the server itself waits for, and would be lost without when memory is short.
+  detail::Reserved tick_memory_, drain_memory_, close_memory_, finish_memory_;
   asio::io_context io_{1};
   detail::ContextTimer ticker_, drain_;
   Acceptor acceptor_;
   bool stopping_ = false;
   std::atomic<bool> ticking_ = false;
-  std::mutex mutex_;  // of links_; no other lock is taken within it
+  mutable std::mutex mutex_;  // of links_ and finishing_; a queue's lock may be taken within it
   std::vector<std::shared_ptr<Link>> links_;
-  Policy policy_;  // last: its threads end before anything that they use
+  bool finishing_ = false;  // a look whether it is over is under way
+  Policy policy_;           // last: its threads end before anything that they use
 };
 
 }  // namespace chatproto

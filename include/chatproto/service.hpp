@@ -21,8 +21,10 @@ namespace chatproto {
 ///
 /// Optional members:
 /// - `on_bad_line(std::error_code)`: a line had more than `max_line` bytes (`Errc::line_too_long`) and has been dropped;
-/// - `flush()`: the lines that one read brought are over. What was kept back to be sent at once is sent here;
-/// - `bool logged_in() const`: a client for which it is still false at the login deadline is closed.
+/// - `flush()`: the lines that one read brought are over, or as many as there are before or after a pause. What was kept back to
+///   be sent at once is sent here;
+/// - `bool logged_in() const`: a client for which it is still false at the login deadline is closed;
+/// - `name() const`, which converts to `std::string_view`: as whom, for the server's `Observer`.
 template <class S>
 concept LineSession = std::destructible<S> && requires(S& session, std::string_view line) {
   session.on_line(line);

@@ -29,7 +29,7 @@ namespace chatproto {
 ///   there is no thread or descriptor for it; the server then refuses the client and goes on.
 /// - `join()`: called once all clients have ended, and no `next_executor()` comes after it: ends all threads. Idempotent.
 ///
-/// A policy is made from the number of threads wanted (`unsigned`, never 0) if it can be, otherwise by default.
+/// A policy whose clients need more than one descriptor each says so by a constant `descriptors_per_client`. A policy is made from the number of threads wanted (`unsigned`, never 0) if it can be, otherwise by default.
 template <class P>
 concept ThreadingPolicy = requires(P& policy) {
   typename P::executor_type;
@@ -46,6 +46,8 @@ class ThreadPerClient {
   /// Counts as work of its context: the thread runs until the last copy is gone, which is when the client ends.
   using executor_type = decltype(asio::require(std::declval<asio::io_context::executor_type>(),
                                                asio::execution::outstanding_work.tracked));
+
+  static constexpr std::size_t descriptors_per_client = 4;  ///< its socket, and those of its context on Linux
 
   ThreadPerClient() = default;
   ~ThreadPerClient() { join(); }

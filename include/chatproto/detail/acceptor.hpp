@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include <asio/ip/tcp.hpp>
 
 #include <chatproto/detail/listener.hpp>
+#include <chatproto/detail/reserved.hpp>
 #include <chatproto/listen.hpp>
 
 namespace chatproto::detail {
@@ -27,15 +29,20 @@ namespace chatproto::detail {
 /// Accepts the clients of a `Host` (a `Server`), each on an executor of the host's policy.
 ///
 /// Used on the host's own context only. An error never ends it. It asks again at once if one connection was lost; if
-/// descriptors or memory are short, and after errors that it does not know, after 10 ms, doubling to 1 s.
+/// descriptors or memory are short, and after errors that it does not know, some time later, doubling.
 template <class Host, class Policy>
 class Acceptor {
  public:
   /// Listens on one address, or on all if it is empty. Throws `std::system_error`.
   Acceptor(Host& host, std::string const& address, std::uint16_t port)
-      : host_(host), acceptor_(host.context()), retry_(host.context()) {
+      : host_(host),
+        acceptor_(host.context()),
+        retry_(host.context()),
+        drop_(host.context()),
+        retry_delay_(host.options().accept_retry) {
     listen(acceptor_, port, address);
     acceptor_.non_blocking(true);
+    set_up_clients(acceptor_, host.options());
     port_ = acceptor_.local_endpoint().port();
   }
 
@@ -46,27 +53,34 @@ class Acceptor {
   void stop() {
     listener_.close();
     retry_.cancel();
+    drop_.cancel();
+    refused_.clear();
     next_executor_.reset();
   }
 
  private:
   using tcp = asio::ip::tcp;
   using Executor = typename Policy::executor_type;
-  using Socket = asio::basic_stream_socket<tcp, ContextExecutor>;  // of who is refused
+  struct Refused {
+    explicit Refused(asio::io_context& context) : socket(context) {}
+    asio::basic_stream_socket<tcp, ContextExecutor> socket;
+    std::chrono::steady_clock::time_point until;
+  };
 
   void accept_when_ready() {
     if (!acceptor_.is_open()) return;
-    listener_.async_wait([this](std::error_code const& ec) {
+    listener_.async_wait(memory_([this](std::error_code const& ec) {
       if (!acceptor_.is_open()) return;
-      if (ec) return accept_later();
+      if (ec) return accept_later(ec);
       accept();
-    });
+    }));
   }
 
-  void accept_later() {
+  void accept_later(std::error_code const& why) {
+    host_.events().accept_failed(why);
     retry_.expires_after(retry_delay_);
-    retry_delay_ = std::min<std::chrono::milliseconds>(2 * retry_delay_, std::chrono::seconds(1));
-    retry_.async_wait([this](std::error_code const&) { accept_when_ready(); });
+    retry_delay_ = std::min(2 * retry_delay_, std::max(retry_delay_, host_.options().accept_retry_most));
+    retry_.async_wait(memory_([this](std::error_code const&) { accept_when_ready(); }));
   }
 
   void accept() {
@@ -81,14 +95,15 @@ class Acceptor {
       }
       if (ec == asio::error::would_block || ec == asio::error::try_again) break;
       if (!ec)
-        retry_delay_ = first_delay;
+        retry_delay_ = host_.options().accept_retry;
       else if (ec != asio::error::connection_aborted && ec != asio::error::interrupted && ec != system_error(EPROTO))
-        return accept_later();
+        return accept_later(ec);
     }
     accept_when_ready();
   }
 
   void accept_one(std::error_code& ec) {
+    if (!host_.has_room()) return refuse_one(ec);
     if (!next_executor_) {
       try {
         next_executor_.emplace(host_.policy_.next_executor());
@@ -104,31 +119,38 @@ class Acceptor {
     host_.add(std::move(socket));
   }
 
-  /// No thread could be made for a client: it is told, and the others are served.
+  /// There are too many clients, or no thread could be made for one more: it is told, and the others are served.
   void refuse_one(std::error_code& ec) {
-    auto const socket = std::make_shared<Socket>(host_.context());
-    listener_.take(*socket, ec);
+    Refused client(host_.context());
+    listener_.take(client.socket, ec);
     if (ec) return;
+    host_.events().refused();
     std::error_code ignored;
-    socket->non_blocking(true, ignored);
-    socket->write_some(asio::buffer(std::string_view("err:server full\n")), ignored);
-    socket->shutdown(asio::socket_base::shutdown_send, ignored);
-    auto const timer = std::make_shared<ContextTimer>(host_.context(), host_.options().linger);
-    timer->async_wait([socket, timer](std::error_code const&) {
-      std::error_code closed;
-      socket->close(closed);
-    });
-    drop_input(socket, timer);
+    client.socket.non_blocking(true, ignored);
+    client.socket.write_some(asio::buffer(std::string_view("err:server full\n")), ignored);
+    client.socket.shutdown(asio::socket_base::shutdown_send, ignored);
+    if (refused_.size() == most_refused) refused_.pop_front();  // whom it resets, if it was still about to speak
+    client.until = std::chrono::steady_clock::now() + host_.options().linger;
+    refused_.push_back(std::move(client));
+    drop_input();
   }
 
-  /// What a refused client sends must not reset the connection, see `Link`.
-  static void drop_input(std::shared_ptr<Socket> const& socket, std::shared_ptr<ContextTimer> const& timer) {
-    socket->async_wait(asio::socket_base::wait_read, [socket, timer](std::error_code ec) {
+  /// What refused clients send must not reset their connections, see `Link`. One timer looks after all: a thread or a
+  /// descriptor of their own is what there is not.
+  void drop_input() {
+    auto const now = std::chrono::steady_clock::now();
+    refused_.remove_if([&](Refused& client) {
       char dropped[4096];
-      if (!ec) socket->read_some(asio::buffer(dropped), ec);
-      if (ec && ec != asio::error::would_block) return static_cast<void>(timer->cancel());
-      drop_input(socket, timer);
+      std::error_code ec;
+      client.socket.read_some(asio::buffer(dropped), ec);
+      return (ec && ec != asio::error::would_block) || now >= client.until;
     });
+    if (refused_.empty() || std::exchange(dropping_, true)) return;
+    drop_.expires_after(std::chrono::milliseconds(20));
+    drop_.async_wait(drop_memory_([this](std::error_code const& ec) {
+      dropping_ = false;
+      if (!ec) drop_input();
+    }));
   }
 
   static std::error_code system_error(int value) noexcept { return {value, asio::error::get_system_category()}; }
@@ -141,13 +163,17 @@ class Acceptor {
            ec == std::errc::not_enough_memory;
   }
 
-  static constexpr auto first_delay = std::chrono::milliseconds(10);
+  /// Fewer than the reserve of descriptors, see `ServerOptions::max_clients`.
+  static constexpr std::size_t most_refused = 16;
 
   Host& host_;
+  Reserved memory_, drop_memory_;
   ContextAcceptor acceptor_;
   Listener listener_{acceptor_};
-  ContextTimer retry_;
-  std::chrono::milliseconds retry_delay_ = first_delay;
+  ContextTimer retry_, drop_;
+  std::chrono::milliseconds retry_delay_;
+  std::list<Refused> refused_;
+  bool dropping_ = false;
   std::optional<Executor> next_executor_;  // made for a client that was not there after all
   std::uint16_t port_ = 0;
 };

@@ -14,6 +14,8 @@
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
 
+#include <chatproto/detail/reserved.hpp>
+
 namespace chatproto::detail {
 
 /// Posts one flush for all links of a thread that have something to write. Blocks of several senders then share
@@ -26,12 +28,10 @@ class FlushList : public asio::execution_context::service {
 
   explicit FlushList(asio::io_context& context) : service(context), context_(context) {}
 
-  static FlushList& of(auto const& executor) { return asio::use_service<FlushList>(executor.context()); }
-
-  void add(auto const&, std::shared_ptr<Link> link) {
+  void add(std::shared_ptr<Link> link) {
     std::lock_guard const lock(mutex_);
     links_.push_back(std::move(link));
-    if (!std::exchange(posted_, true)) asio::post(context_, [this] { run(); });
+    if (!std::exchange(posted_, true)) asio::post(context_, memory_([this] { run(); }));
   }
 
  private:
@@ -47,19 +47,25 @@ class FlushList : public asio::execution_context::service {
   void shutdown() noexcept override { links_.clear(); }
 
   asio::io_context& context_;
+  Reserved memory_;
   std::mutex mutex_;  // taken within a queue's lock
   std::vector<std::shared_ptr<Link>> links_;
   std::vector<std::shared_ptr<Link>> running_;
   bool posted_ = false;
 };
 
+/// A link's way to the list of its context.
+template <class Link>
+struct FlushListed {
+  explicit FlushListed(auto const& executor) : list(asio::use_service<FlushList<Link>>(executor.context())) {}
+  void add(auto const&, std::shared_ptr<Link> link) { list.add(std::move(link)); }
+  FlushList<Link>& list;
+};
+
 /// The same where several threads share a context: a post for each link.
 template <class Link>
 struct FlushPost {
-  static FlushPost& of(auto const&) {
-    static FlushPost stateless;
-    return stateless;
-  }
+  explicit FlushPost(auto const&) {}
   void add(auto const& executor, std::shared_ptr<Link> link) {
     asio::post(executor, [link = std::move(link)] { link->flush(); });
   }
@@ -72,6 +78,6 @@ concept OfIoContext = requires(Executor const& executor) {
 
 /// The one that fits an executor: an executor of a context itself says that one thread runs it, see `ThreadingPolicy`.
 template <class Executor, class Link>
-using Flusher = std::conditional_t<OfIoContext<Executor>, FlushList<Link>, FlushPost<Link>>;
+using Flusher = std::conditional_t<OfIoContext<Executor>, FlushListed<Link>, FlushPost<Link>>;
 
 }  // namespace chatproto::detail

@@ -3,7 +3,10 @@
 /// Waiting for a client, and taking it, on systems where these differ.
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
 #include <cstddef>
+#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -15,7 +18,15 @@
 #include <asio/steady_timer.hpp>
 #ifdef _WIN32
 #include <asio/windows/overlapped_ptr.hpp>
+#else
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #endif
+
+#include <chatproto/server_options.hpp>
 
 namespace chatproto::detail {
 
@@ -24,6 +35,43 @@ namespace chatproto::detail {
 using ContextExecutor = asio::io_context::executor_type;
 using ContextAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, ContextExecutor>;
 using ContextTimer = asio::steady_timer::rebind_executor<ContextExecutor>::other;
+
+/// How many clients the process has descriptors for, less a reserve for the program itself.
+template <class Policy>
+std::size_t client_limit() noexcept {
+  std::size_t each = 1;
+  if constexpr (requires { Policy::descriptors_per_client; }) each = Policy::descriptors_per_client;
+#ifndef _WIN32
+  constexpr rlim_t reserve = 32;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    return std::max<std::size_t>((limit.rlim_cur - std::min(limit.rlim_cur, reserve)) / each, 1);
+#endif
+  return std::numeric_limits<std::size_t>::max() / each;
+}
+
+template <int name>
+using TcpOption = asio::detail::socket_option::integer<IPPROTO_TCP, name>;
+
+/// Has all clients of an acceptor begin with these options, which a socket inherits from the one that listens: no system call
+/// for each of them. What a system does not know is left out.
+inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& options) {
+  std::error_code ignored;
+  if (options.send_buffer > 0) acceptor.set_option(asio::socket_base::send_buffer_size(options.send_buffer), ignored);
+  if (options.keepalive.count() <= 0) return;
+  acceptor.set_option(asio::socket_base::keep_alive(true), ignored);
+  [[maybe_unused]] constexpr auto probes = 4;
+  [[maybe_unused]] auto const seconds = static_cast<int>(options.keepalive.count()),
+                              interval = std::max(seconds / 4, 1);
+#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+  acceptor.set_option(TcpOption<TCP_KEEPIDLE>(seconds), ignored);
+  acceptor.set_option(TcpOption<TCP_KEEPINTVL>(interval), ignored);
+  acceptor.set_option(TcpOption<TCP_KEEPCNT>(probes), ignored);
+#endif
+#ifdef TCP_USER_TIMEOUT  // while something is on its way TCP asks nobody, but repeats itself for a quarter of an hour
+  acceptor.set_option(TcpOption<TCP_USER_TIMEOUT>((seconds + probes * interval) * 1000), ignored);
+#endif
+}
 
 /// The clients who come to an acceptor that does not block. Used on its context only.
 ///
@@ -38,8 +86,23 @@ class Listener {
   /// Calls `handler` when there is a client, or with what went wrong.
   void async_wait(auto handler) { acceptor_.async_wait(asio::socket_base::wait_read, std::move(handler)); }
 
-  /// Takes it; `would_block` if there is none.
-  void take(auto& socket, std::error_code& ec) { acceptor_.accept(socket, ec); }
+  /// Takes it; `would_block` if there is none. No program that this one starts inherits it.
+  void take(auto& socket, std::error_code& ec) {
+#ifdef SOCK_CLOEXEC  // the only way without a moment in which a fork would copy it
+    auto const client = ::accept4(acceptor_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC);
+#else
+    auto const client = ::accept(acceptor_.native_handle(), nullptr, nullptr);
+    if (client >= 0) ::fcntl(client, F_SETFD, FD_CLOEXEC);
+#endif
+    ec = {errno, asio::error::get_system_category()};
+    if (client < 0) return;
+    try {
+      socket.assign(acceptor_.local_endpoint(ec).protocol(), client, ec);
+    } catch (...) {
+      ec = asio::error::no_memory;
+    }
+    if (ec) ::close(client);
+  }
 
   /// Nobody is waited for or taken any more; who has not been taken is cut.
   void close() {
@@ -56,7 +119,8 @@ class Listener {
   void async_wait(auto handler) {
     if (!there_) drop();
     auto const family = acceptor_.local_endpoint().protocol().family();
-    if (!there_) client_ = ::WSASocketW(family, SOCK_STREAM, IPPROTO_TCP, nullptr, 0, WSA_FLAG_OVERLAPPED);
+    constexpr auto flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
+    if (!there_) client_ = ::WSASocketW(family, SOCK_STREAM, IPPROTO_TCP, nullptr, 0, flags);
     asio::windows::overlapped_ptr operation(
         acceptor_.get_executor(), [this, handler = std::move(handler)](std::error_code const& ec, std::size_t) {
           there_ = client_ != INVALID_SOCKET && (there_ || !ec);

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// Where a server counts, and tells its observer.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <system_error>
+
+#include <chatproto/observer.hpp>
+
+namespace chatproto::detail {
+
+using Counter = std::atomic<std::uint64_t>;
+inline void add(Counter& counter, std::uint64_t n) noexcept { counter.fetch_add(n, std::memory_order_relaxed); }
+
+/// What is counted at each read and write.
+struct alignas(64) Traffic {
+  Counter lines_in = 0, bytes_in = 0, bytes_out = 0, throttled = 0;
+};
+
+/// Counts, and tells the observer, if there is one. Any thread.
+class Events {
+ public:
+  explicit Events(Observer* observer) noexcept : observer_(observer) {}
+
+  bool observed() const noexcept { return observer_ != nullptr; }
+  /// A client was accepted: its number.
+  std::uint64_t accepted() noexcept { return 1 + accepted_.fetch_add(1, std::memory_order_relaxed); }
+  /// Where its traffic is counted. Threads that serve different clients would otherwise wait for each other's cache lines.
+  Traffic& traffic(std::uint64_t number) noexcept { return traffic_[number % traffic_.size()]; }
+
+  /// False: the observer has thrown.
+  bool connected(std::uint64_t number, std::string_view address) noexcept {
+    return tell([&] { observer_->connected(number, address); });
+  }
+  bool logged_in(std::uint64_t number, std::string_view name) noexcept {
+    return tell([&] { observer_->logged_in(number, name); });
+  }
+  void ended(std::uint64_t number, Ended reason, std::error_code const& error) noexcept {
+    add(ended_[static_cast<std::size_t>(reason)], 1);
+    tell([&] { observer_->ended(number, reason, error); });
+  }
+  void refused() noexcept {
+    add(refused_, 1);
+    tell([&] { observer_->refused(); });
+  }
+  void accept_failed(std::error_code const& error) noexcept {
+    add(accept_errors_, 1);
+    tell([&] { observer_->accept_failed(error); });
+  }
+
+  /// All but what waits.
+  ServerStats stats() const noexcept {
+    ServerStats stats;
+    stats.clients = stats.accepted = accepted_;
+    for (std::size_t i = 0; i < ended_.size(); ++i) stats.clients -= stats.ended[i] = ended_[i];
+    stats.refused = refused_;
+    stats.accept_errors = accept_errors_;
+    stats.observer_failures = observer_failures_;
+    for (auto const& each : traffic_) {
+      stats.lines_in += each.lines_in;
+      stats.bytes_in += each.bytes_in;
+      stats.bytes_out += each.bytes_out;
+      stats.throttled += each.throttled;
+    }
+    return stats;
+  }
+
+ private:
+  bool tell(auto const& call) noexcept {
+    try {
+      if (observer_ != nullptr) call();
+      return true;
+    } catch (...) {
+      add(observer_failures_, 1);
+      return false;
+    }
+  }
+
+  Observer* const observer_;
+  Counter accepted_ = 0, refused_ = 0, accept_errors_ = 0, observer_failures_ = 0;
+  std::array<Counter, ended_reasons> ended_ = {};
+  std::array<Traffic, 16> traffic_;
+};
+
+}  // namespace chatproto::detail

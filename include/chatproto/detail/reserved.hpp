@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// Memory for what must go on when there is no other.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+
+namespace chatproto::detail {
+
+/// Memory for one operation at a time: Asio gives it back before it calls the handler, which may then begin the next.
+class Reserved {
+ public:
+  Reserved() = default;
+  Reserved(Reserved const&) = delete;
+  Reserved& operator=(Reserved const&) = delete;
+
+  /// `handler`, whose operation lives in this memory, if it is free and large enough.
+  auto operator()(auto handler) { return Handler<decltype(handler)>{this, std::move(handler)}; }
+
+ private:
+  template <class T>
+  struct Allocator {
+    using value_type = T;
+    explicit Allocator(Reserved& from) noexcept : memory(&from) {}
+    template <class U>
+    Allocator(Allocator<U> const& other) noexcept : memory(other.memory) {}
+    template <class U>
+    bool operator==(Allocator<U> const& other) const noexcept {
+      return memory == other.memory;
+    }
+
+    T* allocate(std::size_t n) {
+      if (n * sizeof(T) > sizeof memory->bytes_ || std::exchange(memory->used_, true))
+        return std::allocator<T>().allocate(n);
+      return reinterpret_cast<T*>(memory->bytes_);
+    }
+    void deallocate(T* at, std::size_t n) noexcept {
+      if (static_cast<void*>(at) != memory->bytes_) return std::allocator<T>().deallocate(at, n);
+      memory->used_ = false;
+    }
+
+    Reserved* memory;
+  };
+
+  template <class F>
+  struct Handler {
+    using allocator_type = Allocator<void>;
+    allocator_type get_allocator() const noexcept { return allocator_type(*memory); }
+    template <class... Args>
+    void operator()(Args&&... args) {
+      handler(std::forward<Args>(args)...);
+    }
+
+    Reserved* memory;
+    F handler;
+  };
+
+  alignas(std::max_align_t) std::byte bytes_[192];
+  bool used_ = false;
+};
+
+}  // namespace chatproto::detail

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: BSL-1.0
+// The limits of a server under load, what it tells of them, and senders who wait, in all policies.
+#include <chatproto/chat_service.hpp>
+#include <chatproto/threading.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <future>
+#include <list>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+#include <vector>
+
+#ifdef __linux__
+#include <cstdio>
+#include <set>
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+#include "catch.hpp"
+#include "socket_support.hpp"
+
+using namespace std::chrono_literals;
+using chatproto::Ended;
+using chatproto::Overflow;
+using test::Client;
+using test::Lines;
+using test::patient;
+using test::ServerThread;
+
+#define POLICIES chatproto::ThreadPerClient, chatproto::ThreadPool, chatproto::StrandPool
+
+namespace {
+
+std::uint64_t ended(chatproto::ServerStats const& stats, Ended reason) {
+  return stats.ended[static_cast<std::size_t>(reason)];
+}
+
+/// Sends `count` texts, which begin with their number, without waiting for replies.
+void say(Client& sender, int first, int count, std::size_t size = 200) {
+  std::string lines;
+  for (auto i = first; i < first + count; ++i) {
+    auto text = std::to_string(i) + ':';
+    lines += "sendall:" + text.append(size - text.size(), 'x') + '\n';
+  }
+  sender.send(lines);
+}
+
+/// Whether these texts come next, and nothing else.
+bool hears(Client& receiver, int first, int count) {
+  for (auto i = first; i < first + count; ++i)
+    if (!receiver.next_line().starts_with("delivery:cafe:bob:" + std::to_string(i) + ':')) return false;
+  return true;
+}
+
+bool oks(Client& sender, int count) {
+  for (auto i = 0; i < count; ++i)
+    if (sender.next() != "ok") return false;
+  return true;
+}
+
+/// A sender in a thread of its own, who says so many texts; how many were answered by ok before anything else came.
+std::future<int> speaker(std::uint16_t port, std::string const& user, int texts) {
+  return std::async(std::launch::async, [=] {
+    auto mouth = test::sender(port, user, "cafe");
+    say(mouth, 0, texts);
+    auto answered = 0;
+    while (answered < texts && mouth.next() == "ok") ++answered;
+    return answered;
+  });
+}
+
+}  // namespace
+
+// --- How many, how fast -----------------------------------------------------------------------------------------------
+
+TEMPLATE_TEST_CASE("a server that is full says so, and has room again when somebody leaves", "[limits]", POLICIES) {
+  auto options = patient();
+  options.max_clients = 2;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  {
+    auto bob = test::sender(server.port(), "bob", "cafe");
+    for (auto i = 0; i < 40; ++i) CHECK(Client(server.port()).rest() == Lines{"err", "(end)"});
+    Client eager(server.port());
+    eager.send("slogin:carol\njoin:cafe\n");
+    CHECK(eager.rest() == Lines{"err", "(end)"});  // and no reset, which could destroy the err
+    CHECK(bob.asks("sendall:hi") == "ok");
+    CHECK(alice.next() == "delivery:cafe:bob:hi");
+    CHECK(server->stats().refused == 41);
+    CHECK(server->stats().clients == 2);
+    CHECK(server->stats().accepted == 2);
+  }
+  REQUIRE(test::eventually([&] { return server->stats().clients == 1; }));
+  auto carol = test::sender(server.port(), "carol", "cafe");
+  CHECK(carol.asks("sendall:hi") == "ok");
+  CHECK(alice.next() == "delivery:cafe:carol:hi");
+}
+
+TEMPLATE_TEST_CASE("many who are refused at once all learn it", "[limits]", POLICIES) {
+  auto options = patient();
+  options.max_clients = 1;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  std::list<Client> crowd;
+  for (auto i = 0; i < 100; ++i) crowd.emplace_back(server.port());
+  auto told = 0;
+  for (auto& each : crowd)
+    if (each.next() == "err") ++told;
+  CHECK(told == 100);
+  CHECK(alice.asks("quit:") == "ok");
+}
+
+#ifdef __linux__
+TEMPLATE_TEST_CASE("without a limit of its own a server takes what there are descriptors for", "[limits]", POLICIES) {
+  rlimit old{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &old) == 0);
+  auto limit = old;
+  limit.rlim_cur = 100;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  ServerThread<TestType> server;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &old) == 0);
+  std::size_t const most = (100 - 32) / (std::is_same_v<TestType, chatproto::ThreadPerClient> ? 4 : 1);
+  std::list<Client> clients;
+  for (std::size_t i = 0; i < most; ++i) CHECK(clients.emplace_back(server.port()).asks("slogin:bob") == "ok");
+  CHECK(Client(server.port()).rest() == Lines{"err", "(end)"});
+}
+#endif
+
+TEMPLATE_TEST_CASE("a sender that is faster than its rate loses nothing", "[limits]", POLICIES) {
+  auto options = patient();
+  options.rate = 2000;
+  options.rate_burst = 10;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  auto const begin = std::chrono::steady_clock::now();
+  say(bob, 0, 500);
+  bob.end_output();  // also what comes last is read
+  CHECK(hears(alice, 0, 500));
+  CHECK(oks(bob, 500));
+  CHECK(bob.next() == "(end)");
+  // Never sooner, however fast the machine: all but the burst have had to wait for their tokens.
+  CHECK(std::chrono::steady_clock::now() - begin >= 240ms);
+  CHECK(server->stats().throttled > 0);
+}
+
+TEMPLATE_TEST_CASE("the longest line is an option", "[limits]", POLICIES) {
+  auto options = patient();
+  options.line_limit = 20;
+  ServerThread<TestType> server(options);
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  CHECK(bob.asks("sendall:" + std::string(11, 'x')) == "ok");
+  CHECK(bob.asks("sendall:" + std::string(12, 'x')) == "err");
+}
+
+// --- Senders who wait -------------------------------------------------------------------------------------------------
+
+namespace {
+
+chatproto::ServerOptions lossless(std::size_t queue_limit = 32 * 1024) {
+  auto options = patient();
+  options.overflow = Overflow::block_sender;
+  options.queue_limit = queue_limit;
+  options.send_buffer = 8 * 1024;
+  return options;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("where senders wait, receivers that pause lose nothing", "[limits]", POLICIES) {
+  constexpr auto texts = 5'000;  // 1 MB, more than all buffers on the way
+  ServerThread<TestType> server(lossless());
+  std::list<Client> receivers;
+  for (auto i = 0; i < 100; ++i) receivers.push_back(test::receiver(server.port(), "alice", "cafe", 4096));
+  auto bob = speaker(server.port(), "bob", texts);
+  auto all_heard = true;
+  std::uint64_t most_queued = 0;
+  for (auto from = 0; from < texts; from += 100) {  // 20 KB, less than is under way to one who does not read
+    for (auto& each : receivers) all_heard = hears(each, from, 100) && all_heard;
+    most_queued = std::max(most_queued, server->stats().queued);
+  }
+  CHECK(all_heard);
+  CHECK(bob.get() == texts);
+  // The limit, and what one read of the sender can bring.
+  CHECK(most_queued <= 100 * (32 + 32 + 8) * 1024);
+  CHECK(ended(server->stats(), Ended::overflow) == 0);
+  for (auto& each : receivers) CHECK(each.asks("quit:") == "ok");
+}
+
+TEMPLATE_TEST_CASE("a sender who waits has no ok, is not read, and is free again when it is its turn", "[limits]",
+                   POLICIES) {
+  ServerThread<TestType> server(lossless(4096));
+  auto alice = test::receiver(server.port(), "alice", "cafe", 4096);
+  auto carol = test::receiver(server.port(), "carol", "cafe");
+  auto bob = test::sender(server.port(), "bob", "cafe"), other = test::sender(server.port(), "eve", "bar");
+  auto said = 0;
+  for (auto waits = false; !waits;) {
+    say(bob, said++, 1);
+    CHECK(test::eventually([&] { return bob.has_next(1ms) || server->stats().queued > 4096; }));
+    waits = !bob.has_next(200ms);
+    if (!waits) REQUIRE(oks(bob, 1));
+  }
+  CHECK(server->stats().queued > 4096);
+  CHECK(hears(carol, 0, said));             // who reads has it all
+  CHECK(other.asks("sendall:hi") == "ok");  // and other rooms go on
+  CHECK(hears(alice, 0, said));
+  CHECK(oks(bob, 1));
+  CHECK(alice.asks("quit:") == "ok");
+}
+
+TEMPLATE_TEST_CASE("a receiver that takes nothing holds senders up to the write deadline", "[limits]", POLICIES) {
+  auto options = lossless();
+  options.write_deadline = 300ms;
+  ServerThread<TestType> server(options);
+  auto stuck = test::receiver(server.port(), "stuck", "cafe", 4096);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = speaker(server.port(), "bob", 5'000);
+  CHECK(hears(alice, 0, 5'000));
+  CHECK(bob.get() == 5'000);
+  CHECK(ended(server->stats(), Ended::write_deadline) == 1);
+  auto heard = 0;
+  for (std::string line; (line = stuck.next_line()).starts_with("delivery:"); ++heard)
+    if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
+  CHECK(heard < 5'000);  // without a gap
+}
+
+TEMPLATE_TEST_CASE("senders who wait for each other's receivers end", "[limits]", POLICIES) {
+  // Each program has a sender and a receiver, and does not read before all that it says is answered.
+  constexpr auto texts = 2'000;
+  auto options = lossless();
+  options.write_deadline = 500ms;
+  ServerThread<TestType> server(options);
+  auto ada_hears = test::receiver(server.port(), "adahears", "cafe", 4096);
+  auto eve_hears = test::receiver(server.port(), "evehears", "cafe", 4096);
+  auto ada = speaker(server.port(), "ada", texts), eve = speaker(server.port(), "eve", texts);
+  CHECK(ada.get() == texts);
+  CHECK(eve.get() == texts);
+}
+
+TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POLICIES) {
+  auto options = lossless();
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe", 4096);
+  auto bob = speaker(server.port(), "bob", 5'000);
+  REQUIRE(test::eventually([&] { return server->stats().queued > 32 * 1024; }));
+  auto const drains = GENERATE(true, false);
+  server->stop(drains ? chatproto::Stop::drain : chatproto::Stop::now);
+  auto heard = 0, gaps = 0;
+  for (std::string line; (line = alice.next_line()).starts_with("delivery:"); ++heard)
+    if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) ++gaps;
+  CHECK(gaps == 0);
+  auto const answered = bob.get();
+  CHECK(answered < 5'000);
+  if (drains) CHECK(heard >= answered);
+}
+
+// --- What a server tells ----------------------------------------------------------------------------------------------
+
+namespace {
+
+/// Counts events from any thread.
+struct Tally : chatproto::Observer {
+  std::mutex mutex;
+  std::vector<std::string> events;
+  std::string throws_at;
+
+  void note(std::string event) {
+    std::lock_guard const lock(mutex);
+    events.push_back(event);
+    if (!throws_at.empty() && event.starts_with(throws_at)) throw std::runtime_error(event);
+  }
+  std::size_t count(std::string_view event) {
+    std::lock_guard const lock(mutex);
+    return static_cast<std::size_t>(std::count(events.begin(), events.end(), event));
+  }
+  void connected(std::uint64_t, std::string_view) override { note("connected"); }
+  void logged_in(std::uint64_t, std::string_view name) override { note("logged in " + std::string(name)); }
+  void ended(std::uint64_t, Ended reason, std::error_code const&) override {
+    note("ended " + std::string(to_string(reason)));
+  }
+  void refused() override { note("refused"); }
+  void accept_failed(std::error_code const&) override { note("accept failed"); }
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("a server tells and counts what happens", "[limits]", POLICIES) {
+  Tally tally;
+  auto options = patient();
+  options.observer = &tally;
+  options.max_clients = 3;
+  options.queue_limit = 16 * 1024;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  {
+    auto carol = test::receiver(server.port(), "carol", "cafe");
+    CHECK(Client(server.port()).next() == "err");
+    say(bob, 0, 10);
+    CHECK(hears(alice, 0, 10));
+    CHECK(hears(carol, 0, 10));
+    CHECK(oks(bob, 10));
+    CHECK(carol.asks("quit:") == "ok");
+  }
+  REQUIRE(test::eventually([&] { return server->stats().clients == 2; }));
+  {
+    auto stuck = test::receiver(server.port(), "stuck", "cafe", 4096);
+    for (auto from = 10; ended(server->stats(), Ended::overflow) == 0; from += 50) {
+      say(bob, from, 50);
+      REQUIRE(hears(alice, from, 50));
+      REQUIRE(oks(bob, 50));
+    }
+  }
+  CHECK(test::eventually([&] { return tally.count("ended overflow") == 1; }));
+  auto const stats = server->stats();
+  CHECK(stats.clients == 2);
+  CHECK(stats.accepted == 4);
+  CHECK(stats.refused == 1);
+  CHECK(ended(stats, Ended::closed) == 1);
+  CHECK(stats.lines_in == server->service().texts() + 9);  // logins, joins, a quit
+  CHECK(server->service().deliveries() >= server->service().texts() + 10);
+  CHECK(stats.bytes_out > stats.bytes_in);
+  CHECK(stats.observer_failures == 0);
+  CHECK(tally.count("connected") == 4);
+  CHECK(tally.count("logged in bob") == 1);
+  CHECK(tally.count("refused") == 1);
+  CHECK(tally.count("ended closed") == 1);
+}
+
+TEMPLATE_TEST_CASE("an observer that throws costs no other client", "[limits]", POLICIES) {
+  Tally tally;
+  auto options = patient();
+  options.observer = &tally;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  auto const at = GENERATE("connected", "logged in", "ended", "refused", "accept");
+  {
+    std::lock_guard const lock(tally.mutex);
+    tally.throws_at = at;
+  }
+  for (auto i = 0; i < 3; ++i) {
+    Client victim(server.port());
+    victim.try_send("slogin:victim\nquit:\n");
+    victim.rest();
+  }
+  CHECK(test::eventually([&] { return server->stats().clients == 2; }));
+  auto const fails = at != std::string("refused") && at != std::string("accept");  // which do not happen here
+  CHECK(server->stats().observer_failures == (fails ? 3 : 0));
+  CHECK(bob.asks("sendall:hi") == "ok");
+  CHECK(alice.next() == "delivery:cafe:bob:hi");
+}
+
+// --- Sockets ----------------------------------------------------------------------------------------------------------
+
+#ifdef __linux__
+namespace {
+
+/// All sockets that this process has.
+std::set<int> sockets() {
+  std::set<int> result;
+  for (auto fd = 0; fd < 4096; ++fd) {
+    auto type = 0;
+    socklen_t size = sizeof type;
+    if (::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0) result.insert(fd);
+  }
+  return result;
+}
+
+int option(int fd, int level, int name) {
+  auto value = 0;
+  socklen_t size = sizeof value;
+  REQUIRE(::getsockopt(fd, level, name, &value, &size) == 0);
+  return value;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("a server's sockets: no program inherits them, dead peers are found, buffers are bounded",
+                   "[limits]", POLICIES) {
+  auto options = patient();
+  options.keepalive = 40s;
+  auto const before = sockets();
+  ServerThread<TestType> server(options);
+  test::Client client(server.port());  // whose own socket is not the server's
+  auto const own = client.descriptor();
+  REQUIRE(client.asks("slogin:bob") == "ok");
+  auto of_server = 0;
+  for (auto const fd : sockets()) {
+    if (before.count(fd) != 0 || fd == own) continue;
+    CAPTURE(fd);
+    ++of_server;
+    CHECK((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK(option(fd, SOL_SOCKET, SO_KEEPALIVE) == 1);
+    CHECK(option(fd, IPPROTO_TCP, TCP_KEEPIDLE) == 40);
+    CHECK(option(fd, IPPROTO_TCP, TCP_KEEPINTVL) == 10);
+    CHECK(option(fd, IPPROTO_TCP, TCP_KEEPCNT) == 4);
+    CHECK(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT) == 80'000);
+    CHECK(option(fd, SOL_SOCKET, SO_SNDBUF) <= 2 * 64 * 1024);
+  }
+  CHECK(of_server == 2);
+}
+
+TEMPLATE_TEST_CASE("a program that the server's program starts has none of its descriptors", "[limits]", POLICIES) {
+  auto const before = sockets();
+  ServerThread<TestType> server;
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto const name_of = [](int fd) {
+    char name[100] = {};
+    auto const size = ::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), name, sizeof name);
+    return std::string(name, static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+  };
+  auto* const list = ::popen("ls -l /proc/self/fd", "r");
+  REQUIRE(list != nullptr);
+  std::string all;
+  char part[4096];
+  while (std::fgets(part, sizeof part, list) != nullptr) all += part;
+  CHECK(::pclose(list) == 0);
+  CAPTURE(all);
+  CHECK(all.find("pipe:") != std::string::npos);
+  for (auto const* kind : {"eventpoll", "eventfd", "timerfd"}) CHECK(all.find(kind) == std::string::npos);
+  for (auto const fd : sockets())
+    if (fd != alice.descriptor() && before.count(fd) == 0) CHECK(all.find(name_of(fd)) == std::string::npos);
+  CHECK(alice.asks("quit:") == "ok");
+}
+#endif

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <chatproto/observer.hpp>
+
+#include <cstddef>
+#include <set>
+#include <string_view>
+#include <system_error>
+
+#include "catch.hpp"
+
+using chatproto::Ended;
+
+TEST_CASE("each reason has a word of its own", "[observer]") {
+  std::set<std::string_view> words;
+  for (std::size_t i = 0; i < chatproto::ended_reasons; ++i) words.insert(to_string(static_cast<Ended>(i)));
+  CHECK(words.size() == chatproto::ended_reasons);
+  CHECK(words.count("") == 0);
+  CHECK(to_string(Ended::closed) == "closed");
+  CHECK(to_string(Ended::write_deadline) == "write_deadline");
+  CHECK(to_string(Ended::aborted) == "aborted");  // the last one
+  CHECK(static_cast<std::size_t>(Ended::aborted) + 1 == chatproto::ended_reasons);
+}
+
+TEST_CASE("an observer need not care for anything", "[observer]") {
+  struct : chatproto::Observer {
+  } careless;
+  careless.connected(1, "127.0.0.1:1");
+  careless.logged_in(1, "bob");
+  careless.ended(1, Ended::closed, {});
+  careless.refused();
+  careless.accept_failed(std::make_error_code(std::errc::not_enough_memory));
+  CHECK(chatproto::ServerStats{}.clients == 0);
+}
