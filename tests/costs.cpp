@@ -15,69 +15,17 @@
 #include <type_traits>
 #include <utility>
 
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/types.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include "catch.hpp"
 #include "sanitized.hpp"
 #include "socket_support.hpp"
 #include "support.hpp"
+#include "system_calls.hpp"
 
 namespace {
 
-/// Kinds of system calls, by the names that strace gives a reader.
-enum Kind : std::size_t { epoll_ctls, epoll_waits, reads, recvs, sends, writes, kinds };
-
-std::array<std::atomic<std::size_t>, kinds> calls;
-
-/// Before the call, so that whoever sees what it does finds it counted.
-void count_call(Kind kind) {
-  if (test::counts_as_spent()) calls[kind].fetch_add(1);
-}
-
-}  // namespace
-
-// The linker lets these stand before the system's (--wrap).
-#define CALL(kind, result, name, parameters, arguments) \
-  result __real_##name parameters;                      \
-  result __wrap_##name parameters;                      \
-  result __wrap_##name parameters {                     \
-    count_call(kind);                                   \
-    return __real_##name arguments;                     \
-  }
-extern "C" {
-CALL(epoll_ctls, int, epoll_ctl, (int epoll, int operation, int fd, epoll_event* event), (epoll, operation, fd, event))
-CALL(epoll_waits, int, epoll_wait, (int epoll, epoll_event* events, int size, int time), (epoll, events, size, time))
-CALL(reads, ssize_t, read, (int fd, void* data, std::size_t size), (fd, data, size))
-CALL(reads, ssize_t, readv, (int fd, iovec const* data, int count), (fd, data, count))
-CALL(recvs, ssize_t, recv, (int fd, void* data, std::size_t size, int flags), (fd, data, size, flags))
-CALL(recvs, ssize_t, recvmsg, (int fd, msghdr* message, int flags), (fd, message, flags))
-CALL(sends, ssize_t, send, (int fd, void const* data, std::size_t size, int flags), (fd, data, size, flags))
-CALL(sends, ssize_t, sendmsg, (int fd, msghdr const* message, int flags), (fd, message, flags))
-CALL(writes, ssize_t, write, (int fd, void const* data, std::size_t size), (fd, data, size))
-CALL(writes, ssize_t, writev, (int fd, iovec const* data, int count), (fd, data, count))
-
-// Asio's own memory does not come from operator new.
-void* __real_aligned_alloc(std::size_t alignment, std::size_t size);
-void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size);
-void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
-  auto* const memory = __real_aligned_alloc(alignment, size);
-  test::count_allocation(memory);
-  return memory;
-}
-void __real_free(void* memory);
-void __wrap_free(void* memory);
-void __wrap_free(void* memory) {  // also what operator new gave
-  test::count_free(memory);
-  __real_free(memory);
-}
-}
-
-namespace {
-
+using test::calls;
+using test::Kind;
+using test::kinds;
 using test::ServerThread;
 
 /// A chat whose thread can be held, so that what comes in meanwhile is there all at once.
@@ -142,15 +90,6 @@ class Used {
   test::Spent spent_ = test::spent();
 };
 
-/// The test's own thread plays the clients, which are not counted.
-class Uncounted {
- public:
-  Uncounted() { test::counts_as_spent() = false; }
-  ~Uncounted() { test::counts_as_spent() = true; }
-  Uncounted(Uncounted const&) = delete;
-  Uncounted& operator=(Uncounted const&) = delete;
-};
-
 template <class Policy>
 constexpr auto thread_for_each = std::is_same_v<Policy, chatproto::ThreadPerClient>;
 template <class Policy>
@@ -168,7 +107,7 @@ constexpr auto counts_allocations = false;
 TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPerClient, chatproto::ThreadPool,
                    chatproto::StrandPool) {
   constexpr std::size_t messages = 500;
-  Uncounted const clients;
+  test::Uncounted const clients;
   ServerThread<TestType> server(one_thread());
   auto alice = test::receiver(server.port(), "alice", "cafe"), bob = test::sender(server.port(), "bob", "cafe");
   Used const used;
@@ -177,13 +116,13 @@ TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPer
     REQUIRE(alice.next_line().starts_with("delivery:cafe:bob:a text"));
     REQUIRE(bob.next_line().starts_with("ok:"));
   }
-  CHECK(used.per(messages, sends) == 2);                      // the delivery and the ok
-  CHECK(used.per(messages, recvs) == Approx(1).margin(0.1));  // none that only learns that there is nothing
-  CHECK(used.per(messages, reads) + used.per(messages, writes) < 0.1);
+  CHECK(used.per(messages, test::sends) == 2);                      // the delivery and the ok
+  CHECK(used.per(messages, test::recvs) == Approx(1).margin(0.1));  // none that only learns that there is nothing
+  CHECK(used.per(messages, test::reads) + used.per(messages, test::writes) < 0.1);
   // Asio arms a descriptor anew for each wait. A flush is posted, so there is a look for more to read before it. With two
   // threads, one wakes the other.
-  CHECK(used.per(messages, epoll_ctls) < (thread_for_each<TestType> ? 2.1 : 1.1));
-  CHECK(used.per(messages, epoll_waits) < (thread_for_each<TestType> ? 4.1 : 2.1));
+  CHECK(used.per(messages, test::epoll_ctls) < (thread_for_each<TestType> ? 2.1 : 1.1));
+  CHECK(used.per(messages, test::epoll_waits) < (thread_for_each<TestType> ? 4.1 : 2.1));
   // Two for the block of deliveries, one for that of the reply, whose text is short. Asio reuses what it has: a thread
   // alone finds all it needs; a post to another thread or a strand often does not.
   auto const allocations = used.allocations_per(messages);
@@ -194,7 +133,7 @@ TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPer
 TEMPLATE_TEST_CASE("what a delivery costs when its sender does not wait", "[costs]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool, chatproto::StrandPool) {
   constexpr std::size_t messages = 100, receivers = 50, rounds = 5, deliveries = messages * receivers * rounds;
-  Uncounted const clients;
+  test::Uncounted const clients;
   ServerThread<TestType, HeldService> server(one_thread());
   std::list<test::Client> listeners;
   for (std::size_t i = 0; i < receivers; ++i) listeners.push_back(test::receiver(server.port(), "alice", "cafe"));
@@ -212,7 +151,7 @@ TEMPLATE_TEST_CASE("what a delivery costs when its sender does not wait", "[cost
       for (std::size_t i = 0; i < messages; ++i) REQUIRE(listener.next_line().starts_with("delivery:"));
     for (std::size_t i = 0; i < messages; ++i) REQUIRE(bob.next_line().starts_with("ok:"));
   }
-  CHECK(used.per(deliveries, sends) == 0.0102);  // one for each receiver, and one for all replies
+  CHECK(used.per(deliveries, test::sends) == 0.0102);  // one for each receiver, and one for all replies
   CHECK(used.calls_per(deliveries) < (thread_for_each<TestType> ? 0.07 : 0.013));
   // The two blocks, which grow; and with strands a post for each receiver.
   CHECK(used.allocations_per(deliveries) < (thread_for_each<TestType> ? 0.02 : is_strand<TestType> ? 0.03 : 0.005));
@@ -221,7 +160,7 @@ TEMPLATE_TEST_CASE("what a delivery costs when its sender does not wait", "[cost
 TEMPLATE_TEST_CASE("what a delivery costs when many senders speak at once", "[costs]", chatproto::ThreadPool,
                    chatproto::StrandPool) {
   constexpr std::size_t senders = 50, receivers = 100, rounds = 5, deliveries = senders * receivers * rounds;
-  Uncounted const clients;
+  test::Uncounted const clients;
   ServerThread<TestType, HeldService> server(one_thread());
   std::list<test::Client> listeners, speakers;
   for (std::size_t i = 0; i < receivers; ++i) listeners.push_back(test::receiver(server.port(), "alice", "cafe"));
@@ -239,7 +178,7 @@ TEMPLATE_TEST_CASE("what a delivery costs when many senders speak at once", "[co
     for (auto& speaker : speakers) REQUIRE(speaker.next_line().starts_with("ok:"));
   }
   // All that is there is read before anything is written: one write for each receiver and each sender.
-  CHECK(used.per(deliveries, sends) == 0.03);
+  CHECK(used.per(deliveries, test::sends) == 0.03);
   CHECK(used.calls_per(deliveries) < 0.055);  // a read and an epoll_ctl for each sender
   // Two for each sender's block and one for its reply; and each receiver's queue grows to 50 blocks. With strands also posts.
   CHECK(used.allocations_per(deliveries) < (is_strand<TestType> ? 0.16 : 0.1));
@@ -247,7 +186,7 @@ TEMPLATE_TEST_CASE("what a delivery costs when many senders speak at once", "[co
 
 TEMPLATE_TEST_CASE("what a client that waits holds", "[costs]", chatproto::ThreadPool, chatproto::StrandPool) {
   constexpr std::size_t receivers = 200;
-  Uncounted const clients;
+  test::Uncounted const clients;
   ServerThread<TestType> server(one_thread());
   auto first = test::receiver(server.port(), "alice", "cafe");
   Used const used;

@@ -130,11 +130,6 @@ class AcceptHeld {
   std::promise<void> release_;
 };
 
-/// Waits until the thread that accepts has looked several times at what there is to do.
-void let_it_accept(asio::io_context& context) {
-  for (auto i = 0; i < 5; ++i) asio::post(context, asio::use_future).wait();
-}
-
 std::string numbered(int i, std::size_t size = 0) {
   auto text = std::to_string(i) + ':';
   return text.append(size - std::min(size, text.size()), 'x');
@@ -302,7 +297,7 @@ TEMPLATE_TEST_CASE("clients that connect and break the connection leave nothing"
   ServerThread<TestType> server;
   REQUIRE(test::converse(server.port()) == "");
   auto alice = test::receiver(server.port(), "alice", "cafe");
-  let_it_accept(server->context());  // what it holds for the next client belongs to the base
+  test::let_it_accept(server->context());  // what it holds for the next client belongs to the base
   auto const base = test::descriptors();
   for (auto i = 0; i < 1000; ++i) {
     Client client(server.port());
@@ -506,7 +501,7 @@ TEST_CASE("a client for whom there is no descriptor or memory waits", "[server]"
   Client waiting(server.port());
   waiting.send("slogin:dave\n");
   REQUIRE(test::eventually([&] { return Failing::failures >= before + 4; }));
-  let_it_accept(server->context());
+  test::let_it_accept(server->context());
   CHECK(Failing::failures < before + 50);  // it waits longer and longer, and does not spin
   CHECK(bob.asks("sendall:hi") == "ok");
   Failing::error = 0;
@@ -565,7 +560,7 @@ TEMPLATE_TEST_CASE("no descriptor is left: those connected go on, the others wai
   {
     NoDescriptors const none;
     held.reset();
-    let_it_accept(server->context());
+    test::let_it_accept(server->context());
     auto const cpu = cpu_time_of(server->context());
     auto const until = std::chrono::steady_clock::now() + 500ms;
     auto spoken = 0;

@@ -22,7 +22,9 @@
 #include <asio/error.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
+#include <asio/post.hpp>
 #include <asio/socket_base.hpp>
+#include <asio/use_future.hpp>
 #include <asio/write.hpp>
 
 #ifdef __linux__
@@ -273,6 +275,11 @@ inline std::string converse(std::uint16_t port) {
     expect(*each, "a receiver", {"ok", "(end)"});
   }
   return wrong;
+}
+
+/// Waits until the thread that accepts has looked several times at what there is to do.
+inline void let_it_accept(asio::io_context& context) {
+  for (auto i = 0; i < 5; ++i) asio::post(context, asio::use_future).wait();
 }
 
 #ifdef __linux__

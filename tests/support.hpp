@@ -123,4 +123,13 @@ bool& counts_as_spent() noexcept;  ///< of this thread
 void count_allocation(void* memory) noexcept;
 void count_free(void* memory) noexcept;
 
+/// A thread of the test's own plays the clients, which are not counted and do not fail.
+class Uncounted {
+ public:
+  Uncounted() { test::counts_as_spent() = false; }
+  ~Uncounted() { test::counts_as_spent() = true; }
+  Uncounted(Uncounted const&) = delete;
+  Uncounted& operator=(Uncounted const&) = delete;
+};
+
 }  // namespace test

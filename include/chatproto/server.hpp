@@ -20,6 +20,7 @@
 
 #include <asio/basic_stream_socket.hpp>
 #include <asio/dispatch.hpp>
+#include <asio/error.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
@@ -185,15 +186,19 @@ class Server {
 
   /// A client is there.
   void add(asio::basic_stream_socket<asio::ip::tcp, executor_type> socket) {
-    auto link = std::make_shared<Link>(*this, std::move(socket), events_.accepted());
-    auto const executor = link->executor();
-    {
+    auto const number = events_.accepted();
+    std::shared_ptr<Link> link;
+    try {
+      link = std::make_shared<Link>(*this, std::move(socket), number);
       std::lock_guard const lock(mutex_);
       link->slot() = static_cast<std::uint32_t>(links_.size());
       links_.push_back(link);
+    } catch (...) {
+      events_.ended(number, Ended::failed, asio::error::no_memory);
+      throw;
     }
     try {
-      asio::dispatch(executor, [link] { link->start(); });
+      asio::dispatch(link->executor(), [link] { link->start(); });
     } catch (...) {
       link->drop();
       throw;
