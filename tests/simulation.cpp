@@ -102,15 +102,14 @@ enum class Wrong {
 /// What happened: a simulation that never comes to something proves nothing about it.
 struct Tally {
   std::uint64_t histories = 0, steps = 0, lines = 0, owed = 0, stalls = 0, cuts = 0, resets = 0, ends = 0, quits = 0,
-                moves = 0, pauses = 0, drains = 0, floods = 0;
+                moves = 0, pauses = 0, waits = 0, drains = 0, floods = 0;
 
   auto all() const {
-    return std::array{
-        std::pair("histories", histories), std::pair("steps", steps),           std::pair("lines", lines),
-        std::pair("receipts owed", owed),  std::pair("stalled writes", stalls), std::pair("cuts", cuts),
-        std::pair("resets", resets),       std::pair("ends of input", ends),    std::pair("quits", quits),
-        std::pair("moves", moves),         std::pair("pauses", pauses),         std::pair("drains", drains),
-        std::pair("floods", floods)};
+    return std::array{std::pair("histories", histories), std::pair("steps", steps),           std::pair("lines", lines),
+                      std::pair("receipts owed", owed),  std::pair("stalled writes", stalls), std::pair("cuts", cuts),
+                      std::pair("resets", resets),       std::pair("ends of input", ends),    std::pair("quits", quits),
+                      std::pair("moves", moves),         std::pair("pauses", pauses),         std::pair("waits", waits),
+                      std::pair("drains", drains),       std::pair("floods", floods)};
   }
 };
 
@@ -149,10 +148,12 @@ struct World {
   bool last_call = false, draining = false, drained = false;
 
   std::size_t const limit = dice.one_of(std::array{4u, 12u, 300u, 600u, 1500u, 262'144u});  // of a queue
-  std::size_t const rooms = dice.one_of(std::array{1u, 1u, 2u, 3u});                        // how many
-  std::size_t const users = dice.one_of(std::array{1u, 3u, 4u, 4u});                        // how many
-  std::size_t const most_clients = 3 + dice.below(6);                                       // at a time
-  std::size_t const most_lines = dice.one_of(std::array{1u, 4u, 12u});                      // in one write
+  chatproto::Overflow const overflow =
+      dice.percent(40) ? chatproto::Overflow::block_sender : chatproto::Overflow::disconnect;
+  std::size_t const rooms = dice.one_of(std::array{1u, 1u, 2u, 3u});    // how many
+  std::size_t const users = dice.one_of(std::array{1u, 3u, 4u, 4u});    // how many
+  std::size_t const most_clients = 3 + dice.below(6);                   // at a time
+  std::size_t const most_lines = dice.one_of(std::array{1u, 4u, 12u});  // in one write
   // Chances, in percent:
   std::size_t const turns = dice.one_of(std::array{3u, 50u});  // that after a line it is somebody else's turn
   std::size_t const stuck = dice.one_of(std::array{0u, 10u, 40u});
@@ -184,7 +185,7 @@ struct Said {
 class Client final : public MessageQueue, public std::enable_shared_from_this<Client> {
  public:
   Client(World& world, std::uint32_t number)
-      : MessageQueue(world.limit), world_(world), dice_(world.dice), number_(number) {
+      : MessageQueue(world.limit, world.overflow), world_(world), dice_(world.dice), number_(number) {
     me.user = sender.user = users[dice_.below(world.users)];
   }
 
@@ -207,8 +208,8 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     if (busy_ == Busy::with_a_write) return write();
     std::array<void (Client::*)(), 7> due = {};
     std::size_t count = 0;
-    auto const reads = !paused_ && !input_ended_;
-    if (reads && vanished_) due[count++] = &Client::cut;
+    auto const reads = !paused_ && !input_ended_ && !(stalled_ && world_.overflow == chatproto::Overflow::block_sender);
+    if (!paused_ && !input_ended_ && vanished_) due[count++] = &Client::cut;
     if (reads && !input_.empty()) due[count++] = &Client::read;
     if (reads && input_.empty() && half_closed_) due[count++] = &Client::end_of_input;
     if (woken_ || (stalled_ && (vanished_ || appetite() > 0))) due[count++] = &Client::flush;
@@ -269,12 +270,12 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       if (!is_open() || paused_) return end_of_lines();
       auto const line = reader_.next();
       if (!line) return end_of_lines();
-      begins();
+      if (!gone_) begins();  // else it is ignored
       if (line->too_long)
         session_->on_bad_line(chatproto::Errc::line_too_long);
       else
         session_->on_line(line->text);
-      has_begun();
+      if (!gone_) has_begun();
       if (dice_.percent(world_.pauses)) {
         ++world_.tally.pauses;
         chatproto::Peer(shared_from_this()).pause();
@@ -286,9 +287,11 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   void end_of_lines() {
     busy_ = Busy::no;
     if (is_open() && paused_) held_ = reader_.take_rest();
+    auto const was_paused = paused_;
     if (world_.wrong != Wrong::forgets_the_flush || dice_.percent(80)) session_->flush();
     world_.look_at_queues();
     pending_ = 0;
+    if (paused_ && !was_paused) ++world_.tally.waits;
     if (is_open() && !paused_ && replies_ != begun_) fault("has a line without its reply");
     if (!is_open()) session_.reset();
     if (then_) std::exchange(then_, nullptr)->resume_input(nullptr);
@@ -310,7 +313,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     woken_ = was_stalled_ = false;
     state_ = drain(batch_);
     looked_ = bytes_ = 0;
-    if (state_ == State::aborted) return cut();
+    if (state_ > State::closing) return cut();
     if (state_ == State::closing) {
       leaves();
       session_.reset();
@@ -341,7 +344,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       was_stalled_ = true;
       if (world_.wrong != Wrong::ends_early) return;
     }
-    batch_.blocks.clear();
+    batch_.clear();
     if (world_.wrong == Wrong::writes_twice && dice_.percent(5)) sees(bytes);
     if (state_ != State::closing) return;
     if (input_ended_) return end(true);
@@ -370,6 +373,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     leaves();
     given_up_ = ended_ = true;
     asked_to_stop_ = false;
+    batch_.clear();
     finish();
     if (world_.wrong != Wrong::keeps_the_session) session_.reset();
     if (in_order && !vanished_ && !saw_end_) sees_end();
@@ -555,6 +559,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     if (said.what == Said::enter) me.stays.push_back({said.room, said.at, ~Tick()});
   }
   void has_begun() {
+    gone_ = session_->role() == ChatService::Session::gone;
     if (auto const& said = said_[begun_ - 1]; said.what == Said::enter) {
       listens_in_ = said.room;
       since_ = tick();
@@ -568,7 +573,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
  public:
   void look_at_queue() {
     auto const view = look(*this);
-    if (view.state == State::aborted) {
+    if (view.state > State::closing) {
       if (view.size() > 0 || view.bytes > 0) fault("has something queued that will never be written");
       if (!std::exchange(given_up_, true)) is_cut();
     } else if (view.size() < looked_) {
@@ -581,7 +586,9 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       }
       bytes -= view.offset;
       if (bytes != view.bytes) fault("has its bytes counted wrongly");
-      if (bytes > (view.stalled ? 1 : burst) * world_.limit) fault("has more queued than the limit lets it");
+      // Where senders wait, each may have put one block more, of what a session keeps back.
+      auto const blocks = world_.overflow == chatproto::Overflow::block_sender ? world_.clients.size() * 34'000 : 0;
+      if (bytes > (view.stalled ? 1 : burst) * world_.limit + blocks) fault("has more queued than the limit lets it");
       if (view.stalled != was_stalled_) fault("is wrongly taken to stall, or not to");
       looked_ = view.size();
       bytes_ = bytes;
@@ -629,6 +636,8 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     auto const& from = *world_.acting;
     auto const most = bytes_ + from.pending_ + 2 * entry_cost + (&from == this ? (begun_ - replies_) * 255 : 0);
     if (most <= (was_stalled_ ? 1 : burst) * world_.limit) fault("is cut within its limit");
+    if (world_.overflow == chatproto::Overflow::block_sender && begun_ == replies_)
+      fault("is cut for what others have said");
   }
 
   World& world_;
@@ -674,6 +683,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   std::size_t bytes_ = 0;                 // in its queue
   bool was_stalled_ = false;              // as its queue must see it
   std::size_t replies_ = 0, judged_ = 0;  // that have stood in its queue; that were judged
+  bool gone_ = false;                     // has quit, or was refused: it is not heard any more
   bool given_up_ = false;                 // its queue was aborted
   bool unanswered_ = false;               // it was closed before its replies were queued
 };
