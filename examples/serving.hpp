@@ -31,6 +31,11 @@ inline std::string check_address(std::string const& text) {
   return ec ? "'" + text + "' is no IP address" : std::string();
 }
 
+inline std::string check_keepalive(std::string const& seconds) {
+  auto const short_time = seconds == "1" || seconds == "2" || seconds == "3";
+  return short_time ? "'" + seconds + "' is neither 0 nor at least 4 seconds" : std::string();
+}
+
 /// What the command line says about a server.
 struct ServerFlags {
   chatproto::ServerOptions options;
@@ -55,10 +60,47 @@ struct ServerFlags {
         ->capture_default_str();
     app.add_option("--address", options.address, "The one address to listen on; without it: all, IPv6 and IPv4")
         ->check(check_address, "");
+    app.add_option("--max-clients", options.max_clients,
+                   "Clients at once; more are refused; 0: what the process has descriptors for")
+        ->check(decimal(0, 1'000'000'000))
+        ->capture_default_str();
+    // Not beyond the protocol's, to which the clients hold as well.
+    app.add_option("--line-limit", options.line_limit, "The longest line of a client, in bytes, its end included")
+        ->check(decimal(16, chatproto::max_line))
+        ->capture_default_str();
+    app.add_option("--rate", options.rate, "Lines that a client may send each second for long; 0: any number")
+        ->check(decimal(0, 1'000'000'000))
+        ->type_name("LINES")
+        ->capture_default_str();
+    app.add_option("--rate-burst", options.rate_burst, "Lines that it may send at once before that counts")
+        ->check(decimal(1, 1'000'000'000))
+        ->type_name("LINES")
+        ->capture_default_str();
     app.add_option("--queue-limit", options.queue_limit, "Bytes that may wait for a client that does not read")
         ->check(decimal(1, 1'000'000'000))
         ->capture_default_str();
+    app.add_option_function<std::string>(
+           "--overflow",
+           [this](std::string const& what) {
+             options.overflow =
+                 what == "disconnect" ? chatproto::Overflow::disconnect : chatproto::Overflow::block_sender;
+           },
+           "At this limit the client is cut, or those who send to it wait")
+        ->check(CLI::IsMember({"disconnect", "block-sender"}))
+        ->default_str("disconnect");
+    app.add_option("--send-buffer", options.send_buffer,
+                   "The system's buffer for what is sent to a client, in bytes; 0: what the system likes")
+        ->check(decimal(0, 1'000'000'000))
+        ->capture_default_str();
     add_seconds(app, "--write-deadline", options.write_deadline, "Time after which a client that takes nothing is cut");
+    add_seconds(app, "--linger", options.linger, "Time that a client has to close its side after us");
+    app.add_option_function<std::int64_t>(
+           "--keepalive", [this](std::int64_t time) { options.keepalive = std::chrono::seconds(time); },
+           "Time after which a silent client's machine is asked whether it is there; 0: never")
+        ->check(decimal(0, 32767))
+        ->check(check_keepalive, "")
+        ->type_name("SECONDS")
+        ->default_str(std::to_string(options.keepalive.count()));
     add_seconds(app, "--drain", options.drain,
                 "Time that clients have to take what waits for them, when the server stops");
   }
@@ -68,9 +110,10 @@ struct ServerFlags {
   }
 };
 
-/// Serves until SIGINT or SIGTERM; a second one does not wait for clients to read.
+/// Serves until SIGINT or SIGTERM; a second one does not wait for clients to read. What `beside` makes of the server lives
+/// while it serves.
 template <class Server, class... Args>
-void serve_until_signal(chatproto::ServerOptions const& options, Args const&... service_args) {
+void serve_until_signal(chatproto::ServerOptions const& options, auto const& beside, Args const&... service_args) {
   auto server = [&] {
     try {
       return std::make_unique<Server>(options, service_args...);
@@ -89,24 +132,33 @@ void serve_until_signal(chatproto::ServerOptions const& options, Args const&... 
     });
   });
   if (options.port == 0) complain("listening on port " + std::to_string(server->port()));
+  [[maybe_unused]] auto const companion = beside(*server);
   server->run();
 }
 
-/// Serves `Service`, made from `service_args`, under the policy of the flags.
+/// Serves `Service`, made from `service_args`, under the policy of the flags; `beside` as above.
 template <class Service, class... Args>
-int serve(ServerFlags const& flags, Args const&... service_args) {
+int serve_beside(ServerFlags const& flags, auto const& beside, Args const&... service_args) {
 #ifdef SIGPIPE
   std::signal(SIGPIPE, SIG_IGN);
+#endif
+#ifdef SIGHUP
+  std::signal(SIGHUP, SIG_IGN);  // the terminal may go, the server stays
 #endif
   raise_descriptor_limit();  // one for each client at least
   using namespace chatproto;
   if (flags.policy == "thread-per-client")
-    serve_until_signal<Server<ThreadPerClient, Service>>(flags.options, service_args...);
+    serve_until_signal<Server<ThreadPerClient, Service>>(flags.options, beside, service_args...);
   else if (flags.policy == "strand")
-    serve_until_signal<Server<StrandPool, Service>>(flags.options, service_args...);
+    serve_until_signal<Server<StrandPool, Service>>(flags.options, beside, service_args...);
   else
-    serve_until_signal<Server<ThreadPool, Service>>(flags.options, service_args...);
+    serve_until_signal<Server<ThreadPool, Service>>(flags.options, beside, service_args...);
   return 0;
+}
+template <class Service, class... Args>
+int serve(ServerFlags const& flags, Args const&... service_args) {
+  return serve_beside<Service>(
+      flags, [](auto const&) { return 0; }, service_args...);
 }
 
 }  // namespace program
