@@ -20,8 +20,8 @@
 #include <system_error>
 #include <vector>
 
-#ifdef _WIN32
 #include <fcntl.h>
+#ifdef _WIN32
 #include <io.h>
 #else
 #include <unistd.h>
@@ -53,6 +53,15 @@ inline bool is_terminal(std::FILE* stream) {
 inline void pass_bytes([[maybe_unused]] std::FILE* stream) {
 #ifdef _WIN32
   if (!is_terminal(stream)) _setmode(_fileno(stream), _O_BINARY);
+#endif
+}
+
+/// A program that is started with one of stdin, stdout and stderr closed would get its place for the next socket, and
+/// talk into that. Here it gets a place that can only fail: /dev/null, opened for the wrong direction.
+inline void occupy_standard_descriptors() {
+#ifndef _WIN32
+  for (auto const descriptor : {0, 1, 2})
+    if (fcntl(descriptor, F_GETFD) == -1) open("/dev/null", descriptor == 0 ? O_WRONLY : O_RDONLY);
 #endif
 }
 
@@ -190,6 +199,7 @@ inline std::vector<std::string> utf8_arguments() {
 /// Whatever is thrown becomes one line on stderr and exit code 1.
 template <class Body>
 int run(CLI::App& app, [[maybe_unused]] int argc, [[maybe_unused]] char** argv, Body body) {
+  occupy_standard_descriptors();
   pass_bytes(stdin);
   pass_bytes(stdout);
   pass_bytes(stderr);
