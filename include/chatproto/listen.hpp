@@ -39,7 +39,8 @@ void listen(asio::basic_socket_acceptor<asio::ip::tcp, Executor>& acceptor, std:
     }
     if (ec) throw std::system_error(ec);
 #ifdef _WIN32
-    ::SetHandleInformation(reinterpret_cast<HANDLE>(acceptor.native_handle()), HANDLE_FLAG_INHERIT, 0);
+    ::SetHandleInformation(reinterpret_cast<HANDLE>(static_cast<SOCKET>(acceptor.native_handle())), HANDLE_FLAG_INHERIT,
+                           0);
 #else
     ::fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);
 #endif

@@ -122,7 +122,7 @@ class Listener {
     constexpr auto flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
     if (!there_) client_ = ::WSASocketW(family, SOCK_STREAM, IPPROTO_TCP, nullptr, 0, flags);
     asio::windows::overlapped_ptr operation(
-        acceptor_.get_executor(), [this, handler = std::move(handler)](std::error_code const& ec, std::size_t) {
+        acceptor_.get_executor(), [this, handler = std::move(handler)](std::error_code const& ec, std::size_t) mutable {
           there_ = client_ != INVALID_SOCKET && (there_ || !ec);
           handler(ec);
         });
