@@ -4,6 +4,7 @@
 #include <chatproto/threading.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -29,7 +30,9 @@
 #include <unistd.h>
 #endif
 
+#include "../examples/descriptors.hpp"
 #include "catch.hpp"
+#include "sanitized.hpp"
 #include "socket_support.hpp"
 
 using namespace std::chrono_literals;
@@ -265,6 +268,64 @@ TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POL
   auto const answered = bob.get();
   CHECK(answered < 5'000);
   if (drains) CHECK(heard >= answered);
+}
+
+// --- Crowds -----------------------------------------------------------------------------------------------------------
+
+TEMPLATE_TEST_CASE("of 1,000 receivers 50 take nothing, and 950 get everything in order", "[limits]", POLICIES) {
+#if CHATPROTO_SANITIZED || defined(_WIN32)
+  constexpr auto all = 100, stuck = 5, texts = 1'000;
+#else
+  constexpr auto all = 1'000, stuck = 50, texts = 1'000;
+#endif
+  program::raise_descriptor_limit();
+  auto options = patient();
+  options.queue_limit = 32 * 1024;
+  ServerThread<TestType> server(options);
+  std::list<Client> ears, deaf;
+  for (auto i = 0; i < stuck; ++i) deaf.push_back(test::receiver(server.port(), "deaf", "cafe", 4096));
+  for (auto i = stuck; i < all; ++i) ears.push_back(test::receiver(server.port(), "alice", "cafe"));
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  auto good = 0;
+  for (auto from = 0; from < texts; from += 100) {
+    say(bob, from, 100);
+    for (auto& ear : ears)
+      if (hears(ear, from, 100)) ++good;
+    CHECK(oks(bob, 100));
+  }
+  CHECK(good == (all - stuck) * texts / 100);
+  CHECK(test::eventually([&] { return ended(server->stats(), Ended::overflow) == stuck; }));
+  for (auto& ear : deaf) {  // a part from the first on, without a gap
+    auto heard = 0;
+    for (std::string line; (line = ear.next_line()).starts_with("delivery:"); ++heard)
+      if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
+    CHECK(heard < texts);
+  }
+}
+
+TEMPLATE_TEST_CASE("while one floods, the others have their turn", "[limits]", POLICIES) {
+  ServerThread<TestType> server;
+  std::atomic<bool> enough = false;
+  auto flood = std::async(std::launch::async, [&, port = server.port()] {
+    auto mouth = test::sender(port, "flood", "cafe");
+    std::string lines;
+    for (auto i = 0; i < 1'000; ++i) lines += "sendall:x\n";
+    auto count = 0;
+    for (; !enough; count += 1'000) {
+      mouth.send(lines);
+      if (!oks(mouth, 1'000)) return -1;
+    }
+    return count;
+  });
+  auto alice = test::receiver(server.port(), "alice", "bar");
+  auto bob = test::sender(server.port(), "bob", "bar");
+  auto turns = 0;
+  for (; turns < 500; ++turns) {
+    if (bob.asks("sendall:hi") != "ok" || alice.next() != "delivery:bar:bob:hi") break;
+  }
+  CHECK(turns == 500);
+  enough = true;
+  CHECK(flood.get() > 0);
 }
 
 // --- What a server tells ----------------------------------------------------------------------------------------------
