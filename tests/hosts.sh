@@ -215,3 +215,21 @@ stop server
 ends dave 1
 said dave 'receiver: the server has closed the connection'
 echo 'It is down again: dave has seen all, and the server, when stopped, has ended.'
+
+# --- A host that is gone without a word -----------------------------------------------------------------------------------
+
+sockets() { # N: the server has so many
+  [ "$(on 1 ls -l "/proc/$pid_server/fd" | grep -c ' socket:')" = "$1" ]
+}
+ip link set port2 up
+start_server server server --write-deadline 1 --queue-limit 100000000
+listening=1
+until sockets $listening; do listening=$((listening + 1)); done
+start 2 erin receiver $server4 "$port" erin cafe
+wait_until hears erin
+wait_until sockets $((listening + 1))
+ip link set port2 down
+speech gone
+wait_until sockets $listening
+echo 'The link of host 2 is down for good: the server has given up erin, for whom texts waited.'
+stop server

@@ -13,6 +13,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <ctime>
 #include <deque>
@@ -52,12 +53,13 @@ using std::uint32_t, std::uint64_t, std::size_t;
 using namespace std::chrono_literals;
 
 constexpr size_t room_count = 6, talker_count = 18, listener_count = 42, stuck_count = 3;
-constexpr auto visit_time = 5ms;         // then another visitor comes
-constexpr size_t window = 16;            // of a talker: texts that have no ok yet
-constexpr size_t room_lag = 256;         // texts that a room's witness has not heard yet
-constexpr auto patience = 60s;           // for what must come
-constexpr double share = 0.7;            // of what the server can carry
-constexpr double growth_kib = 1024;      // that memory may have, beside a tenth of it: allocators have moods
+constexpr auto visit_time = 5ms;     // then another visitor comes
+constexpr size_t window = 16;        // of a talker: texts that have no ok yet
+constexpr size_t room_lag = 256;     // texts that a room's witness has not heard yet
+constexpr auto patience = 60s;       // for what must come
+constexpr double share = 0.7;        // of what the server can carry
+constexpr double growth_kib = 1024;  // that memory may have, beside a tenth of it: allocators have moods
+constexpr auto forever = std::numeric_limits<Tick>::max();
 constexpr uint32_t nobody = 0xffffffff;  // says what may never be heard
 
 // Receivers are called ann, as the witnesses are, or bob. So somebody must not get what bob says, or what is for ann.
@@ -68,7 +70,7 @@ struct Options {
   int pid = 0;
   std::chrono::milliseconds seconds = 60s, calibration = 5s;
   uint32_t storm = 0;
-  std::string csv;
+  std::string signal, csv;
 };
 
 // --- The clients ------------------------------------------------------------------------------------------------------
@@ -203,7 +205,11 @@ class Soak {
   }
   /// The server has closed it.
   void lose(Client& client, char const* how) {
-    if (client.may_be_cut) {
+    if (is_over_) {
+      if (!client.input.empty() && !client.may_be_cut) ++counts_.corrupt;
+      auto const fence = client.left != 0 ? client.left : forever;
+      if (client.stay != nullptr && !client.may_be_cut) client.room->hear(*client.stay, {{}, fence});
+    } else if (client.may_be_cut) {
       if (!client.is_ending || !client.due.empty()) ++counts_.cut;
     } else if (!client.is_ending || !client.due.empty() || !client.input.empty()) {
       complain_of(client, how);
@@ -379,6 +385,7 @@ class Soak {
   void run_for(std::chrono::milliseconds time, auto const& each_turn);
   void note(Sample const& now);
   void end_all();
+  int end_by_signal();
   bool report(double capacity, Sample const& base, Sample const& last) const;
 
   Options const options_;
@@ -390,6 +397,7 @@ class Soak {
   uint32_t voices_ = 0;
   Tick tick_ = 0;
 
+  bool is_over_ = false;                                   // the server was told to end
   bool is_open_ = false;                                   // clients come and go
   double rate_ = std::numeric_limits<double>::infinity();  // texts in a second
   double tokens_ = 0;                                      // texts that may be said now
@@ -540,7 +548,7 @@ void Soak::turn() {
       if (client.kind != Kind::visitor && client.fd >= 0 && now >= client.next) act(client);
     for (next_visit_ = std::max(next_visit_, now - 1s); next_visit_ < now; next_visit_ += visit_time) visit();
   }
-  if (is_open_) speak();
+  if (is_open_ || is_over_) speak();
 }
 
 // --- The run ----------------------------------------------------------------------------------------------------------
@@ -593,9 +601,8 @@ Sample Soak::sample_at_rest() {
 int Soak::run() {
   if (!options_.csv.empty()) {
     csv_.open(options_.csv);
-    csv_ << "seconds,cpu_seconds,resident_kib,descriptors,threads,clients,connections,texts,deliveries,cut,lost,"
-            "duplicated,"
-            "misordered,corrupt,unexpected\n";
+    csv_ << "seconds,cpu_seconds,resident_kib,descriptors,threads,clients,connections,texts,deliveries,cut,"
+            "lost,duplicated,misordered,corrupt,unexpected\n";
     if (!csv_) throw std::runtime_error("cannot write " + options_.csv);
   }
   auto const base = sample_at_rest();
@@ -605,6 +612,10 @@ int Soak::run() {
 
   is_open_ = true;
   next_visit_ = Clock::now();
+  if (!options_.signal.empty()) {
+    run_for(options_.seconds, [] {});
+    return end_by_signal();
+  }
   run_for(options_.calibration / 3, [] {});
   auto const before = counts_.texts;
   auto const measured_from = Clock::now();
@@ -632,6 +643,31 @@ int Soak::run() {
   note(last);
   samples_.pop_back();
   return report(capacity, base, last) ? 0 : 1;
+}
+
+/// The server gets the signal while everybody talks as fast as they can. All that had its ok must come before the end.
+int Soak::end_by_signal() {
+  is_open_ = false;
+  for (auto& client : clients_) {
+    client.is_reading = true;
+    watch(client);
+    if (client.kind == Kind::visitor && client.fd >= 0) vanish(client, true);
+  }
+  is_over_ = true;
+  auto const before = counts_;
+  if (kill(options_.pid, options_.signal == "INT" ? SIGINT : SIGTERM) != 0)
+    throw std::system_error(errno, std::system_category(), "kill");
+  wait_until("all were closed", [this] { return clients_.empty(); });
+  for (auto& room : rooms_) {
+    room.witness_was_fenced(forever);
+    for (auto const& stay : room.stays) counts_.lost += stay.heard.size();
+  }
+  std::ostringstream out;
+  out << counts_.texts << " texts had their ok, " << counts_.texts - before.texts
+      << " of them after the signal, and came in " << counts_.deliveries << " deliveries: " << counts_.lost << " lost, "
+      << counts_.wrong() - counts_.lost << " wrong";
+  program::print_or_fail(out.str());
+  return counts_.wrong() == 0 && counts_.texts > 0 ? 0 : 1;
 }
 
 /// Everybody goes in order, the witnesses last; then all that had its ok must have come.
@@ -707,10 +743,11 @@ bool Soak::report(double capacity, Sample const& base, Sample const& last) const
       << most_growth << " may be, which is " << most_growth * 1024 / third(&Counts::connections)
       << " bytes for a connection, or " << std::setprecision(1) << most_growth * 1024 / third(&Counts::texts)
       << " for a text\n";
-  auto const good = counts_.wrong() == 0 && flat && growth <= most_growth;
+  auto const settled = options_.seconds >= 60s;  // the memory, at its usual level
+  auto const good = counts_.wrong() == 0 && flat && (growth <= most_growth || !settled);
   if (counts_.wrong() != 0) out << "WRONG: a promise was broken\n";
   if (!flat) out << "WRONG: descriptors or threads are not back where they were\n";
-  if (growth > most_growth) out << "WRONG: memory grows\n";
+  if (growth > most_growth) out << (settled ? "WRONG: memory grows\n" : "(That is not judged: it was too short)\n");
   program::print_or_fail(out.str());
   return good;
 }
@@ -750,6 +787,8 @@ int main(int argc, char** argv) {
   program::add_seconds(app, "--seconds", options.seconds, "Time under load");
   program::add_seconds(app, "--calibration", options.calibration, "Time in which it is seen what the server can carry");
   app.add_option("--csv", options.csv, "File for the samples");
+  app.add_option("--end", options.signal, "Signal that the server gets in the end, under load")
+      ->check(CLI::IsMember({"TERM", "INT"}));
   app.add_option("--storm", options.storm, "Instead: so many clients come at once, and then come back at once")
       ->check(program::decimal(1, 100'000));
   return program::run(app, argc, argv, [&] {
