@@ -199,7 +199,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
                 stuck_   ? "stuck"
                 : eager_ ? "eager"
                          : "slow");
-    session_.reset(new ChatService::Session(world_.service, chatproto::Peer(shared_from_this())));
+    session_.reset(new ChatService::Session(world_.service.open(chatproto::Peer(shared_from_this()))));
   }
 
   /// Does one of the things that it has to do, if there is any.
@@ -711,8 +711,8 @@ void World::step() {
   auto const die = dice.below(1000);
   if (die < 3)
     acting->overdue();
-  else if (die < 4 && !last_call)
-    acting->close_it(dice.percent(30));
+  else if (die < 6 && !last_call)
+    acting->close_it(dice.percent(60));
   else if (die < 300)
     acting->live();
   else
