@@ -82,7 +82,7 @@ if [[ -z $bin ]]; then
   bin=$root/build/release/bin
   (
     cd "$root" && # set -e does not count here
-      sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev catch2 libbenchmark-dev python3 &&
+      sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 libbenchmark-dev python3 &&
       cmake --preset release -DCHATPROTO_BUILD_BENCH=ON &&
       cmake --build --preset release --target server bench_load bench_floor bench_core
   ) >"$out/build.log" 2>&1 || {

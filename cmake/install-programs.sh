@@ -13,7 +13,7 @@ esac
 cd "$(dirname "$0")/.."
 build=build/programs
 
-sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev
+sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev
 echo 'Building the programs (a minute or two)'
 mkdir -p build
 {

@@ -20,6 +20,8 @@ here() {
     libbenchmark-dev) header benchmark/benchmark.h ;;
     libasio-dev) header asio/version.hpp ;;
     libcli11-dev) header CLI/CLI.hpp ;;
+    libspdlog-dev) header spdlog/spdlog.h ;;
+    python3-prometheus-client) python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client' ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address
     ninja-build) command -v ninja ;;
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev catch2 libnss-myhostname
+sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libspdlog-dev catch2 libnss-myhostname
 jobs=$(getconf _NPROCESSORS_ONLN)
 cmake --preset dev
 cmake --build --preset dev --parallel "$jobs"

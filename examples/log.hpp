@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// The server's log, on stderr.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#ifdef _WIN32
+#include <io.h>
+#else
+#include <poll.h>
+#include <unistd.h>
+#endif
+
+#define SPDLOG_LEVEL_NAMES \
+  { "trace", "debug", "info", "warn", "error", "critical", "off" }
+#include <spdlog/async_logger.h>
+#include <spdlog/details/thread_pool.h>
+#include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/base_sink.h>
+
+#include <chatproto/observer.hpp>
+#include <chatproto/token_bucket.hpp>
+
+#include "logfmt.hpp"
+
+namespace program {
+
+/// A line for each event: `time=2026-01-31T12:00:00.000Z level=info event=connected client=17 address=127.0.0.1:50312`.
+///
+/// Nobody waits for stderr but a thread of its own. Of more than 1024 lines that wait the oldest are dropped; the next
+/// line says how many (`dropped=`). Of one kind of event 50 lines are written at once and 10 a second for long; the next
+/// one says how many were left out (`suppressed=`), and at the end a line without a client does.
+class Log final : public chatproto::Observer {
+ public:
+  using Level = spdlog::level::level_enum;
+
+  /// Writes lines of this level ("error", "warn", "info", "debug") and of those that are worse.
+  explicit Log(std::string const& level) {
+    logger_->set_level(spdlog::level::from_str(level));
+    logger_->set_error_handler([sink = sink_](std::string const&) { ++sink->lost; });
+  }
+  /// Waits until all is written, but not for ever if stderr takes nothing.
+  ~Log() override {
+    for (auto const& kind : kinds_)
+      if (kind.suppressed > 0) write_one(kind, kind.suppressed);
+    logger_->flush();
+    // A thread that waits for stderr cannot be ended. The process ends without it.
+    if (sink_->flushed.get_future().wait_for(std::chrono::seconds(2)) != std::future_status::ready) [[maybe_unused]]
+      static auto const* const abandoned = new auto(pool_);
+  }
+
+  /// Writes a line of its own, `fields` being keys and values in turns. Any thread.
+  void write(Level level, std::string_view event, auto const&... fields) noexcept {
+    write_line(level, [&](std::string& line) { append(line, "event", event, fields...); });
+  }
+  /// How many lines could not be written. Any thread.
+  std::uint64_t dropped() const { return sink_->dropped(); }
+
+  void connected(std::uint64_t client, std::string_view address) override {
+    count(kinds_[0], "client", client, "address", address);
+  }
+  void logged_in(std::uint64_t client, std::string_view name) override {
+    count(kinds_[1], "client", client, "name", name);
+  }
+  void refused() override { count(kinds_[2]); }
+  void accept_failed(std::error_code const& error) override { count(kinds_[3], "error", error.message()); }
+  void ended(std::uint64_t client, chatproto::Ended reason, std::error_code const& error) override {
+    auto& kind = kinds_[4 + static_cast<std::size_t>(reason)];
+    error ? count(kind, "client", client, "error", error.message()) : count(kind, "client", client);
+  }
+
+ private:
+  struct Kind {
+    Level level;
+    std::string_view event, reason = {};
+    std::mutex mutex = {};  // of what follows
+    chatproto::TokenBucket bucket{10, 50};
+    std::uint64_t suppressed = 0;
+  };
+
+  struct Sink final : spdlog::sinks::base_sink<spdlog::details::null_mutex> {
+    explicit Sink(spdlog::details::thread_pool& pool) : pool_(pool) {
+      set_formatter_(std::make_unique<spdlog::pattern_formatter>("time=%Y-%m-%dT%H:%M:%S.%eZ level=%l%v",
+                                                                 spdlog::pattern_time_type::utc, ""));
+    }
+    std::uint64_t dropped() const { return lost + pool_.overrun_counter(); }
+    void sink_it_(spdlog::details::log_msg const& message) override {
+      spdlog::memory_buf_t buffer;
+      formatter_->format(message, buffer);
+      std::string line(buffer.data(), buffer.size());
+      auto const all = dropped();
+      if (all > told_) append_field(line, "dropped", all - told_);
+      line += '\n';
+      if (write_all(line))
+        told_ = all;
+      else
+        ++lost;
+    }
+    void flush_() override { flushed.set_value(); }
+
+    std::atomic<std::uint64_t> lost = 0;
+    std::promise<void> flushed;
+
+   private:
+    // Not by the stream: whoever waits in there holds its lock, which the end of the program takes too.
+    static bool write_all(std::string_view bytes) {
+      while (!bytes.empty()) {
+#ifdef _WIN32
+        auto const size = _write(2, bytes.data(), static_cast<unsigned>(bytes.size()));
+#else
+        auto const size = ::write(2, bytes.data(), bytes.size());
+        pollfd stderr_again{2, POLLOUT, 0};
+        if (size < 0 && errno == EINTR) continue;
+        if (size < 0 && errno == EAGAIN && ::poll(&stderr_again, 1, -1) > 0) continue;
+#endif
+        if (size <= 0) return false;
+        bytes.remove_prefix(static_cast<std::size_t>(size));
+      }
+      return true;
+    }
+
+    spdlog::details::thread_pool& pool_;  // whose thread uses this
+    std::uint64_t told_ = 0;
+  };
+
+  static void append(std::string&) {}
+  static void append(std::string& line, std::string_view key, auto const& value, auto const&... more) {
+    append_field(line, key, value);
+    append(line, more...);
+  }
+
+  /// One more of this kind: a line, if there are not too many.
+  void count(Kind& kind, auto const&... fields) noexcept {
+    if (!logger_->should_log(kind.level)) return;
+    std::uint64_t suppressed = 0;
+    {
+      std::lock_guard const lock(kind.mutex);
+      if (!kind.bucket.take(chatproto::TokenBucket::Clock::now())) {
+        ++kind.suppressed;
+        return;
+      }
+      suppressed = std::exchange(kind.suppressed, 0);
+    }
+    write_one(kind, suppressed, fields...);
+  }
+  void write_one(Kind const& kind, std::uint64_t suppressed, auto const&... fields) noexcept {
+    write_line(kind.level, [&](std::string& line) {
+      append(line, "event", kind.event);
+      if (!kind.reason.empty()) append_field(line, "reason", kind.reason);
+      append(line, fields...);
+      if (suppressed > 0) append_field(line, "suppressed", suppressed);
+    });
+  }
+  void write_line(Level level, auto const& fill) noexcept {
+    try {
+      if (!logger_->should_log(level)) return;
+      std::string line;
+      fill(line);
+      logger_->log(level, spdlog::string_view_t(line));
+    } catch (...) {  // no memory; a log must not cost a client
+      ++sink_->lost;
+    }
+  }
+
+  std::shared_ptr<spdlog::details::thread_pool> pool_ = std::make_shared<spdlog::details::thread_pool>(1024, 1);
+  std::shared_ptr<Sink> sink_ = std::make_shared<Sink>(*pool_);
+  std::shared_ptr<spdlog::async_logger> logger_ =
+      std::make_shared<spdlog::async_logger>("", sink_, pool_, spdlog::async_overflow_policy::overrun_oldest);
+  std::array<Kind, 4 + chatproto::ended_reasons> kinds_ = {{
+      {Level::info, "connected"},
+      {Level::info, "logged_in"},
+      {Level::warn, "refused"},
+      {Level::err, "accept_failed"},
+      {Level::info, "ended", "closed"},  // and so on, in the order of `Ended`
+      {Level::info, "ended", "lost"},
+      {Level::info, "ended", "login_deadline"},
+      {Level::warn, "ended", "write_deadline"},
+      {Level::warn, "ended", "overflow"},
+      {Level::warn, "ended", "failed"},
+      {Level::info, "ended", "aborted"},
+  }};
+};
+
+}  // namespace program

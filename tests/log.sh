@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSL-1.0
+# log.sh SERVER SENDER RECEIVER: what the server's log says, what it leaves out, and that nobody waits for it.
+set -euo pipefail
+server=$1 sender=$2 receiver=$3
+dir=$(mktemp -d)
+started=()
+at_exit() {
+  ((${#started[@]} == 0)) || kill -9 "${started[@]}" 2>/dev/null || :
+  rm -rf "$dir"
+}
+trap at_exit EXIT
+fail() {
+  echo "log: $1" >&2
+  cat "$dir/log" >&2
+  exit 1
+}
+
+# start FLAG...: a server, whose stderr is $dir/log: sets pid and port.
+start() {
+  : >"$dir/log"
+  "$server" 0 --threads 1 "$@" 2>"$dir/log" &
+  pid=$!
+  started+=("$pid")
+  await '^listening on port'
+  port=$(sed -n 's/^listening on port //p' "$dir/log")
+}
+# start_on PORT FLAG...: one whose stderr tells nothing; the caller redirects it.
+start_on() {
+  "$server" "$1" --threads 1 "${@:2}" &
+  pid=$!
+  started+=("$pid")
+  port=$1
+  until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+    kill -0 "$pid" # or it has died
+    sleep 0.05
+  done
+}
+await() { # PATTERN [PROCESS]: until the log has such a line
+  until grep -q -e "$1" "$dir/log"; do
+    kill -0 "${2:-$pid}" || fail "it has ended, and there is no line: $1"
+    sleep 0.05
+  done
+}
+stop() {
+  kill "$pid"
+  wait "$pid" || fail "the server has ended with exit code $?"
+}
+say() { "$sender" 127.0.0.1 "$port" "$@"; } # USER: what stdin has
+come_and_go() {                             # COUNT
+  for ((i = 0; i < $1; ++i)); do
+    exec 3<>"/dev/tcp/127.0.0.1/$port"
+    exec 3>&-
+  done
+}
+# Without the times, which must be there, and the numbers of ports.
+lines() { sed -E 's/^time=[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z //; s/(127\.0\.0\.1:|port=| port )[0-9]+/\1N/' "$dir/log"; }
+total() { # PATTERN FIELD: of the lines with this pattern, those about a client, and what FIELD adds to them
+  awk -v pattern="$1" -v field="$2" '
+    $0 ~ pattern { if (/ client=/) ++n; if (match($0, field "=[0-9]+")) n += substr($0, RSTART + length(field) + 1) }
+    END { print n + 0 }' "$dir/log"
+}
+
+echo 'a conversation, at info'
+start --log info
+printf '/join cafe\nhello\n/quit\n' | say bob
+await 'event=ended'
+stop
+diff - <(lines) <<END || fail 'not these lines'
+listening on port N
+level=info event=started port=N policy=pool
+level=info event=connected client=1 address=127.0.0.1:N
+level=info event=logged_in client=1 name=bob
+level=info event=ended reason=closed client=1
+level=info event=stopped accepted=1 refused=0 lines_in=4 texts=1
+END
+
+echo 'off, and error: nothing'
+for level in off error; do
+  start --log $level --max-clients 1
+  exec 4<>"/dev/tcp/127.0.0.1/$port"
+  if say carol </dev/null 2>/dev/null; then fail 'two clients of one'; fi
+  exec 4>&-
+  stop
+  [ "$(lines)" = 'listening on port N' ] || fail "lines at level $level"
+done
+
+echo 'warn: who is refused, and who is cut'
+start --log warn --max-clients 2 --queue-limit 1000 --send-buffer 4096
+: >"$dir/alice"
+"$receiver" 127.0.0.1 "$port" alice cafe >"$dir/alice" 2>&1 &
+alice=$!
+started+=("$alice")
+disown "$alice" # or bash says that it was killed
+until grep -q . "$dir/alice"; do printf '/join cafe\nhere?\n' | say bob || :; done
+exec 4<>"/dev/tcp/127.0.0.1/$port"
+until grep -q 'event=refused' "$dir/log"; do # the last bob may still be there
+  say carol </dev/null 2>/dev/null || :
+done
+exec 4>&-
+kill -STOP "$alice"
+text=$(printf '%0200d' 0)
+until grep -q 'event=ended' "$dir/log"; do
+  {
+    echo /join cafe
+    yes "$text" | head -n 20000
+  } | say bob 2>/dev/null || : # while the room is full
+done
+kill -KILL "$alice"
+stop
+lines | grep -q '^level=warn event=refused$' || fail 'not refused'
+lines | grep -Eq '^level=warn event=ended reason=overflow client=[0-9]+$' || fail 'not cut'
+[ "$(lines | grep -cv '^level=warn')" = 1 ] || fail 'less than a warning'
+
+echo 'nobody forges a line'
+start --log debug
+for name in 'bob level=error event=forged' 'bob"' $'bob\rtime=1' $'bob\x1b[2J' "bob\\"; do
+  exec 3<>"/dev/tcp/127.0.0.1/$port"
+  printf 'slogin:%s\nlevel=error event=forged\nquit:\n' "$name" >&3
+  grep -q '^err:' <&3
+  exec 3>&-
+done
+stop
+if grep -Eq 'forged|level=error|time=1$|[^ -~]' "$dir/log"; then fail 'a forged line'; fi
+
+echo 'a flood of 2000'
+start --log info
+come_and_go 2000
+say bob </dev/null # when he is there, so were all before him
+stop
+[ "$(total event=connected suppressed)" = 2001 ] || fail 'those who came do not add up'
+[ "$(total event=ended suppressed)" = 2001 ] || fail 'those who went do not add up'
+grep -q 'suppressed=' "$dir/log" || fail 'nothing was suppressed'
+grep -q 'event=stopped accepted=2001 ' "$dir/log" || fail 'not all were accepted'
+if grep -q 'dropped=' "$dir/log"; then fail 'lines were lost'; fi
+
+echo 'stderr is closed: no client is told the log'
+start_on "$port" --log debug 2>&-
+exec 3<>"/dev/tcp/127.0.0.1/$port"
+printf 'slogin:bob\njoin:cafe\nsendall:hello\nquit:\n' >&3
+[ "$(sed 's/^ok:.*/ok/' <&3)" = $'ok\nok\nok\nok' ] || fail 'what is that?'
+exec 3>&-
+come_and_go 200
+say bob </dev/null
+stop
+
+echo 'who reads stderr goes away'
+mkfifo "$dir/pipe"
+head -n 1 "$dir/pipe" >"$dir/log" &
+reader=$!
+start_on "$port" --log debug 2>"$dir/pipe"
+wait $reader
+come_and_go 200
+printf '/join cafe\nhello\n/quit\n' | say bob
+stop
+
+echo 'nobody reads stderr'
+exec 5<>"$dir/pipe"
+for size in 4096 1; do # until it takes nothing
+  dd if=/dev/zero bs=$size count=1000000 oflag=nonblock >&5 2>"$dir/dd" || :
+  if ! grep -q 'records out' "$dir/dd"; then
+    echo 'skipped: no dd that fills a pipe'
+    exit 0
+  fi
+done
+start_on "$port" --log debug 2>"$dir/pipe" 5>&-
+come_and_go 2000
+printf '/join cafe\nhello\n/quit\n' | say bob
+stop
