@@ -233,3 +233,16 @@ speech gone
 wait_until sockets $listening
 echo 'The link of host 2 is down for good: the server has given up erin, for whom texts waited.'
 stop server
+
+# Nobody speaks: only TCP itself can notice, after twice this time.
+ip link set port2 up
+start_server server server --keepalive 4
+listening=1
+until sockets $listening; do listening=$((listening + 1)); done
+start 2 fred receiver $server4 "$port" fred cafe
+wait_until hears fred
+wait_until sockets $((listening + 1))
+ip link set port2 down
+wait_until sockets $listening
+echo 'It is down again: the server has noticed that fred, who was silent, is gone.'
+stop server
