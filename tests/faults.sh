@@ -11,7 +11,8 @@ scratch=$(mktemp -d)
 server='' others=''
 at_exit() {
   code=$?
-  [ $code = 0 ] || tail -n 20 "$scratch"/* >&2
+  rm -f "$scratch/samples"
+  [ $code = 0 ] || tail -n 40 "$scratch"/* >&2
   # shellcheck disable=SC2086 # there may be none
   kill -9 $server $others 2>/dev/null || :
   rm -rf "$scratch"

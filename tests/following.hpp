@@ -68,9 +68,10 @@ struct Room {
   std::deque<std::shared_ptr<Text>> log = {};  // what the witness heard, and somebody else still has to
   uint64_t begin = 0;                          // the place of its first
   std::map<TextId, std::shared_ptr<Text>> unheard = {};
-  std::set<TextId> abandoned = {};  // their sender has gone without an ok: nobody knows whether they were said
-  std::set<TextId> lost = {};       // for the witness
+  std::map<TextId, std::shared_ptr<Text>> abandoned = {};  // its sender has gone without an ok: it may come or not
+  std::set<TextId> lost = {};                              // for the witness
   std::list<Stay> stays = {};
+  uint64_t said = 0;
   Tick fence = 0;   // what had its ok before, the witness has heard
   Tick latest = 0;  // of the texts that it heard, the one that was asked last
 
@@ -78,11 +79,10 @@ struct Room {
   Text const& at(uint64_t place) const { return *log[place - begin]; }
 
   void witness_hears(TextId id) {
-    auto const found = unheard.find(id);
-    if (found == unheard.end()) return unexpected(id);
-    auto const text = found->second;
-    unheard.erase(found);
-    abandoned.erase(id);
+    auto found = unheard.extract(id);
+    if (!found) found = abandoned.extract(id);
+    if (!found) return unexpected(id);
+    auto const text = found.mapped();
     auto& voice = *text->voice;
     if (voice.heard >= id.number || (text->ok != 0 && text->ok < latest)) ++counts.misordered;
     voice.heard = std::max<std::int64_t>(voice.heard, id.number);
@@ -91,10 +91,7 @@ struct Room {
     ++counts.deliveries;
     for (auto& stay : stays) follow(stay);
   }
-  void abandon(TextId id) {
-    if (unheard.contains(id)) abandoned.insert(id);
-  }
-  uint64_t lag() const { return unheard.size() - abandoned.size(); }
+  void abandon(TextId id) { abandoned.insert(unheard.extract(id)); }
   void witness_was_fenced(Tick asked) {
     fence = asked;
     for (auto it = unheard.begin(); it != unheard.end();) {
@@ -117,7 +114,7 @@ struct Room {
       }
     }
     for (; begin < first; ++begin) log.pop_front();
-    for (; abandoned.size() > most_abandoned; abandoned.erase(abandoned.begin())) unheard.erase(*abandoned.begin());
+    while (abandoned.size() > most_abandoned) abandoned.erase(abandoned.begin());
   }
 
   void hear(Stay& stay, Stay::Item item) {
@@ -128,7 +125,8 @@ struct Room {
   /// Compares what the receiver heard with what the witness did, as far as that goes.
   void follow(Stay& stay) {
     for (; !stay.heard.empty(); stay.heard.pop_front()) {
-      auto const [id, fenced] = stay.heard.front();
+      auto const id = stay.heard.front().id;  // Clang 14 captures no structured bindings
+      auto const fenced = stay.heard.front().fence;
       if (fenced > fence) return;
       auto const is_owed = [&](Text const& text) {
         return stay.wants(text) && stay.entered != 0 && text.asked > stay.entered;
@@ -150,7 +148,7 @@ struct Room {
         return true;
       };
       if (place == end()) {
-        if (unheard.contains(id)) return;
+        if (unheard.contains(id) || abandoned.contains(id)) return;
         if (!came_late() && !lost.contains(id)) unexpected(id);
         continue;
       }

@@ -54,8 +54,8 @@ using namespace std::chrono_literals;
 
 constexpr size_t room_count = 6, talker_count = 18, listener_count = 42, stuck_count = 3;
 constexpr auto visit_time = 5ms;     // then another visitor comes
-constexpr size_t window = 16;        // of a talker: texts that have no ok yet
-constexpr size_t room_lag = 256;     // texts that a room's witness has not heard yet
+constexpr size_t window = 8;         // of a talker: texts that have no ok yet
+constexpr uint64_t room_lag = 256;   // texts of a room since those that each receiver is known to have heard
 constexpr auto patience = 60s;       // for what must come
 constexpr double share = 0.7;        // of what the server can carry
 constexpr double growth_kib = 1024;  // that memory may have, beside a tenth of it: allocators have moods
@@ -79,7 +79,8 @@ struct Due {  // a reply
   enum What : std::uint8_t { ok, err, text, entered, fence, left };
   What what;
   Tick asked = 0;
-  std::shared_ptr<Text> said = nullptr;
+  uint64_t room_said = 0;  // by then
+  std::shared_ptr<Text> text_said = nullptr;
 };
 
 struct Client {
@@ -105,6 +106,7 @@ struct Client {
   Stay* stay = nullptr;
   Room* next_room = nullptr;  // which it asked to join
   Stay* next_stay = nullptr;
+  uint64_t heard = 0, next_heard = 0;  // of what was said in the room
 };
 
 struct Sample {
@@ -198,7 +200,7 @@ class Soak {
   void stop(Client& client) {
     close(std::exchange(client.fd, -1));
     for (auto const& due : client.due)
-      if (due.what == Due::text) due.said->voice->room.abandon(due.said->id);
+      if (due.what == Due::text) due.text_said->voice->room.abandon(due.text_said->id);
     for (auto* const stay : {client.stay, client.next_stay})
       if (stay != nullptr) stay->is_over = true;
     client.stay = client.next_stay = nullptr;
@@ -248,7 +250,7 @@ class Soak {
       case Due::ok:
       case Due::err: return;
       case Due::text:
-        due.said->ok = ++tick_;
+        due.text_said->ok = ++tick_;
         ++counts_.texts;
         return;
       case Due::entered:
@@ -256,8 +258,10 @@ class Soak {
         client.room = std::exchange(client.next_room, nullptr);
         client.stay = std::exchange(client.next_stay, nullptr);
         client.stay->entered = ++tick_;
+        client.heard = due.room_said;
         return;
       case Due::fence:
+        client.heard = due.room_said;
         if (client.kind == Kind::witness)
           client.room->witness_was_fenced(due.asked);
         else
@@ -318,7 +322,8 @@ class Soak {
       auto& voice = *talker.voice;
       auto const text =
           std::make_shared<Text>(Text{{voice.number, voice.next++}, talker.name != 0, ++tick_, 0, talker.voice});
-      talker.due.push_back({Due::text, 0, text});
+      talker.due.push_back({Due::text, 0, 0, text});
+      ++voice.room.said;
       auto const die = dice_.below(100);
       if (die >= 20) {
         lines += "sendall:";
@@ -341,11 +346,12 @@ class Soak {
     while (listener.next_room == listener.room);
     listener.next_stay = &listener.next_room->stays.emplace_back(
         Stay{.is_bob = listener.is_bob, .asked = ++tick_, .place = listener.next_room->end()});
-    listener.due.push_back({Due::entered, tick_});
+    listener.next_heard = listener.next_room->said;
+    listener.due.push_back({Due::entered, tick_, listener.next_heard});
     say(listener, "join:" + listener.next_room->name + '\n');
   }
   void fence(Client& receiver) {
-    receiver.due.push_back({Due::fence, ++tick_});
+    receiver.due.push_back({Due::fence, ++tick_, receiver.room->said});
     say(receiver, "join:" + receiver.room->name + '\n');
   }
   void quit(Client& client, std::string const& more = {}) {
@@ -505,21 +511,34 @@ void Soak::act(Client& client) {
   end(client);
 }
 
+/// Lets talkers say what may be said now: no more than every receiver who reads can take, so that none of them is cut.
 void Soak::speak() {
   auto const now = Clock::now();
   auto const passed = std::chrono::duration<double>(now - std::exchange(last_speech_, now)).count();
   auto const limited = rate_ < std::numeric_limits<double>::infinity();
   tokens_ = limited ? std::min(tokens_ + passed * rate_, rate_ / 10) : std::numeric_limits<double>::max();
+  std::map<Room const*, uint64_t> lags;
   std::vector<Client*> talkers;
   for (auto& client : clients_) {
-    auto const speaks = client.kind == Kind::talker && client.is_connected && !client.is_ending && client.fd >= 0;
-    if (speaks && client.due.size() < window && client.voice->room.lag() < room_lag) talkers.push_back(&client);
+    if (client.fd < 0 || !client.is_connected) continue;
+    if (client.kind == Kind::talker && !client.is_ending && client.due.size() < window) talkers.push_back(&client);
+    if (client.may_be_cut) continue;
+    for (auto const& [room, heard] : {std::pair(client.room, client.heard), {client.next_room, client.next_heard}}) {
+      if (room == nullptr) continue;
+      auto const lag = room->said - heard;
+      lags[room] = std::max(lags[room], lag);
+      if (lag > room_lag / 4 && client.due.empty() && !client.is_ending) fence(client);
+    }
   }
   auto const first = talkers.empty() ? 0 : dice_.below(talkers.size());
   for (size_t i = 0; i < talkers.size() && tokens_ >= 1; ++i) {
+    auto& talker = *talkers[(first + i) % talkers.size()];
     auto const texts = dice_.percent(70) ? 1 : dice_.between(2, 8);
+    auto& lag = lags[&talker.voice->room];
+    if (lag + texts > room_lag) continue;
+    lag += texts;
     tokens_ -= static_cast<double>(texts);
-    talk(*talkers[(first + i) % talkers.size()], texts);
+    talk(talker, texts);
   }
 }
 
