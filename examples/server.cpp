@@ -1,56 +1,68 @@
 // SPDX-License-Identifier: BSL-1.0
 // server PORT: the chat server, until SIGINT or SIGTERM; a second one does not wait for clients to read.
+#include <cstdint>
 #include <optional>
 #include <string>
 
 #include <chatproto/chat_service.hpp>
 
 #include "log.hpp"
+#include "metrics.hpp"
 #include "serving.hpp"
 
 namespace {
 
-/// The first line and the last one of a server's log, if it has one.
+/// What tells about a server while it serves.
 template <class Server>
-class Announced {
+class Told {
  public:
-  Announced(program::Log* log, Server& server, std::string const& policy) : log_(log), server_(server) {
+  Told(Server& server, program::ServerFlags const& flags, program::Log* log, program::MetricsFlags const& metrics)
+      : server_(server), log_(log) {
+    if (metrics.port)
+      metrics_.emplace(metrics, [&server, log] {
+        return program::metrics_text(server.stats(), server.service(), log != nullptr ? log->dropped() : 0);
+      });
     if (log_ == nullptr) return;
-    auto const& options = server.options();
-    log_->write(program::Log::Level::info, "started", "port", server.port(), "policy", policy);
-    log_->write(program::Log::Level::debug, "limits", "max_clients", options.max_clients, "queue_limit",
-                options.queue_limit, "line_limit", options.line_limit);
+    log_->write(Level::info, "started", "port", server.port(), "policy", flags.policy);
+    auto const& limits = server.options();
+    log_->write(Level::debug, "limits", "max_clients", limits.max_clients, "line_limit", limits.line_limit,
+                "queue_limit", limits.queue_limit, "rate", static_cast<std::uint64_t>(limits.rate));
   }
-  Announced(Announced const&) = delete;
-  Announced& operator=(Announced const&) = delete;
-  ~Announced() {
+  Told(Told const&) = delete;
+  Told& operator=(Told const&) = delete;
+  ~Told() {
     if (log_ == nullptr) return;
     auto const stats = server_.stats();
-    log_->write(program::Log::Level::info, "stopped", "accepted", stats.accepted, "refused", stats.refused, "lines_in",
+    log_->write(Level::info, "stopped", "accepted", stats.accepted, "refused", stats.refused, "lines_in",
                 stats.lines_in, "texts", server_.service().texts());
   }
 
  private:
-  program::Log* log_;
+  using Level = program::Log::Level;
+
   Server& server_;
+  program::Log* log_;
+  std::optional<program::MetricsServer> metrics_;
 };
 
 }  // namespace
 
 int main(int argc, char** argv) {
   program::ServerFlags flags;
+  program::MetricsFlags metrics;
   std::string level = "off";
   CLI::App app("Serves the chat on a TCP port until SIGINT or SIGTERM.", "server");
   flags.add_to(app);
   flags.add_login_deadline_to(app);
-  app.add_option("--log", level, "Which events become a line on stderr: these and worse ones")
+  app.add_option("--log", level, "The least important events that become a line on stderr")
       ->check(CLI::IsMember({"off", "error", "warn", "info", "debug"}))
       ->capture_default_str();
+  metrics.add_to(app);
   return program::run(app, argc, argv, [&] {
     std::optional<program::Log> log;
     if (level != "off") flags.options.observer = &log.emplace(level);
     return program::serve_beside<chatproto::ChatService>(flags, [&]<class Server>(Server& server) {
-      return Announced<Server>(log ? &*log : nullptr, server, flags.policy);
+      return Told<Server>(server, flags, log ? &*log : nullptr, metrics);
     });
   });
 }

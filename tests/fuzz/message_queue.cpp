@@ -39,16 +39,18 @@ struct Plain {
   PushResult push(std::string const& block) {
     if (state != State::open) return PushResult::closed;
     if (bytes(block.size()) > limit * (stalled ? 1 : MessageQueue::burst)) {
-      abort();
+      abort(State::overflowed);
       return PushResult::overflow;
     }
     blocks.push_back(block);
     awake = awake || !stalled;
     return PushResult::queued;
   }
-  void abort() {
-    awake = awake || state != State::aborted;
-    state = State::aborted;
+  bool was_cut() const { return state > State::closing; }
+  void abort(State why = State::aborted) {
+    if (was_cut()) return;
+    awake = true;
+    state = why;
     blocks.clear();
   }
 };
@@ -84,7 +86,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
       }
       case 2:
       case 3: {  // written in part, or in full; what is pushed meanwhile comes later
-        assert(queue.drain(batch) == plain.state && (batch.offset == plain.offset || plain.state == State::aborted));
+        assert(queue.drain(batch) == plain.state && (batch.offset == plain.offset || plain.was_cut()));
         assert(std::equal(batch.blocks.begin(), batch.blocks.end(), plain.blocks.begin(), plain.blocks.end(),
                           [](auto const& a, auto const& b) { return *a == b; }));
         auto const taken = std::exchange(plain.blocks, {});
@@ -105,7 +107,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
         }
         queue.put_back(batch, written);
         assert(batch.blocks.empty());
-        if (plain.state == State::aborted) break;
+        if (plain.was_cut()) break;
         plain.stalled = true;
         written += offset;
         auto first = taken.begin();

@@ -79,7 +79,7 @@ class Client {
     auto const nothing_new = batch_.blocks.empty() && state == MessageQueue::State::open;
     assert(queue_->woken || queue_->stalled || nothing_new);  // else nobody would have drained it
     queue_->woken = queue_->stalled = false;
-    if (state == MessageQueue::State::aborted) {
+    if (state > MessageQueue::State::closing) {
       assert(batch_.blocks.empty());
       session_.reset();
       return chat_.vanish(number_);

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// A server's counters for Prometheus, by HTTP: requests are lines, so the library serves them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <chatproto/chat_service.hpp>
+#include <chatproto/observer.hpp>
+#include <chatproto/server.hpp>
+#include <chatproto/threading.hpp>
+
+#include "serving.hpp"
+
+namespace program {
+
+/// What was counted, in Prometheus' text format.
+inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::ChatService const& chat,
+                                std::uint64_t log_dropped) {
+  std::string text;
+  auto const head = [&](std::string const& name, std::string_view type, std::string_view help) {
+    text.append("# HELP chatproto_" + name + ' ').append(help).append("\n# TYPE chatproto_" + name + ' ');
+    text.append(type).append("\n");
+  };
+  auto const add = [&](std::string const& name, std::string_view type, std::string_view help, std::uint64_t value) {
+    head(name, type, help);
+    text += "chatproto_" + name + ' ' + std::to_string(value) + '\n';
+  };
+  add("clients", "gauge", "Clients that are connected.", stats.clients);
+  add("accepted_total", "counter", "Clients that were accepted.", stats.accepted);
+  head("ended_total", "counter", "Clients that are connected no more, by reason.");
+  for (std::size_t i = 0; i < stats.ended.size(); ++i)
+    text.append("chatproto_ended_total{reason=\"").append(to_string(static_cast<chatproto::Ended>(i))) +=
+        "\"} " + std::to_string(stats.ended[i]) + '\n';
+  add("refused_total", "counter", "Clients that were told that the server is full.", stats.refused);
+  add("accept_errors_total", "counter", "Errors when a client should have been accepted.", stats.accept_errors);
+  add("lines_in_total", "counter", "Lines from clients.", stats.lines_in);
+  add("bytes_in_total", "counter", "Bytes from clients.", stats.bytes_in);
+  add("bytes_out_total", "counter", "Bytes to clients, given to the system.", stats.bytes_out);
+  add("queued_bytes", "gauge", "Bytes that wait for clients.", stats.queued);
+  add("throttled_total", "counter", "Times a client had to wait for the rate limit.", stats.throttled);
+  add("observer_failures_total", "counter", "Times the observer has thrown.", stats.observer_failures);
+  add("rooms", "gauge", "Rooms that somebody is in.", chat.room_count());
+  add("texts_total", "counter", "Texts that were said.", chat.texts());
+  add("deliveries_total", "counter", "Queues that these were put in, each text counted for each.", chat.deliveries());
+  add("log_dropped_total", "counter", "Lines of the log that could not be written.", log_dropped);
+  return text;
+}
+
+/// Answers `GET /metrics` by what a function returns, and closes. It has logins only so that who asks for nothing is closed at
+/// the login deadline.
+class MetricsService {
+ public:
+  explicit MetricsService(std::function<std::string()> text) : text_(std::move(text)) {}
+
+  class Session {
+   public:
+    Session(MetricsService const& service, chatproto::Peer peer) : service_(service), peer_(std::move(peer)) {}
+    /// The request, after no or some empty lines; then its headers, which do not matter; then an empty line.
+    void on_line(std::string_view line) {
+      if (!line.empty() && status_.empty()) request(line);
+      if (line.empty() && !status_.empty()) respond();
+    }
+    void on_bad_line(std::error_code const&) {
+      if (status_.empty()) respond("414 URI Too Long");
+    }
+    bool logged_in() const noexcept { return responded_; }
+
+   private:
+    void request(std::string_view line) {
+      auto const first = line.find(' '), last = line.rfind(' ');
+      if (first == line.npos || last == first || line.substr(last, 8) != " HTTP/1.") return respond("400 Bad Request");
+      auto const method = line.substr(0, first), target = line.substr(first + 1, last - first - 1);
+      head_only_ = method == "HEAD";
+      if (target.substr(0, target.find('?')) != "/metrics")
+        status_ = "404 Not Found";
+      else
+        status_ = method == "GET" || head_only_ ? "200 OK" : "405 Method Not Allowed";
+    }
+    void respond() {
+      auto const ok = status_ == "200 OK";
+      auto const body = ok ? service_.text_() : std::string(status_) + '\n';
+      std::string answer = "HTTP/1.1 ";
+      answer.append(status_).append("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: ");
+      answer.append(std::to_string(body.size())).append("\r\nConnection: close\r\n");
+      if (status_.starts_with("405")) answer += "Allow: GET, HEAD\r\n";
+      answer += "\r\n";
+      if (!head_only_) answer += body;
+      peer_.send(std::move(answer));
+      peer_.close();
+      responded_ = true;
+    }
+    void respond(std::string_view status) {
+      status_ = status;
+      respond();
+    }
+
+    MetricsService const& service_;
+    chatproto::Peer peer_;
+    std::string_view status_ = {};  // of the answer, once there is a request
+    bool head_only_ = false, responded_ = false;
+  };
+  Session open(chatproto::Peer peer) const { return {*this, std::move(peer)}; }
+
+ private:
+  std::function<std::string()> text_;
+};
+
+/// What the command line says about them.
+struct MetricsFlags {
+  std::optional<std::uint16_t> port;
+  std::string address = "127.0.0.1";
+
+  void add_to(CLI::App& app) {
+    auto* const option =
+        app.add_option("--metrics", port,
+                       "TCP port for Prometheus (GET /metrics); 0: a free one, which is told on stderr")
+            ->check(decimal(0, 65535))
+            ->type_name("PORT");
+    app.add_option("--metrics-address", address, "The address of this port; '::' means all")
+        ->check(check_address, "")
+        ->needs(option)
+        ->capture_default_str();
+  }
+};
+
+/// Serves them while it lives, in threads of its own. Whom it serves they do not know, and anybody who can connect may ask.
+class MetricsServer {
+ public:
+  MetricsServer(MetricsFlags const& flags, std::function<std::string()> text) try
+      : server_({.port = *flags.port, .address = flags.address, .threads = 1, .line_limit = 8192, .max_clients = 16},
+                std::move(text)),
+        thread_([this] { run(); }) {
+    if (*flags.port == 0) complain("metrics on port " + std::to_string(server_.port()));
+  } catch (std::system_error const& error) {
+    throw std::runtime_error(std::string("metrics: ") + error.what());
+  }
+  MetricsServer(MetricsServer const&) = delete;
+  MetricsServer& operator=(MetricsServer const&) = delete;
+  ~MetricsServer() {
+    server_.stop(chatproto::Stop::now);
+    thread_.join();
+  }
+
+ private:
+  void run() {
+    try {
+      server_.run();
+    } catch (std::exception const& error) {  // the chat goes on
+      complain(std::string("server: metrics: ") + error.what());
+    }
+  }
+
+  chatproto::Server<chatproto::ThreadPool, MetricsService> server_;
+  std::thread thread_;
+};
+
+}  // namespace program
