@@ -105,7 +105,7 @@ class ChatService::Session {
   }
 
   /// Whether the client has logged in.
-  bool logged_in() const noexcept { return role_ != guest; }
+  bool logged_in() const noexcept { return member_.has_value(); }
   /// What the client is now.
   Role role() const noexcept { return role_; }
   /// The user's name; empty before the login.

@@ -71,7 +71,7 @@ class Server {
         ticker_(io_),
         drain_(io_),
         acceptor_(*this, options_.address, options_.port),
-        policy_(make_policy(options_.threads)) {}
+        policy_(make_policy(threads_of(options_))) {}
   Server(Server const&) = delete;
   Server& operator=(Server const&) = delete;
   /// Cuts those who are still connected, if `run()` was left by an exception.
@@ -116,9 +116,14 @@ class Server {
   friend Link;
   friend Acceptor;
 
+  /// Of a policy that is told how many.
+  static unsigned threads_of(ServerOptions const& options) noexcept {
+    if constexpr (!std::constructible_from<Policy, unsigned>) return 0;
+    return options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  }
   static Policy make_policy(unsigned threads) {
     if constexpr (std::constructible_from<Policy, unsigned>)
-      return Policy(threads != 0 ? threads : std::max(1u, std::thread::hardware_concurrency()));
+      return Policy(threads);
     else
       return Policy();
   }
@@ -265,7 +270,8 @@ class Server {
   }
 
   ServerOptions const options_;
-  std::size_t const max_clients_ = options_.max_clients != 0 ? options_.max_clients : detail::client_limit<Policy>();
+  std::size_t const max_clients_ =
+      options_.max_clients != 0 ? options_.max_clients : detail::client_limit<Policy>(threads_of(options_));
   Svc service_;
   detail::Events events_;
   // What the server itself waits for, and would be lost without when memory is short.

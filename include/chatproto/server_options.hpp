@@ -33,8 +33,8 @@ struct ServerOptions {
   /// The system's send buffer for one client, in bytes; 0: what the system likes, which may be megabytes for a client that does not
   /// read. Smaller ones cost more system calls when much is sent.
   int send_buffer = 64 * 1024;
-  /// Clients at once; more are told `err:server full` and closed. 0: what the process has descriptors for, less a reserve of 32 for
-  /// the program itself.
+  /// Clients at once; more are told `err:server full` and closed. 0: what the process has descriptors for, less 32 for the
+  /// program itself and 3 for each of the policy's threads.
   std::size_t max_clients = 0;
   /// Lines per second that a client may send for long; 0: any. Who is faster is read more slowly; nothing is dropped.
   double rate = 0;

@@ -36,16 +36,16 @@ using ContextExecutor = asio::io_context::executor_type;
 using ContextAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, ContextExecutor>;
 using ContextTimer = asio::steady_timer::rebind_executor<ContextExecutor>::other;
 
-/// How many clients the process has descriptors for, less a reserve for the program itself.
+/// How many clients the process has descriptors for, less a reserve for the program itself and what so many threads need.
 template <class Policy>
-std::size_t client_limit() noexcept {
+std::size_t client_limit([[maybe_unused]] unsigned threads) noexcept {
   std::size_t each = 1;
   if constexpr (requires { Policy::descriptors_per_client; }) each = Policy::descriptors_per_client;
 #ifndef _WIN32
-  constexpr rlim_t reserve = 32;
+  auto const reserve = 32 + rlim_t(3) * threads;  // epoll, its event and its timer
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-    return std::max<std::size_t>((limit.rlim_cur - std::min(limit.rlim_cur, reserve)) / each, 1);
+    return std::max<std::size_t>((limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur, reserve)) / each, 1);
 #endif
   return std::numeric_limits<std::size_t>::max() / each;
 }
