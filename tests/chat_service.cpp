@@ -166,6 +166,7 @@ TEST_CASE("who has logged in", "[chat_service]") {
     CAPTURE(each.what);
     CHECK(Client(service, each.first_lines).session.logged_in() == (each.role != Session::guest));
   }
+  CHECK_FALSE(Client(service, "slogin:no name\n").session.logged_in());  // who was refused, and is gone
 }
 
 TEST_CASE("an err leaves everybody where they were", "[chat_service]") {

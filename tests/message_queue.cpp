@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/message_queue.hpp>
 
+#include <chatproto/peer.hpp>
+
 #include <chrono>
 #include <cstddef>
 #include <initializer_list>
@@ -327,12 +329,13 @@ struct Speaker {
 
   /// Pushes a block of `size` bytes to all of these; whether it must wait.
   bool says(std::size_t size, std::initializer_list<MessageQueue*> listeners) {
-    chatproto::Backpressure pressure(queue, hold.lock());
+    auto pressure = peer.pressure(hold.lock());
     for (auto* const each : listeners)
       CHECK(each->push(block(std::string(size, 'x')), &pressure) == PushResult::queued);
     hold = pressure.hold();
     return pressure.hold() != nullptr;
   }
+  chatproto::Peer peer{queue};
   std::weak_ptr<void const> hold;
 };
 
@@ -423,7 +426,7 @@ TEST_CASE("a queue that disconnects makes nobody wait", "[message_queue]") {
   CHECK_FALSE(bob.says(10'000, {&queue}));
   queue.take();
   queue.stall();
-  chatproto::Backpressure pressure(bob.queue);
+  auto pressure = bob.peer.pressure();
   CHECK(queue.push(block(std::string(1000, 'x')), &pressure) == PushResult::overflow);
   CHECK_FALSE(pressure.hold());
 }
@@ -439,6 +442,13 @@ TEST_CASE("a queue whose consumer cannot be woken is cut", "[message_queue]") {
   }
   SECTION("by a cut") {
     queue.abort();
+  }
+  SECTION("by a cut of what is put back") {
+    queue.on_wake = [] {};
+    queue.stall(100);
+    queue.on_wake = [] { throw std::bad_alloc(); };
+    queue.abort();
+    CHECK(queue.queued_bytes() == 0);
   }
   CHECK_FALSE(queue.is_open());
   CHECK(queue.failures == 1);

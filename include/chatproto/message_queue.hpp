@@ -35,6 +35,7 @@ enum class Overflow : std::uint8_t {
 };
 
 class Backpressure;
+class Peer;
 
 /// A bounded queue of encoded bytes for one peer: any number of producers, one consumer.
 ///
@@ -242,6 +243,7 @@ class MessageQueue {
     wake_locked(dropped);
   }
   void drop_locked(Dropped& dropped) noexcept {
+    if (!first_ && blocks_.empty() && !holds_) return;  // it may be called twice
     dropped.first.swap(first_);
     dropped.blocks.swap(blocks_);
     dropped.holds.swap(holds_);
@@ -262,7 +264,7 @@ class MessageQueue {
   bool finished_ = false;  // the consumer is gone
 };
 
-/// A sender who can wait: what it pushes to several queues is taken also beyond their limits, and if one of them
+/// A sender who can wait, made by `Peer::pressure`: what it pushes to several queues is taken also beyond their limits, and if one of them
 /// blocks senders (`Overflow::block_sender`), `hold()` tells for how long it is to wait.
 ///
 /// Waiting means: no more lines are taken from the sender (`Peer::pause`, to be called while this object lives), and it is told
@@ -271,9 +273,6 @@ class MessageQueue {
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
 class Backpressure {
  public:
-  /// For the sender whose queue this is. `before`: what it waits for already, or null.
-  explicit Backpressure(std::shared_ptr<MessageQueue> const& sender, MessageQueue::Hold before = nullptr) noexcept
-      : sender_(sender), hold_(std::move(before)) {}
   Backpressure(Backpressure const&) = delete;
   Backpressure& operator=(Backpressure const&) = delete;
 
@@ -282,6 +281,10 @@ class Backpressure {
 
  private:
   friend class MessageQueue;
+  friend class Peer;
+  Backpressure(std::shared_ptr<MessageQueue> const& sender, MessageQueue::Hold before) noexcept
+      : sender_(sender), hold_(std::move(before)) {}
+
   struct Resuming {
     std::shared_ptr<MessageQueue> sender;
     explicit Resuming(std::shared_ptr<MessageQueue> const& queue) : sender(queue) {}

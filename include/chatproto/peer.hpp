@@ -37,8 +37,9 @@ class Peer {
   /// `on_bad_line` or `flush`. What the client sends meanwhile waits in the network, so that the client is slowed down;
   /// lines of the same read are kept, at most 64 KiB. That the client has gone is noticed only after the pause.
   void pause() const { queue_->pause_input(); }
-  /// This one as a sender who can wait. `before`: what it waits for already, or null.
-  Backpressure pressure(MessageQueue::Hold before = nullptr) const { return Backpressure(queue_, std::move(before)); }
+  /// This one as a sender who can wait; it outlives what this returns. `before`: what it waits for already, or null.
+  Backpressure pressure(MessageQueue::Hold before = nullptr) const& { return Backpressure(queue_, std::move(before)); }
+  Backpressure pressure(MessageQueue::Hold = nullptr) const&& = delete;
   /// Ends the pause, if there is one when the client's executor gets to it. From any thread.
   void resume() const { queue_->resume_input(nullptr); }
   /// The same; and when all that the client has sent until now was handed over, resumes `then`.

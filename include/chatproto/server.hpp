@@ -77,7 +77,10 @@ class Server {
   /// Cuts those who are still connected, if `run()` was left by an exception.
   ~Server() {
     acceptor_.stop();
-    for (auto const& link : links()) link->abort();
+    {
+      std::lock_guard const lock(mutex_);
+      for (auto const& link : links_) link->abort();
+    }
     policy_.join();
   }
 
@@ -275,7 +278,7 @@ class Server {
   Svc service_;
   detail::Events events_;
   // What the server itself waits for, and would be lost without when memory is short.
-  detail::Reserved tick_memory_, drain_memory_, close_memory_, finish_memory_;
+  detail::Reserved tick_memory_, drain_memory_, close_memory_, finish_memory_, accept_memory_, drop_input_memory_;
   asio::io_context io_{1};
   detail::ContextTimer ticker_, drain_;
   Acceptor acceptor_;

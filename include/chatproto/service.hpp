@@ -20,7 +20,7 @@ namespace chatproto {
 /// `on_line` gets each line without its terminator. If a member throws, only this client is cut.
 ///
 /// Optional members:
-/// - `on_bad_line(std::error_code)`: a line had more than `max_line` bytes (`Errc::line_too_long`) and has been dropped;
+/// - `on_bad_line(std::error_code)`: a line had more bytes than the limit (`ServerOptions::line_limit`; `Errc::line_too_long`) and has been dropped;
 /// - `flush()`: the lines that one read brought are over, or as many as there are before or after a pause. What was kept back to
 ///   be sent at once is sent here;
 /// - `bool logged_in() const`: a client for which it is still false at the login deadline is closed;

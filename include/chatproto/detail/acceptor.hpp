@@ -69,7 +69,7 @@ class Acceptor {
 
   void accept_when_ready() {
     if (!acceptor_.is_open()) return;
-    listener_.async_wait(memory_([this](std::error_code const& ec) {
+    listener_.async_wait(host_.accept_memory_([this](std::error_code const& ec) {
       if (!acceptor_.is_open()) return;
       if (ec) return accept_later(ec);
       accept();
@@ -80,7 +80,7 @@ class Acceptor {
     host_.events().accept_failed(why);
     retry_.expires_after(retry_delay_);
     retry_delay_ = std::min(2 * retry_delay_, std::max(retry_delay_, host_.options().accept_retry_most));
-    retry_.async_wait(memory_([this](std::error_code const&) { accept_when_ready(); }));
+    retry_.async_wait(host_.accept_memory_([this](std::error_code const&) { accept_when_ready(); }));
   }
 
   void accept() {
@@ -127,6 +127,7 @@ class Acceptor {
     host_.events().refused();
     std::error_code ignored;
     client.socket.non_blocking(true, ignored);
+    if (ignored) return;  // nobody may be waited for here
     client.socket.write_some(asio::buffer(std::string_view("err:server full\n")), ignored);
     client.socket.shutdown(asio::socket_base::shutdown_send, ignored);
     if (refused_.size() == most_refused) refused_.pop_front();  // whom it resets, if it was still about to speak
@@ -145,12 +146,13 @@ class Acceptor {
       client.socket.read_some(asio::buffer(dropped), ec);
       return (ec && ec != asio::error::would_block) || now >= client.until;
     });
-    if (refused_.empty() || std::exchange(dropping_, true)) return;
+    if (refused_.empty() || dropping_) return;
     drop_.expires_after(std::chrono::milliseconds(20));
-    drop_.async_wait(drop_memory_([this](std::error_code const& ec) {
+    drop_.async_wait(host_.drop_input_memory_([this](std::error_code const& ec) {
       dropping_ = false;
       if (!ec) drop_input();
     }));
+    dropping_ = true;
   }
 
   static std::error_code system_error(int value) noexcept { return {value, asio::error::get_system_category()}; }
@@ -167,7 +169,6 @@ class Acceptor {
   static constexpr std::size_t most_refused = 16;
 
   Host& host_;
-  Reserved memory_, drop_memory_;
   ContextAcceptor acceptor_;
   Listener listener_{acceptor_};
   ContextTimer retry_, drop_;

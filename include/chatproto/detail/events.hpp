@@ -41,7 +41,7 @@ class Events {
     return tell([&] { observer_->logged_in(number, name); });
   }
   void ended(std::uint64_t number, Ended reason, std::error_code const& error) noexcept {
-    add(ended_[static_cast<std::size_t>(reason)], 1);
+    ended_[static_cast<std::size_t>(reason)].fetch_add(1, std::memory_order_release);
     tell([&] { observer_->ended(number, reason, error); });
   }
   void refused() noexcept {
@@ -56,8 +56,10 @@ class Events {
   /// All but what waits.
   ServerStats stats() const noexcept {
     ServerStats stats;
-    stats.clients = stats.accepted = accepted_;
-    for (std::size_t i = 0; i < ended_.size(); ++i) stats.clients -= stats.ended[i] = ended_[i];
+    std::uint64_t gone = 0;  // read first, or a client that ends meanwhile would be gone before it has come
+    for (std::size_t i = 0; i < ended_.size(); ++i) gone += stats.ended[i] = ended_[i].load(std::memory_order_acquire);
+    stats.accepted = accepted_;
+    stats.clients = stats.accepted - gone;
     stats.refused = refused_;
     stats.accept_errors = accept_errors_;
     stats.observer_failures = observer_failures_;

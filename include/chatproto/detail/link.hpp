@@ -201,14 +201,13 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
   Traffic& traffic() noexcept { return host_.events().traffic(number_); }
   bool may_take() const noexcept { return !paused_ && !throttled_; }
-  /// A peer that does not take our replies sends no more lines, where it is not cut for that.
-  bool may_read() const noexcept {
-    return may_take() && !input_ended_ && !(stalled_ && host_.options().overflow == Overflow::block_sender);
-  }
+  /// A peer that does not take our replies is not heard, where it is not cut for that.
+  bool waits_for_peer() const noexcept { return stalled_ && host_.options().overflow == Overflow::block_sender; }
+  bool may_read() const noexcept { return may_take() && !input_ended_ && !waits_for_peer(); }
 
-  /// After a pause.
+  /// After a pause, or when the peer takes our replies again.
   void go_on() {
-    if (!socket_ || !may_take()) return;
+    if (!socket_ || !may_take() || waits_for_peer()) return;
     auto held = std::exchange(held_, nullptr);
     if (!reads_lines_) held = nullptr;
     auto const bytes = held ? std::string_view(held->bytes).substr(held->taken) : std::string_view();
@@ -275,7 +274,9 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (wait <= Clock::duration::zero()) return false;
     throttled_ = true;
     add(traffic().throttled, 1);
-    host_.end_throttle_in(std::max<Clock::duration>(wait, std::chrono::milliseconds(10)), this->weak_from_this());
+    auto const& options = host_.options();  // longer than it takes to fill the bucket would be slower than the rate
+    std::chrono::duration<double> const worth(std::min(0.01, std::max(options.rate_burst, 1.0) / options.rate));
+    host_.end_throttle_in(std::max(wait, std::chrono::duration_cast<Clock::duration>(worth)), this->weak_from_this());
     return true;
   }
 
@@ -317,7 +318,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       not_due();
       if constexpr (has_login)
         if (session_ && !session_->logged_in()) due_in(host_.options().login_deadline);
-      if (state != State::closing) wait_readable();
+      if (state != State::closing && host_.options().overflow == Overflow::block_sender) return go_on();
     }
     if (state == State::closing) finish_output();
   }
@@ -349,6 +350,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (!socket_) return;
     finish();  // from here on nobody wakes us
     session_.reset();
+    held_.reset();
     std::error_code ignored;
     socket_->close(ignored);
     socket_.reset();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <system_error>
 #include <utility>
@@ -69,7 +70,12 @@ inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& optio
   acceptor.set_option(TcpOption<TCP_KEEPCNT>(probes), ignored);
 #endif
 #ifdef TCP_USER_TIMEOUT  // while something is on its way TCP asks nobody, but repeats itself for a quarter of an hour
-  acceptor.set_option(TcpOption<TCP_USER_TIMEOUT>((seconds + probes * interval) * 1000), ignored);
+  // It also limits how long a peer may keep its window closed, which is the write deadline's matter.
+  auto const timeout =
+      std::max<std::int64_t>(1000 * (seconds + std::int64_t(probes) * interval), options.write_deadline.count());
+  acceptor.set_option(
+      TcpOption<TCP_USER_TIMEOUT>(static_cast<int>(std::min<std::int64_t>(timeout, std::numeric_limits<int>::max()))),
+      ignored);
 #endif
 }
 
