@@ -266,8 +266,8 @@ TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POL
   for (std::string line; (line = alice.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) ++gaps;
   CHECK(gaps == 0);
+  // All of them, perhaps: alice, who reads now, frees bob, until the stop has come to the threads that serve them.
   auto const answered = bob.get();
-  CHECK(answered < 5'000);
   if (drains) CHECK(heard >= answered);
 }
 
