@@ -493,6 +493,18 @@ TEST_CASE("where queues block senders, a sender's ok waits until its text fits",
   }
 }
 
+TEST_CASE("no delivery overtakes the ok of a receiver who has spoken, waits, and moves", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n",
+               std::make_shared<test::RecordingQueue>(10u, chatproto::Overflow::block_sender));
+  Client eve(service, "rlogin:eve\njoin:cafe\n"), bob(service, "slogin:bob\njoin:bar\n");
+  CHECK(eve.session.say("hi"));
+  eve.feed("join:bar\n");
+  CHECK(eve.queue->paused);
+  CHECK(bob.sends("sendall:welcome\n") == Lines{"ok"});
+  CHECK(eve.gets() == Lines{"ok", "delivery:bar:bob:welcome"});
+}
+
 TEST_CASE("one read that brings very many texts is stopped as soon as a queue is full", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n",

@@ -171,8 +171,8 @@ class ChatService::Session {
     ok("joined");
     if (role_ == sender) return;
     // The ok is queued first, so that no delivery overtakes it; nothing is written before this client's executor
-    // is free again, so the receiver is registered by then and misses nothing.
-    flush();
+    // is free again, so the receiver is registered by then and misses nothing. What it said is in all queues, also if it must wait.
+    peer_.send(std::exchange(replies_, {}));
     stay_.room().add(*member_);
     listening_ = true;
     role_ = receiver;
