@@ -208,7 +208,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     if (busy_ == Busy::with_a_write) return write();
     std::array<void (Client::*)(), 7> due = {};
     std::size_t count = 0;
-    auto const reads = !paused_ && !input_ended_ && !(stalled_ && world_.overflow == chatproto::Overflow::block_sender);
+    auto const reads = !paused_ && !input_ended_ && !waits_for_peer();
     if (!paused_ && !input_ended_ && vanished_) due[count++] = &Client::cut;
     if (reads && !input_.empty()) due[count++] = &Client::read;
     if (reads && input_.empty() && half_closed_) due[count++] = &Client::end_of_input;
@@ -304,9 +304,16 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   void resume() {
     then_ = std::move(resumes_.front());
     resumes_.erase(resumes_.begin());
-    auto held = std::exchange(held_, {});
-    if (std::exchange(paused_, false) && session_) return take_lines(reads_lines_ ? std::move(held) : std::string());
+    if (std::exchange(paused_, false) && goes_on()) return;
     if (then_) std::exchange(then_, nullptr)->resume_input(nullptr);
+  }
+  bool waits_for_peer() const { return stalled_ && world_.overflow == chatproto::Overflow::block_sender; }
+  /// Takes what was read before it had to wait, if it need not wait still.
+  bool goes_on() {
+    if (paused_ || waits_for_peer() || !session_) return false;
+    auto held = std::exchange(held_, {});
+    take_lines(reads_lines_ ? std::move(held) : std::string());
+    return true;
   }
 
   void flush() {
@@ -331,6 +338,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     auto const size = std::min(bytes.size(), appetite());
     if (!eager_) takes_ -= size;
     world_.tell(number_, "is sent", size, "bytes of", bytes.size());
+    auto const was_waiting = waits_for_peer();
     stalled_ = size < bytes.size();
     bytes.resize(size);
     sees(bytes);
@@ -346,7 +354,10 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     }
     batch_.clear();
     if (world_.wrong == Wrong::writes_twice && dice_.percent(5)) sees(bytes);
-    if (state_ != State::closing) return;
+    if (state_ != State::closing) {
+      if (was_waiting) goes_on();
+      return;
+    }
     if (input_ended_) return end(true);
     sees_end();
     lingers_ = true;
