@@ -2,6 +2,8 @@
 // Each system call of a server, and each allocation, fails once, while clients come, talk and go. Whatever it was: at most one client is
 // lost by it, the server serves all others and new ones, and in the end nothing is left over.
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/alarm.hpp>
+#include <chatproto/detail/reserved.hpp>
 #include <chatproto/threading.hpp>
 
 #include <chrono>
@@ -12,6 +14,8 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+
+#include <asio/io_context.hpp>
 
 #include "catch.hpp"
 #include "sanitized.hpp"
@@ -151,4 +155,46 @@ TEMPLATE_TEST_CASE("each system call fails once", "[faults]", POLICIES) {
 // Not with strands: Asio (1.22) makes one, and hands its turn on, in ways that end the process when memory fails just there.
 TEMPLATE_TEST_CASE("each allocation fails once", "[faults]", chatproto::ThreadPerClient, chatproto::ThreadPool) {
   fail_each<TestType>(Fault::allocation, 0);
+}
+
+TEMPLATE_TEST_CASE("a server can be stopped when memory is short", "[faults]", chatproto::ThreadPerClient,
+                   chatproto::ThreadPool) {
+  test::Uncounted const clients;
+  auto const how = GENERATE(chatproto::Stop::drain, chatproto::Stop::now);
+  std::size_t n = 1;
+  for (auto again = true; again; ++n) {
+    auto options = test::patient();
+    options.threads = 1;
+    test::ServerThread<TestType> server(options);
+    auto alice = test::receiver(server.port(), "alice", "cafe");
+    auto bob = test::sender(server.port(), "bob", "cafe");
+    CHECK(bob.asks("sendall:hi") == "ok");
+    CHECK(alice.next() == "delivery:cafe:bob:hi");
+    CAPTURE(n);
+    Failing failing(Fault::allocation, n);
+    server->stop(how);
+    alice.end_output();
+    bob.end_output();
+    CHECK(server.ended());
+    again = failing.happened();
+    failing.end();
+    CHECK(server->stats().clients == 0);
+  }
+}
+
+TEST_CASE("a server's timer goes off when memory is short", "[faults]") {
+  std::size_t n = 1;
+  for (auto again = true; again; ++n) {
+    CAPTURE(n);
+    chatproto::detail::Reserved memory;
+    asio::io_context io;
+    chatproto::detail::Alarm alarm(io, memory);
+    auto went_off = false;
+    Failing failing(Fault::allocation, n);
+    alarm.set(std::chrono::milliseconds(1), [&] { went_off = true; });
+    io.run();
+    again = failing.happened();
+    CHECK(went_off);
+  }
+  CHECK((n > 2 || CHATPROTO_SANITIZED));  // Asio's array of timers
 }

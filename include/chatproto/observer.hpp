@@ -64,7 +64,8 @@ class Observer {
   virtual void connected([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view address) {}
   /// It has logged in; `name` is its session's `name()`, if that has one. Only where the service has logins.
   virtual void logged_in([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view name) {}
-  /// It is gone. `error`: what the system said, if it did.
+  /// It is gone. `error`: what the system said, if it did. A client for whom there was no memory may end without having been
+  /// `connected`.
   virtual void ended([[maybe_unused]] std::uint64_t number, [[maybe_unused]] Ended reason,
                      [[maybe_unused]] std::error_code const& error) {}
   /// A client was told that the server is full.

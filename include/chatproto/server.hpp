@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -27,6 +26,7 @@
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/acceptor.hpp>
+#include <chatproto/detail/alarm.hpp>
 #include <chatproto/detail/events.hpp>
 #include <chatproto/detail/link.hpp>
 #include <chatproto/detail/listener.hpp>
@@ -65,11 +65,11 @@ class Server {
   template <class... Args>
     requires std::constructible_from<Svc, Args...>
   explicit Server(ServerOptions options = {}, Args&&... service_args)
-      : options_(std::move(options)),
+      : options_(with_max_clients(std::move(options))),
         service_(std::forward<Args>(service_args)...),
         events_(options_.observer),
-        ticker_(io_),
-        drain_(io_),
+        ticker_(io_, tick_memory_),
+        drain_(io_, drain_memory_),
         acceptor_(*this, options_.address, options_.port),
         policy_(make_policy(threads_of(options_))) {}
   Server(Server const&) = delete;
@@ -77,10 +77,7 @@ class Server {
   /// Cuts those who are still connected, if `run()` was left by an exception.
   ~Server() {
     acceptor_.stop();
-    {
-      std::lock_guard const lock(mutex_);
-      for (auto const& link : links_) link->abort();
-    }
+    cut_all();
     policy_.join();
   }
 
@@ -88,7 +85,7 @@ class Server {
   std::uint16_t port() const noexcept { return acceptor_.port(); }
   /// The service.
   Svc& service() noexcept { return service_; }
-  /// What it was told.
+  /// What it was told; `max_clients` is the limit that holds, never 0.
   ServerOptions const& options() const noexcept { return options_; }
   /// What it has counted: a snapshot, whose figures need not be of quite the same moment. Any thread.
   ServerStats stats() const {
@@ -108,9 +105,10 @@ class Server {
   }
 
   /// Makes `run()` return; if it was not called yet, as soon as it is. Returns at once. Idempotent; `Stop::now` hastens
-  /// a drain under way. From any thread, also from a session.
-  void stop(Stop how = Stop::drain) {
-    asio::post(io_, [this, how] { do_stop(how); });
+  /// a drain under way. From any thread, also from a session. Needs no memory.
+  void stop(Stop how = Stop::drain) noexcept {
+    auto& request = how == Stop::now ? now_ : drain_request_;
+    if (!request.made.exchange(true)) asio::post(io_, request.memory([this, how] { do_stop(how); }));
   }
 
  private:
@@ -124,6 +122,10 @@ class Server {
     if constexpr (!std::constructible_from<Policy, unsigned>) return 0;
     return options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   }
+  static ServerOptions with_max_clients(ServerOptions options) noexcept {
+    if (options.max_clients == 0) options.max_clients = detail::client_limit<Policy>(threads_of(options));
+    return options;
+  }
   static Policy make_policy(unsigned threads) {
     if constexpr (std::constructible_from<Policy, unsigned>)
       return Policy(threads);
@@ -133,20 +135,23 @@ class Server {
 
   detail::Events& events() noexcept { return events_; }
 
+  // Nothing from here to the end needs memory that is not reserved.
+  struct StopRequest {
+    detail::Reserved memory;
+    std::atomic<bool> made = false;
+  };
+
   void do_stop(Stop how) {
     if (stopping_ && how == Stop::drain) return;
-    try {
-      acceptor_.stop();
-      how == Stop::now ? cut_all() : close_all();
-      stopping_ = true;
-    } catch (std::bad_alloc const&) {
-      return drain_in(std::chrono::milliseconds(10), how);
-    }
+    stopping_ = true;
+    acceptor_.stop();
+    how == Stop::now ? cut_all() : close_all();
     finish_if_empty();
   }
 
-  void cut_all() {
-    for (auto const& link : links()) link->abort();
+  void cut_all() noexcept {
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_) link->abort();
   }
 
   void close_all() {
@@ -163,17 +168,12 @@ class Server {
       }
       Server& server;
     };
-    auto const all = links();
-    auto const last_reader = std::make_shared<LastReader>(*this);
-    for (auto const& link : all) link->stop_reading(last_reader);
-    drain_in(options_.drain, Stop::now);
-  }
-
-  void drain_in(std::chrono::milliseconds time, Stop how) {
-    drain_.expires_after(time);
-    drain_.async_wait(drain_memory_([this, how](std::error_code const& ec) {
-      if (!ec) do_stop(how);
-    }));
+    auto const last_reader = std::allocate_shared<LastReader>(reader_memory_.template allocator<LastReader>(), *this);
+    {
+      std::lock_guard const lock(mutex_);
+      for (auto const& link : links_) link->stop_reading(last_reader);
+    }
+    drain_.set(options_.drain, [this] { do_stop(Stop::now); });
   }
 
   void finish_if_empty() {
@@ -181,15 +181,10 @@ class Server {
     if (stopping_ && links_.empty()) io_.stop();
   }
 
-  std::vector<std::shared_ptr<Link>> links() {
-    std::lock_guard const lock(mutex_);
-    return links_;
-  }
-
   /// Whether there is room for one more client.
   bool has_room() const {
     std::lock_guard const lock(mutex_);
-    return links_.size() < max_clients_;
+    return links_.size() < options_.max_clients;
   }
 
   /// A client is there.
@@ -238,10 +233,10 @@ class Server {
   }
 
   void tick_later() {
-    ticker_.expires_after(std::clamp<std::chrono::milliseconds>(
-        std::min({options_.login_deadline, options_.write_deadline, options_.linger}) / 4, std::chrono::milliseconds(5),
-        std::chrono::seconds(1)));
-    ticker_.async_wait(tick_memory_([this](std::error_code const&) { tick(); }));
+    ticker_.set(std::clamp<std::chrono::milliseconds>(
+                    std::min({options_.login_deadline, options_.write_deadline, options_.linger}) / 4,
+                    std::chrono::milliseconds(5), std::chrono::seconds(1)),
+                [this] { tick(); });
   }
 
   void tick() {
@@ -273,14 +268,14 @@ class Server {
   }
 
   ServerOptions const options_;
-  std::size_t const max_clients_ =
-      options_.max_clients != 0 ? options_.max_clients : detail::client_limit<Policy>(threads_of(options_));
   Svc service_;
   detail::Events events_;
   // What the server itself waits for, and would be lost without when memory is short.
-  detail::Reserved tick_memory_, drain_memory_, close_memory_, finish_memory_, accept_memory_, drop_input_memory_;
+  detail::Reserved tick_memory_, drain_memory_, reader_memory_, close_memory_, finish_memory_, accept_memory_,
+      retry_memory_, drop_input_memory_;
+  StopRequest drain_request_, now_;
   asio::io_context io_{1};
-  detail::ContextTimer ticker_, drain_;
+  detail::Alarm ticker_, drain_;
   Acceptor acceptor_;
   bool stopping_ = false;
   std::atomic<bool> ticking_ = false;

@@ -20,8 +20,8 @@
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
 
+#include <chatproto/detail/alarm.hpp>
 #include <chatproto/detail/listener.hpp>
-#include <chatproto/detail/reserved.hpp>
 #include <chatproto/listen.hpp>
 
 namespace chatproto::detail {
@@ -37,8 +37,8 @@ class Acceptor {
   Acceptor(Host& host, std::string const& address, std::uint16_t port)
       : host_(host),
         acceptor_(host.context()),
-        retry_(host.context()),
-        drop_(host.context()),
+        retry_(host.context(), host.retry_memory_),
+        drop_(host.context(), host.drop_input_memory_),
         retry_delay_(host.options().accept_retry) {
     listen(acceptor_, port, address);
     acceptor_.non_blocking(true);
@@ -78,9 +78,8 @@ class Acceptor {
 
   void accept_later(std::error_code const& why) {
     host_.events().accept_failed(why);
-    retry_.expires_after(retry_delay_);
+    retry_.set(retry_delay_, [this] { accept_when_ready(); });
     retry_delay_ = std::min(2 * retry_delay_, std::max(retry_delay_, host_.options().accept_retry_most));
-    retry_.async_wait(host_.accept_memory_([this](std::error_code const&) { accept_when_ready(); }));
   }
 
   void accept() {
@@ -146,13 +145,7 @@ class Acceptor {
       client.socket.read_some(asio::buffer(dropped), ec);
       return (ec && ec != asio::error::would_block) || now >= client.until;
     });
-    if (refused_.empty() || dropping_) return;
-    drop_.expires_after(std::chrono::milliseconds(20));
-    drop_.async_wait(host_.drop_input_memory_([this](std::error_code const& ec) {
-      dropping_ = false;
-      if (!ec) drop_input();
-    }));
-    dropping_ = true;
+    if (!refused_.empty() && !drop_.is_set()) drop_.set(std::chrono::milliseconds(20), [this] { drop_input(); });
   }
 
   static std::error_code system_error(int value) noexcept { return {value, asio::error::get_system_category()}; }
@@ -165,16 +158,15 @@ class Acceptor {
            ec == std::errc::not_enough_memory;
   }
 
-  /// Fewer than the reserve of descriptors, see `ServerOptions::max_clients`.
-  static constexpr std::size_t most_refused = 16;
+  /// A part of the reserve of descriptors, see `ServerOptions::max_clients`.
+  static constexpr std::size_t most_refused = 8;
 
   Host& host_;
   ContextAcceptor acceptor_;
   Listener listener_{acceptor_};
-  ContextTimer retry_, drop_;
+  Alarm retry_, drop_;
   std::chrono::milliseconds retry_delay_;
   std::list<Refused> refused_;
-  bool dropping_ = false;
   std::optional<Executor> next_executor_;  // made for a client that was not there after all
   std::uint16_t port_ = 0;
 };

@@ -16,7 +16,6 @@
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/socket_base.hpp>
-#include <asio/steady_timer.hpp>
 #ifdef _WIN32
 #include <asio/windows/overlapped_ptr.hpp>
 #else
@@ -31,11 +30,10 @@
 
 namespace chatproto::detail {
 
-// Asio's own names for an acceptor and a timer take any executor, at run time; that alone costs the compiler a tenth of a
-// server's time. These belong to a server's own context.
+// Asio's own name for an acceptor takes any executor, at run time; that alone costs the compiler a tenth of a server's time, if
+// timers do the same. This one belongs to a server's own context.
 using ContextExecutor = asio::io_context::executor_type;
 using ContextAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, ContextExecutor>;
-using ContextTimer = asio::steady_timer::rebind_executor<ContextExecutor>::other;
 
 /// How many clients the process has descriptors for, less a reserve for the program itself and what so many threads need.
 template <class Policy>

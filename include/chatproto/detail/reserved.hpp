@@ -16,10 +16,6 @@ class Reserved {
   Reserved(Reserved const&) = delete;
   Reserved& operator=(Reserved const&) = delete;
 
-  /// `handler`, whose operation lives in this memory, if it is free and large enough.
-  auto operator()(auto handler) { return Handler<decltype(handler)>{this, std::move(handler)}; }
-
- private:
   template <class T>
   struct Allocator {
     using value_type = T;
@@ -44,6 +40,15 @@ class Reserved {
     Reserved* memory;
   };
 
+  /// `handler`, whose operation lives in this memory, if it is free and large enough.
+  auto operator()(auto handler) { return Handler<decltype(handler)>{this, std::move(handler)}; }
+  /// For one object.
+  template <class T>
+  Allocator<T> allocator() noexcept {
+    return Allocator<T>(*this);
+  }
+
+ private:
   template <class F>
   struct Handler {
     using allocator_type = Allocator<void>;

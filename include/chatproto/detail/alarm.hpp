@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// A timer that goes off even if memory is short.
+#pragma once
+
+#include <chrono>
+#include <new>
+#include <system_error>
+#include <utility>
+
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+
+#include <chatproto/detail/reserved.hpp>
+
+namespace chatproto::detail {
+
+using ContextTimer = asio::steady_timer::rebind_executor<asio::io_context::executor_type>::other;
+
+/// A timer of a server's own. Used on its context only.
+class Alarm {
+ public:
+  /// `memory` is for this timer alone, and outlives the context, which may still hold the wait.
+  Alarm(asio::io_context& context, Reserved& memory) : timer_(context), memory_(memory) {}
+
+  /// Calls `handler` after this time, unless it is cancelled before. Only when it is not set.
+  void set(std::chrono::milliseconds time, auto handler) {
+    set_ = true;
+    timer_.expires_after(time);
+    try {
+      timer_.async_wait(memory_([this, handler](std::error_code const&) {
+        if (std::exchange(set_, false)) handler();
+      }));
+    } catch (std::bad_alloc const&) {  // Asio has one array for all timers of a context, which could not grow
+      asio::post(timer_.get_executor(), memory_([this, time, handler] {
+                   if (set_) set(time, handler);
+                 }));
+    }
+  }
+  bool is_set() const noexcept { return set_; }
+  /// For good: it is not set again.
+  void cancel() {
+    set_ = false;
+    timer_.cancel();
+  }
+
+ private:
+  ContextTimer timer_;
+  Reserved& memory_;
+  bool set_ = false;
+};
+
+}  // namespace chatproto::detail
