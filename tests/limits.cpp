@@ -185,10 +185,15 @@ chatproto::ServerOptions lossless(std::size_t queue_limit = 32 * 1024) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("where senders wait, receivers that pause lose nothing", "[limits]", POLICIES) {
+#ifdef _WIN32  // Wine's one server process would be busy with nothing else
+  constexpr auto all = 20;
+#else
+  constexpr auto all = 100;
+#endif
   constexpr auto texts = 5'000;  // 1 MB, more than all buffers on the way
   ServerThread<TestType> server(lossless());
   std::list<Client> receivers;
-  for (auto i = 0; i < 100; ++i) receivers.push_back(test::receiver(server.port(), "alice", "cafe", 4096));
+  for (auto i = 0; i < all; ++i) receivers.push_back(test::receiver(server.port(), "alice", "cafe", 4096));
   auto bob = speaker(server.port(), "bob", texts);
   auto all_heard = true;
   std::uint64_t most_queued = 0;
@@ -199,7 +204,7 @@ TEMPLATE_TEST_CASE("where senders wait, receivers that pause lose nothing", "[li
   CHECK(all_heard);
   CHECK(bob.get() == texts);
   // The limit, and what one read of the sender can bring.
-  CHECK(most_queued <= 100 * (32 + 32 + 8) * 1024);
+  CHECK(most_queued <= all * (32 + 32 + 8) * 1024);
   CHECK(ended(server->stats(), Ended::overflow) == 0);
   for (auto& each : receivers) CHECK(each.asks("quit:") == "ok");
 }

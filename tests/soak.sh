@@ -57,7 +57,7 @@ if [ -z "$bin" ]; then
   bin=$root/build/release/bin
   (
     cd "$root" && # set -e does not count here
-      sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev catch2 python3 &&
+      sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 python3 &&
       cmake --preset release &&
       cmake --build --preset release --target server soak
   ) >"$out/build.log" 2>&1 || {
