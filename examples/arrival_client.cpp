@@ -18,7 +18,7 @@
 int main(int argc, char** argv) {
   program::Place place;
   std::string name, text;
-  CLI::App app("Says who was first, then chats until somebody says Bye.", "arrival_client");
+  CLI::App app("Says who was first, then chats until somebody says Bye.");
   place.add_to(app);
   app.add_option("NAME", name, "What to be called")->required();
   app.add_option("TEXT", text, "The first thing to say")->required();

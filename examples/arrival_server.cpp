@@ -15,8 +15,7 @@
 
 int main(int argc, char** argv) {
   program::ServerFlags flags;
-  CLI::App app("Tells two clients who was first, then lets them chat. Serves until SIGINT or SIGTERM.",
-               "arrival_server");
+  CLI::App app("Tells two clients who was first, then lets them chat. Serves until SIGINT or SIGTERM.");
   flags.add_to(app);
   return program::run(app, argc, argv, [&] { return program::serve<examples::ArrivalService>(flags, program::print); });
 }

@@ -185,7 +185,7 @@ struct Command {
 /// A sender: logs in, then sends each line of its input, until its end or `/quit`.
 class Sender {
  public:
-  Sender(std::string name, std::vector<Command> more_commands = {}) : name_(std::move(name)) {
+  explicit Sender(std::vector<Command> more_commands = {}) {
     commands_ = {{"/join", chatproto::tag::join, "ROOM"}, {"/leave", chatproto::tag::leave}};
     commands_.insert(commands_.end(), more_commands.begin(), more_commands.end());
     commands_.push_back({"/quit", chatproto::tag::quit});
@@ -193,9 +193,10 @@ class Sender {
 
   int main(int argc, char** argv) {
     Login login;
-    CLI::App app("Sends each line of its input to a room of the chat. Commands: " + usage() + ".", name_);
+    CLI::App app("Sends each line of its input to a room of the chat. Commands: " + usage() + ".");
     login.add_to(app);
     return run(app, argc, argv, [&] {
+      name_ = app.get_name();
       chat(login);
       return 0;
     });

@@ -8,8 +8,7 @@
 
 int main(int argc, char** argv) {
   program::Place place{"127.0.0.1", "8080"};
-  CLI::App app("Sends each line of its input to an echo server and shows the reply. The line 'end' ends it.",
-               "echo_client");
+  CLI::App app("Sends each line of its input to an echo server and shows the reply. The line 'end' ends it.");
   place.add_to(app);
   return program::run(app, argc, argv, [&] {
     chatproto::Connection connection;

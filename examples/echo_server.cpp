@@ -5,7 +5,7 @@
 
 int main(int argc, char** argv) {
   program::ServerFlags flags;
-  CLI::App app("Says back each line, until it is 'end'. Serves on a TCP port until SIGINT or SIGTERM.", "echo_server");
+  CLI::App app("Says back each line, until it is 'end'. Serves on a TCP port until SIGINT or SIGTERM.");
   flags.add_to(app, 8080);
   return program::run(app, argc, argv, [&] { return program::serve<examples::EchoService>(flags, program::print); });
 }

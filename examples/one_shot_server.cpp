@@ -15,7 +15,7 @@
 
 int main(int argc, char** argv) {
   std::uint16_t port = 8080;
-  CLI::App app("Takes one connection, prints one line of it, and ends.", "one_shot_server");
+  CLI::App app("Takes one connection, prints one line of it, and ends.");
   app.add_option("PORT", port, "TCP port to listen on; 0: a free one, which is told on stderr")
       ->check(program::decimal(0, 65535))
       ->capture_default_str();

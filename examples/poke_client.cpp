@@ -3,5 +3,5 @@
 #include "client.hpp"
 
 int main(int argc, char** argv) {
-  return program::Sender("poke_client", {{"/poke", "poke", {}, true}, {"/pokes", "pokes", {}, true}}).main(argc, argv);
+  return program::Sender({{"/poke", "poke", {}, true}, {"/pokes", "pokes", {}, true}}).main(argc, argv);
 }

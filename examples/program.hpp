@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <stdexcept>
@@ -195,14 +196,17 @@ inline std::vector<std::string> utf8_arguments() {
 }
 #endif
 
-/// Reads the arguments into the options of `app` and runs the program; returns its exit code.
+/// Reads the arguments into the options of `app`, which gets the name that the program was called by, and runs the program; returns
+/// its exit code.
 /// Whatever is thrown becomes one line on stderr and exit code 1.
 template <class Body>
-int run(CLI::App& app, [[maybe_unused]] int argc, [[maybe_unused]] char** argv, Body body) {
+int run(CLI::App& app, int argc, char** argv, Body body) {
   occupy_standard_descriptors();
   pass_bytes(stdin);
   pass_bytes(stdout);
   pass_bytes(stderr);
+  std::filesystem::path const called(argc > 0 ? argv[0] : "chatproto");
+  app.name((called.extension() == ".exe" ? called.stem() : called.filename()).string());
   auto const version = std::to_string(CHATPROTO_VERSION_MAJOR) + '.' + std::to_string(CHATPROTO_VERSION_MINOR) + '.' +
                        std::to_string(CHATPROTO_VERSION_PATCH);
   app.set_version_flag("--version", app.get_name() + " of chatproto " + version);

@@ -10,7 +10,7 @@
 int main(int argc, char** argv) {
   program::Login login;
   std::string room;
-  CLI::App app("Prints what is said in a room of the chat.", "receiver");
+  CLI::App app("Prints what is said in a room of the chat.");
   login.add_to(app);
   app.add_option("ROOM", room, "Room to listen in: letters and digits")->required();
   return program::run(app, argc, argv, [&]() -> int {

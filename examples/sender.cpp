@@ -2,4 +2,4 @@
 // sender HOST PORT USER: sends each line of its input to a room of the chat.
 #include "client.hpp"
 
-int main(int argc, char** argv) { return program::Sender("sender").main(argc, argv); }
+int main(int argc, char** argv) { return program::Sender().main(argc, argv); }

@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
   program::ServerFlags flags;
   program::MetricsFlags metrics;
   std::string level = "off";
-  CLI::App app("Serves the chat on a TCP port until SIGINT or SIGTERM.", "server");
+  CLI::App app("Serves the chat on a TCP port until SIGINT or SIGTERM.");
   flags.add_to(app);
   flags.add_login_deadline_to(app);
   app.add_option("--log", level, "The least important events that become a line on stderr")
