@@ -1,6 +1,7 @@
 # What is installed: the headers, a CMake package, a pkg-config file and the license. All of it can be moved. The programs
-# are a component of their own, see examples/CMakeLists.txt.
+# are components of their own, see examples/CMakeLists.txt: `programs`, or with names and pages as packages have them, `tools`.
 include(CMakePackageConfigHelpers)
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME dev)
 
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/chatproto)
 set(pkgconfig_dir ${CMAKE_INSTALL_DATADIR}/pkgconfig)

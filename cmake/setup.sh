@@ -24,6 +24,7 @@ here() {
     python3-prometheus-client) python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client' ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address
     ninja-build) command -v ninja ;;
+    dpkg-dev) command -v dpkg-shlibdeps ;;
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;
     clang-14 | clang-19) command -v "clang++-${1#clang-}" ;;
     llvm-19) command -v llvm-symbolizer-19 ;;

@@ -1,0 +1,19 @@
+#!/bin/sh
+# sh cmake/deb.sh: installs the packages that are missing, and makes libchatproto-dev and chatproto-tools in build/deb.
+set -eu
+cd "$(dirname "$0")/.."
+build=build/deb
+
+sh cmake/setup.sh cmake ninja-build g++ dpkg-dev libasio-dev libcli11-dev libspdlog-dev
+echo 'Building the packages (some minutes)'
+mkdir -p build
+{
+  cmake --preset release -B $build -DCHATPROTO_BUILD_TESTS=OFF &&
+    cmake --build $build --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}" &&
+    (cd $build && rm -f ./*.deb && cpack)
+} >$build.log 2>&1 || {
+  cat $build.log
+  echo 'deb: it does not build' >&2
+  exit 1
+}
+ls $build/*.deb

@@ -1,0 +1,13 @@
+#!/bin/sh
+# man.sh PROGRAM PAGE: whether the manual page tells of each option that --help tells of, and of no other.
+set -eu
+told=$("$1" --help | grep -E '^ +-' | grep -oE -e '--[a-z-]+' | sort -u)
+page=$(sed 's/\\-/-/g' "$2" | grep -E '^\.BR? ' | grep -oE -e '--[a-z-]+' | sort -u)
+[ "$told" ] || {
+  echo "man: $1 --help tells of no option" >&2
+  exit 1
+}
+[ "$told" = "$page" ] || {
+  echo "man: $1 --help tells of" $told "but $2 of" $page >&2
+  exit 1
+}
