@@ -1,3 +1,4 @@
+#!/bin/sh
 # second_signal.sh SERVER SENDER RECEIVER: a server that drains waits for a receiver that does not read; a second signal ends
 # it at once. The drain would outlast the time that ctest gives this test.
 set -eu
