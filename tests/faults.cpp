@@ -188,10 +188,10 @@ TEST_CASE("a server's timer goes off when memory is short", "[faults]") {
     CAPTURE(n);
     chatproto::detail::Reserved memory;
     asio::io_context io;
-    chatproto::detail::Alarm alarm(io, memory);
     auto went_off = false;
+    chatproto::detail::Alarm alarm(io, memory, {&went_off, [](void* it) { *static_cast<bool*>(it) = true; }});
     Failing failing(Fault::allocation, n);
-    alarm.set(std::chrono::milliseconds(1), [&] { went_off = true; });
+    alarm.set(std::chrono::milliseconds(1));
     io.run();
     again = failing.happened();
     CHECK(went_off);

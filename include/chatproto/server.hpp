@@ -68,8 +68,8 @@ class Server {
       : options_(with_max_clients(std::move(options))),
         service_(std::forward<Args>(service_args)...),
         events_(options_.observer),
-        ticker_(io_, tick_memory_),
-        drain_(io_, drain_memory_),
+        ticker_(io_, tick_memory_, detail::callback<&Server::tick>(this)),
+        deadline_(io_, deadline_memory_, detail::callback<&Server::stop_now>(this)),
         acceptor_(*this, options_.address, options_.port),
         policy_(make_policy(threads_of(options_))) {}
   Server(Server const&) = delete;
@@ -107,8 +107,11 @@ class Server {
   /// Makes `run()` return; if it was not called yet, as soon as it is. Returns at once. Idempotent; `Stop::now` hastens
   /// a drain under way. From any thread, also from a session. Needs no memory.
   void stop(Stop how = Stop::drain) noexcept {
-    auto& request = how == Stop::now ? now_ : drain_request_;
-    if (!request.made.exchange(true)) asio::post(io_, request.memory([this, how] { do_stop(how); }));
+    if (how == Stop::now) {
+      if (!now_asked_.exchange(true)) post(now_memory_, detail::callback<&Server::stop_now>(this));
+    } else {
+      if (!drain_asked_.exchange(true)) post(drain_memory_, detail::callback<&Server::drain>(this));
+    }
   }
 
  private:
@@ -135,17 +138,12 @@ class Server {
 
   detail::Events& events() noexcept { return events_; }
 
-  // Nothing from here to the end needs memory that is not reserved.
-  struct StopRequest {
-    detail::Reserved memory;
-    std::atomic<bool> made = false;
-  };
+  void post(detail::Reserved& memory, detail::Callback what) noexcept { asio::post(io_, memory(what)); }
 
-  void do_stop(Stop how) {
-    if (stopping_ && how == Stop::drain) return;
+  void stop_now() {
     stopping_ = true;
     acceptor_.stop();
-    how == Stop::now ? cut_all() : close_all();
+    cut_all();
     finish_if_empty();
   }
 
@@ -154,31 +152,36 @@ class Server {
     for (auto const& link : links_) link->abort();
   }
 
-  void close_all() {
-    // Who is closed gets no more, so first nobody says more: what was answered by ok is then in every queue.
-    struct LastReader {
-      explicit LastReader(Server& s) : server(s) {}
-      LastReader(LastReader const&) = delete;
-      LastReader& operator=(LastReader const&) = delete;
-      ~LastReader() {
-        asio::post(server.io_, server.close_memory_([&server = server] {
-          std::lock_guard const lock(server.mutex_);
-          for (auto const& link : server.links_) link->close();
-        }));
-      }
-      Server& server;
-    };
-    auto const last_reader = std::allocate_shared<LastReader>(reader_memory_.template allocator<LastReader>(), *this);
+  void drain() {
+    if (std::exchange(stopping_, true)) return;
+    acceptor_.stop();
     {
+      // Who is closed gets no more, so first nobody says more: what was answered by ok is then in every queue. The last
+      // link that has stopped reading lets go of this.
+      auto const read_by_all = [](Server* s) { s->post(s->close_memory_, detail::callback<&Server::close_all>(s)); };
+      std::shared_ptr<void> const reading(this, read_by_all, reader_memory_.template allocator<Server>());
       std::lock_guard const lock(mutex_);
-      for (auto const& link : links_) link->stop_reading(last_reader);
+      for (auto const& link : links_) link->stop_reading(reading);
     }
-    drain_.set(options_.drain, [this] { do_stop(Stop::now); });
+    deadline_.set(options_.drain);
+    finish_if_empty();
+  }
+
+  void close_all() noexcept {
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_) link->close();
   }
 
   void finish_if_empty() {
     std::lock_guard const lock(mutex_);
     if (stopping_ && links_.empty()) io_.stop();
+  }
+  void finish() {
+    {
+      std::lock_guard const lock(mutex_);
+      finishing_ = false;
+    }
+    finish_if_empty();
   }
 
   /// Whether there is room for one more client.
@@ -218,25 +221,18 @@ class Server {
     if (place) place->slot() = link.slot();
     links_.pop_back();
     if (links_.empty() && !std::exchange(finishing_, true))
-      asio::post(io_, finish_memory_([this] {
-                   {
-                     std::lock_guard const done(mutex_);
-                     finishing_ = false;
-                   }
-                   finish_if_empty();
-                 }));
+      post(finish_memory_, detail::callback<&Server::finish>(this));
   }
 
   /// A link has got a deadline: from any thread. One timer looks after all of them, and only while there are any.
   void watch_deadlines() noexcept {
-    if (!ticking_.exchange(true)) asio::post(io_, tick_memory_([this] { tick_later(); }));
+    if (!ticking_.exchange(true)) post(tick_memory_, detail::callback<&Server::tick_later>(this));
   }
 
   void tick_later() {
     ticker_.set(std::clamp<std::chrono::milliseconds>(
-                    std::min({options_.login_deadline, options_.write_deadline, options_.linger}) / 4,
-                    std::chrono::milliseconds(5), std::chrono::seconds(1)),
-                [this] { tick(); });
+        std::min({options_.login_deadline, options_.write_deadline, options_.linger}) / 4, std::chrono::milliseconds(5),
+        std::chrono::seconds(1)));
   }
 
   void tick() {
@@ -271,12 +267,12 @@ class Server {
   Svc service_;
   detail::Events events_;
   // What the server itself waits for, and would be lost without when memory is short.
-  detail::Reserved tick_memory_, drain_memory_, reader_memory_, close_memory_, finish_memory_, accept_memory_,
-      retry_memory_, drop_input_memory_;
-  StopRequest drain_request_, now_;
+  detail::Reserved drain_memory_, now_memory_, deadline_memory_, reader_memory_, close_memory_, finish_memory_,
+      tick_memory_, accept_memory_, retry_memory_, drop_input_memory_;
   asio::io_context io_{1};
-  detail::Alarm ticker_, drain_;
+  detail::Alarm ticker_, deadline_;
   Acceptor acceptor_;
+  std::atomic<bool> drain_asked_ = false, now_asked_ = false;
   bool stopping_ = false;
   std::atomic<bool> ticking_ = false;
   mutable std::mutex mutex_;  // of links_ and finishing_; a queue's lock may be taken within it

@@ -37,8 +37,8 @@ class Acceptor {
   Acceptor(Host& host, std::string const& address, std::uint16_t port)
       : host_(host),
         acceptor_(host.context()),
-        retry_(host.context(), host.retry_memory_),
-        drop_(host.context(), host.drop_input_memory_),
+        retry_(host.context(), host.retry_memory_, callback<&Acceptor::accept_when_ready>(this)),
+        drop_(host.context(), host.drop_input_memory_, callback<&Acceptor::drop_input>(this)),
         retry_delay_(host.options().accept_retry) {
     listen(acceptor_, port, address);
     acceptor_.non_blocking(true);
@@ -78,7 +78,7 @@ class Acceptor {
 
   void accept_later(std::error_code const& why) {
     host_.events().accept_failed(why);
-    retry_.set(retry_delay_, [this] { accept_when_ready(); });
+    retry_.set(retry_delay_);
     retry_delay_ = std::min(2 * retry_delay_, std::max(retry_delay_, host_.options().accept_retry_most));
   }
 
@@ -145,7 +145,7 @@ class Acceptor {
       client.socket.read_some(asio::buffer(dropped), ec);
       return (ec && ec != asio::error::would_block) || now >= client.until;
     });
-    if (!refused_.empty() && !drop_.is_set()) drop_.set(std::chrono::milliseconds(20), [this] { drop_input(); });
+    if (!refused_.empty() && !drop_.is_set()) drop_.set(std::chrono::milliseconds(20));
   }
 
   static std::error_code system_error(int value) noexcept { return {value, asio::error::get_system_category()}; }

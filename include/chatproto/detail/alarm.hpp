@@ -21,22 +21,15 @@ using ContextTimer = asio::steady_timer::rebind_executor<asio::io_context::execu
 /// A timer of a server's own. Used on its context only.
 class Alarm {
  public:
-  /// `memory` is for this timer alone, and outlives the context, which may still hold the wait.
-  Alarm(asio::io_context& context, Reserved& memory) : timer_(context), memory_(memory) {}
+  /// What it calls. `memory` is for this timer alone, and outlives the context, which may still hold the wait.
+  Alarm(asio::io_context& context, Reserved& memory, Callback handler)
+      : timer_(context), memory_(memory), handler_(handler) {}
 
-  /// Calls `handler` after this time, unless it is cancelled before. Only when it is not set.
-  void set(std::chrono::milliseconds time, auto handler) {
+  /// Goes off after this time, unless it is cancelled before. Only when it is not set.
+  void set(std::chrono::milliseconds time) {
     set_ = true;
-    timer_.expires_after(time);
-    try {
-      timer_.async_wait(memory_([this, handler](std::error_code const&) {
-        if (std::exchange(set_, false)) handler();
-      }));
-    } catch (std::bad_alloc const&) {  // Asio has one array for all timers of a context, which could not grow
-      asio::post(timer_.get_executor(), memory_([this, time, handler] {
-                   if (set_) set(time, handler);
-                 }));
-    }
+    time_ = time;
+    arm();
   }
   bool is_set() const noexcept { return set_; }
   /// For good: it is not set again.
@@ -46,8 +39,22 @@ class Alarm {
   }
 
  private:
+  void arm() {
+    if (!set_) return;
+    timer_.expires_after(time_);
+    try {
+      timer_.async_wait(memory_([this](std::error_code const&) {
+        if (std::exchange(set_, false)) handler_();
+      }));
+    } catch (std::bad_alloc const&) {  // Asio has one array for all timers of a context, which could not grow
+      asio::post(timer_.get_executor(), memory_(callback<&Alarm::arm>(this)));
+    }
+  }
+
   ContextTimer timer_;
   Reserved& memory_;
+  Callback const handler_;
+  std::chrono::milliseconds time_{0};
   bool set_ = false;
 };
 

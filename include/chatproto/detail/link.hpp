@@ -97,16 +97,16 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
 
   /// Reads no more lines: any thread. `done` is released when the last one that was read has been carried out.
-  void stop_reading(std::shared_ptr<void> const& done) noexcept {
-    post([done](Link& link) { link.reads_lines_ = false; });
+  void stop_reading(std::shared_ptr<void> done) noexcept {
+    post([](Link& link, auto&) { link.reads_lines_ = false; }, std::move(done));
   }
   /// Asks it: any thread.
   void ask_if_overdue() noexcept {
-    post([](Link& link) { link.end_if_overdue(); });
+    post([](Link& link, auto&) { link.end_if_overdue(); });
   }
   /// It may send again: any thread.
   void end_throttle() noexcept {
-    post([](Link& link) {
+    post([](Link& link, auto&) {
       link.throttled_ = false;
       link.go_on();
     });
@@ -148,13 +148,15 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     }
   }
 
-  /// Calls `action` on the client's executor, if the link has not finished; false: it will not be called. Any thread.
-  bool post(auto const& action) noexcept {
+  /// Calls `action` on the client's executor with what is to be kept until then, if the link has not finished; false: it will not
+  /// be called. Any thread. All actions are of one type, as each type of handler costs the compiler some hundredth of a second.
+  bool post(void (*action)(Link&, std::shared_ptr<void>& kept), std::shared_ptr<void> kept = nullptr) noexcept {
     auto posted = false;
     try {
       this->unless_finished([&] {
-        asio::post(socket_->get_executor(),
-                   [self = this->shared_from_this(), action] { self->guarded([&] { action(*self); }); });
+        asio::post(socket_->get_executor(), [self = this->shared_from_this(), action, kept]() mutable {
+          self->guarded([&] { action(*self, kept); });
+        });
         posted = true;
       });
     } catch (...) {
@@ -181,10 +183,12 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   void pause_input() override { paused_ = true; }
   void resume_input(std::shared_ptr<MessageQueue> then) noexcept override {
-    auto const posted = post([then](Link& link) {
-      if (std::exchange(link.paused_, false)) link.go_on();
-      if (then) then->resume_input(nullptr);
-    });
+    auto const posted = post(
+        [](Link& link, std::shared_ptr<void>& kept) {
+          if (std::exchange(link.paused_, false)) link.go_on();
+          if (kept) std::static_pointer_cast<MessageQueue>(kept)->resume_input(nullptr);
+        },
+        then);
     if (!posted && then) then->resume_input(nullptr);
   }
 

@@ -9,6 +9,17 @@
 
 namespace chatproto::detail {
 
+/// To call a member function of an object: one type for all, as each type of handler costs the compiler some hundredth of a second.
+struct Callback {
+  void* object;
+  void (*function)(void* object);
+  void operator()() const { function(object); }
+};
+template <auto member, class T>
+Callback callback(T* object) noexcept {
+  return {object, [](void* it) { (static_cast<T*>(it)->*member)(); }};
+}
+
 /// Memory for one operation at a time: Asio gives it back before it calls the handler, which may then begin the next.
 class Reserved {
  public:
