@@ -85,9 +85,8 @@ std::vector<std::vector<std::size_t>> cuts_of(Scene const& scene, std::size_t ev
   return result;
 }
 
-std::vector<Form> forms_of(Scene const& scene, bool whole, bool split, bool bytewise) {
-  std::vector<Form> forms;
-  if (whole || scene.whole_only) forms.push_back({});
+std::vector<Form> forms_of(Scene const& scene, bool split, bool bytewise) {
+  std::vector<Form> forms(1);
   if (scene.whole_only) return forms;
   if (split) {
     auto const cuts = cuts_of(scene, split_everywhere);

@@ -37,7 +37,7 @@ std::vector<std::vector<std::size_t>> cuts_of(Scene const& scene, std::size_t ev
 inline constexpr std::size_t split_everywhere = 400;
 inline constexpr std::size_t bytewise_everywhere = 4096;
 
-/// All forms of a scene of the given kinds.
-std::vector<Form> forms_of(Scene const& scene, bool whole, bool split, bool bytewise);
+/// The forms of a scene: whole, then those of the other kinds that are asked for.
+std::vector<Form> forms_of(Scene const& scene, bool split, bool bytewise);
 
 }  // namespace conformance

@@ -4,38 +4,45 @@
 #include <algorithm>
 #include <charconv>
 #include <csignal>
-#include <filesystem>
 #include <ostream>
 
 namespace conformance {
 namespace {
 
-constexpr char const* usage = R"(usage: conformance [OPTION]... HOST PORT SCENE...
-       conformance [OPTION]... SCENE... -- COMMAND {port} [ARGUMENT]...
-       conformance [OPTION]... --program NAME=FILE... SCENE...
+constexpr char const* usage = R"(usage: chatproto-conformance [OPTION]... HOST PORT [SCENE]...
+       chatproto-conformance [OPTION]... [SCENE]... -- COMMAND {port} [ARGUMENT]...
 
-Plays scenes against a chat server that is there, against one that it starts on a free port, or with client programs.
-A SCENE is a file, or a folder of *.scene files.
+Tests whether a chat server keeps the chat protocol: one that runs at HOST PORT, or one that COMMAND starts ({port} stands
+for a free port) and that is started again if it dies.
 
-  --timeout SECONDS      time limit of each step (10)
-  --forms LIST           of whole,split,bytewise (all three)
-  --only FORM            just this form, as a failure names it: --only 'split s at 12'
-  --level LEVEL          no scenes above this level: basic, robust or concurrent (concurrent)
-  --jobs N               plays at the same time (32)
-  --pause MICROSECONDS   between the parts of split bytes (500)
-  --login-deadline MS    the server's login deadline; without it the scenes about it are left out
-  --program NAME=FILE    what a scene calls by this name when it runs a program; no server is tested then
-  --word NAME=TEXT       what {NAME} in a scene stands for
-  --no-terminal          leave out scenes in which a program has a terminal
-  --no-sigterm           the programs know no SIGTERM, as on Windows: SIGINT in its place
-  --no-server            only scenes that need neither a server nor programs
-  --failures N           failures after which a scene is given up (3)
-  --strict               count failures of scenes that the protocol leaves open
-  --list                 list the scenes, play nothing
-  --verbose              name each scene that was played, and each that was left out
-  --help
+Plays scenes, each a conversation of several clients, and tells for each that fails which rule was broken, what was
+expected and what came. A SCENE is the name of one that is part of this program, a pattern like 'lines-*', a file, or a
+folder of *.scene files; without one, all that are part of this program are played.
 
-Exit code: 0 when nothing failed, 1 when something did, 2 for a wrong command line or scene file.
+  --level LEVEL        basic, robust (and basic) or concurrent (all, the default)
+  --list, --show       list the scenes; write their text; play nothing
+  --login-deadline MS  how long the server waits for a login; without it the scenes about that are skipped
+  --timeout SECONDS    time limit of each step (10)
+  --strict             failures count also where the protocol leaves open what is right
+  --tap                write the results as TAP, version 13
+  --junit FILE         write the results into a file too, as JUnit's XML
+  --verbose            name also what has passed
+  --help, --version
+
+  --forms LIST         of whole,split,bytewise (all; of the level basic only whole, which is always played)
+  --only FORM          just this form, as a failure names it: --only 'split s at 12'
+  --jobs N             plays at the same time (32)
+  --pause MICROSECONDS between the parts of split bytes (500)
+
+For scenes of your own:
+
+  --program NAME=FILE  what a scene calls by this name when it runs a program; no server is tested then
+  --word NAME=TEXT     what {NAME} in a scene stands for
+  --no-terminal        skip scenes in which a program has a terminal
+  --no-sigterm         the programs know no SIGTERM, as on Windows: SIGINT in its place
+  --no-server          only scenes that need neither a server nor programs
+
+Exit code: 0 when nothing failed, 1 when something did, 2 when the scenes could not be played.
 )";
 
 [[noreturn]] void wrong(std::string const& what) { throw std::runtime_error(what + " (--help tells more)"); }
@@ -49,17 +56,15 @@ unsigned number(std::string const& option, std::string const& value, unsigned le
 }
 
 void read_forms(Options& options, std::string const& value) {
-  options.whole = options.split = options.bytewise = false;
+  options.split = options.bytewise = false;
   for (std::size_t begin = 0; begin <= value.size();) {
     std::size_t const end = std::min(value.find(',', begin), value.size());
     std::string const form = value.substr(begin, end - begin);
-    if (form == "whole")
-      options.whole = true;
-    else if (form == "split")
+    if (form == "split")
       options.split = true;
     else if (form == "bytewise")
       options.bytewise = true;
-    else
+    else if (form != "whole")
       wrong("no form is called '" + form + "'");
     begin = end + 1;
   }
@@ -87,8 +92,8 @@ void read_option(Options& options, std::string const& option, std::string const&
     options.settings.pause = std::chrono::microseconds(number(option, value, 0));
   else if (option == "--login-deadline")
     options.settings.login_deadline = std::chrono::milliseconds(number(option, value, 1));
-  else if (option == "--failures")
-    options.failures = number(option, value, 1);
+  else if (option == "--junit")
+    options.junit = value;
   else if (option == "--program")
     options.settings.programs.insert_or_assign(name_of(option, value), value.substr(value.find('=') + 1));
   else if (option == "--word")
@@ -97,29 +102,41 @@ void read_option(Options& options, std::string const& option, std::string const&
     wrong("no option is called '" + option + "'");
 }
 
-void add_scenes(std::vector<std::string>& files, std::string const& name) {
-  namespace fs = std::filesystem;
-  if (!fs::is_directory(name)) {
-    files.push_back(name);
-    return;
-  }
-  std::size_t const before = files.size();
-  for (auto const& entry : fs::directory_iterator(name))
-    if (entry.path().extension() == ".scene") files.push_back(entry.path().string());
-  if (files.size() == before) wrong("no *.scene in " + name);
-  std::sort(files.begin() + static_cast<std::ptrdiff_t>(before), files.end());
+/// Whether it is an option without a value.
+bool read_flag(Options& options, std::string const& flag) {
+  if (flag == "--strict")
+    options.strict = true;
+  else if (flag == "--tap")
+    options.tap = true;
+  else if (flag == "--list")
+    options.task = Options::Task::list;
+  else if (flag == "--show")
+    options.task = Options::Task::show;
+  else if (flag == "--no-terminal")
+    options.terminal = false;
+  else if (flag == "--no-sigterm")
+    options.settings.term = SIGINT;
+  else if (flag == "--verbose")
+    options.verbose = true;
+  else
+    return false;
+  return true;
 }
 
 }  // namespace
 
 std::optional<Options> read_options(std::vector<std::string> const& arguments, std::ostream& out) {
   Options options;
-  std::vector<std::string> names;
   bool no_server = false;
+  bool forms = false;
+  if (arguments.empty()) {
+    out << usage;
+    return std::nullopt;
+  }
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     std::string const& argument = arguments[i];
-    if (argument == "--help") {
-      out << usage;
+    if (argument == "--help" || argument == "--version") {
+      out << (argument == "--help" ? usage : "chatproto-conformance " CONFORMANCE_VERSION "\n");
       return std::nullopt;
     }
     if (argument == "--") {
@@ -127,35 +144,27 @@ std::optional<Options> read_options(std::vector<std::string> const& arguments, s
       if (options.command.empty()) wrong("no command after --");
       break;
     }
-    if (argument == "--strict")
-      options.strict = true;
-    else if (argument == "--list")
-      options.list = true;
-    else if (argument == "--no-terminal")
-      options.terminal = false;
-    else if (argument == "--no-sigterm")
-      options.settings.term = SIGINT;
-    else if (argument == "--no-server")
+    if (argument == "--no-server")
       no_server = true;
-    else if (argument == "--verbose")
-      options.verbose = true;
     else if (!argument.starts_with("--"))
-      names.push_back(argument);
-    else if (i + 1 == arguments.size())
-      wrong(argument + " needs a value");
-    else
-      read_option(options, argument, arguments[i + 1]), ++i;
+      options.scenes.push_back(argument);
+    else if (!read_flag(options, argument)) {
+      if (i + 1 == arguments.size()) wrong(argument + " needs a value");
+      forms = forms || argument == "--forms" || argument == "--only";
+      read_option(options, argument, arguments[++i]);
+    }
   }
-  bool const has_address = options.command.empty() && options.settings.programs.empty() && !options.list && !no_server;
+  if (options.level == Level::basic && !forms) options.split = options.bytewise = false;
+  bool const has_address =
+      options.command.empty() && options.settings.programs.empty() && !no_server && options.task == Options::Task::play;
   options.tests_server = has_address || !options.command.empty();
   if (has_address) {
-    if (names.size() < 3) wrong("HOST, PORT and a scene are needed");
-    options.host = names[0];
-    options.port = names[1];
-    names.erase(names.begin(), names.begin() + 2);
+    if (options.scenes.size() < 2) wrong("HOST and PORT are needed, or a command after --");
+    options.host = options.scenes[0];
+    options.port = options.scenes[1];
+    options.scenes.erase(options.scenes.begin(), options.scenes.begin() + 2);
   }
-  if (names.empty()) wrong("no scene named");
-  for (std::string const& name : names) add_scenes(options.files, name);
+  if (options.scenes.empty()) options.scenes.push_back("*");
   return options;
 }
 

@@ -14,23 +14,25 @@
 namespace conformance {
 
 struct Options {
+  enum class Task { play, list, show };
+  Task task = Task::play;
   Settings settings;
   bool tests_server = false;         ///< else only scenes that connect to none can be played
   std::string host, port;            ///< of the server under test,
   std::vector<std::string> command;  ///< or how to start it
-  std::vector<std::string> files;
+  std::vector<std::string> scenes;   ///< files, folders, names and patterns
   Level level = Level::concurrent;
-  bool whole = true, split = true, bytewise = true;
-  bool terminal = true;  ///< programs can have one
-  std::string only;      ///< the only form to play, when not empty
+  bool split = true, bytewise = true;  ///< forms that are played besides the whole
+  bool terminal = true;                ///< programs can have one
+  std::string only;                    ///< the only form to play, when not empty
   unsigned jobs = 32;
-  unsigned failures = 3;  ///< after which a scene is given up
   bool strict = false;
-  bool list = false;
+  bool tap = false;
+  std::string junit;  ///< a file, when not empty
   bool verbose = false;
 };
 
-/// Nothing when help was asked for and written. Throws std::runtime_error for a command line that makes no sense.
+/// Nothing when help or the version was asked for, or nothing at all; then it is written. Throws std::runtime_error for a command line that makes no sense.
 std::optional<Options> read_options(std::vector<std::string> const& arguments, std::ostream& out);
 
 }  // namespace conformance

@@ -124,31 +124,15 @@ void Play::connect() {
   }
   conformance::connect(executor_, endpoints,
                        guarded([this, named](std::error_code const& error, std::unique_ptr<Channel> channel) {
-                         // a program just started may not listen yet; all ports of clients may be in use
-                         bool const later = (named && error == asio::error::connection_refused) || no_port_left(error);
+                         // a program just started may not listen yet; a server may have too many at its door; all
+                         // ports of clients may be in use
+                         bool const refused = error == asio::error::connection_refused;
+                         bool const later = (refused && (named || ++refused_ < 100)) || no_port_left(error);
                          if (later) return pause(std::chrono::milliseconds(10), &Play::connect);
                          if (error) return fail(reason(error));
                          open(std::move(channel));
                          advance();
                        }));
-}
-
-void Play::run() {
-  std::vector<std::string> arguments;
-  for (Text const& argument : step().arguments) arguments.push_back(argument.bytes(fill_));
-  arguments.front() = settings_.programs.at(arguments.front());
-  try {
-    Role& of = role();
-    of.process = start_program(executor_, arguments, actor().terminal);
-    of.to = std::move(of.process->in);
-    of.from = std::move(of.process->out);
-    of.errors = std::move(of.process->err);
-    of.inbox.open(of.from.get());
-    of.complaints.open(of.errors.get());
-  } catch (std::system_error const& error) {
-    return fail(error.what());
-  }
-  advance();
 }
 
 void Play::send() {
@@ -271,25 +255,6 @@ void Play::maybe() {
   }));
 }
 
-void Play::complain() {
-  role().complaints.wait_for_line(guarded([this] {
-    Inbox& complaints = role().complaints;
-    if (!complaints.has_line()) return fail(complaints.shown());
-    std::string const line = complaints.take_line();
-    if (line.empty() || !step().text.matches(line, fill_)) return fail(escaped(line + "\n"));
-    advance();
-  }));
-}
-
-void Play::prompt() {
-  role().inbox.wait_for_something(guarded([this] {
-    Inbox& inbox = role().inbox;
-    if (inbox.bytes().empty() || inbox.has_line()) return fail(inbox.shown());
-    inbox.clear();
-    advance();
-  }));
-}
-
 void Play::end() {
   role().inbox.wait_for_line(guarded([this] {
     Inbox const& inbox = role().inbox;
@@ -297,32 +262,6 @@ void Play::end() {
     if (!inbox.bytes().empty() || (!in_order && step().verb == Verb::eof))
       return fail(role().broken ? inbox.shown() + "; sending failed: " + reason(role().broken) : inbox.shown());
     role().to->close();
-    advance();
-  }));
-}
-
-void Play::exit() {
-  role().inbox.wait_for_line(guarded([this] {
-    Inbox& inbox = role().inbox;
-    // a terminal may show prompts, which are free text
-    if (actor().terminal == Terminal::both) inbox.clear();
-    if (!inbox.bytes().empty()) return fail("on stdout: " + inbox.shown());
-    if (!inbox.end()) return exit();
-    wait_for_exit();
-  }));
-}
-
-void Play::wait_for_exit() {
-  role().complaints.wait_for_line(guarded([this] {
-    Inbox& complaints = role().complaints;
-    if (step().free_stderr) complaints.clear();
-    if (!complaints.bytes().empty()) return fail("on stderr: " + complaints.shown());
-    if (!complaints.end()) return wait_for_exit();
-    auto const end = role().process->poll();
-    if (!end) return pause(std::chrono::milliseconds(1), &Play::wait_for_exit);
-    if (end->signal != 0) return fail("it was ended by signal " + std::to_string(end->signal));
-    if (step().number == nonzero ? end->code == 0 : end->code != step().number)
-      return fail("exit code " + std::to_string(end->code));
     advance();
   }));
 }
@@ -337,7 +276,9 @@ void Play::limit_step() {
   auto const limit = std::max(settings_.step_limit, std::chrono::seconds(scene_.seconds)) + settings_.login_deadline;
   limit_.expires_after(limit);
   limit_.async_wait(guarded([this, limit](std::error_code const& error) {
-    if (error || limit_.expiry() > std::chrono::steady_clock::now()) return;
+    auto const late = std::chrono::steady_clock::now() - limit_.expiry();
+    if (error || late.count() < 0) return;
+    if (late > std::chrono::seconds(1)) return limit_step();  // it is we who were not running
     Inbox const& inbox = step().verb == Verb::complain ? role().complaints : role().inbox;
     auto const seconds = std::chrono::duration_cast<std::chrono::seconds>(limit).count();
     std::string came = inbox.shown() + " within " + std::to_string(seconds) + " s";
@@ -370,11 +311,35 @@ std::string Play::expectation() {
 void Play::fail(std::string const& came) { fail(expectation(), came); }
 
 void Play::fail(std::string const& expected, std::string const& came) {
-  Failure const failure{step().line, step().source, expected, came};
-  finish(&failure);
+  Failure const why = failure(expected, came);
+  finish(&why);
+}
+
+Failure Play::failure(std::string const& expected, std::string const& came) const {
+  Step const& at = scene_.steps[std::min(index_, scene_.steps.size() - 1)];
+  bool const no_server = at.verb == Verb::connect && at.text.empty();
+  Failure result{at.line, at.source, scene_.actors[at.actor].name, expected, came, {}, no_server};
+  for (std::size_t i = 0; i < index_; ++i) {
+    Step const& past = scene_.steps[i];
+    Actor const& actor = scene_.actors[past.actor];
+    bool const goes = past.verb == Verb::send;
+    bool const comes = past.verb == Verb::receive && actor.kind != Actor::Kind::program;
+    result.before.push_back(goes || comes ? actor.name + (goes ? " -> " : " <- ") + past.text.shown(fill_)
+                                          : past.source);
+  }
+  return result;
 }
 
 void Play::finish(Failure const* failure) {
+  clear();
+  done_(failure);
+}
+
+void Play::abandon() {
+  if (!finished_) clear();
+}
+
+void Play::clear() {
   finished_ = true;
   limit_.cancel();
   pause_.cancel();
@@ -384,7 +349,6 @@ void Play::finish(Failure const* failure) {
       if (channel) channel->close();
     of.process.reset();
   }
-  done_(failure);
 }
 
 }  // namespace conformance

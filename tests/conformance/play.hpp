@@ -36,8 +36,11 @@ struct Settings {
 struct Failure {
   std::size_t line = 0;  ///< of the step, in the scene's file
   std::string step;
+  std::string actor;  ///< whose step it is
   std::string expected;
   std::string came;
+  std::vector<std::string> before;  ///< what went well until then, an entry for each step
+  bool no_server = false;           ///< the server under test took no connection
 };
 
 class Play : public std::enable_shared_from_this<Play> {
@@ -49,6 +52,12 @@ class Play : public std::enable_shared_from_this<Play> {
   Play(asio::any_io_executor const& executor, Scene const& scene, Form form, Settings const& settings, Done done);
 
   void start() { next(); }
+
+  /// Ends it without calling anybody.
+  void abandon();
+
+  /// A failure at the step that is played, or at the last one.
+  [[nodiscard]] Failure failure(std::string const& expected, std::string const& came) const;
 
  private:
   /// An actor in this play.
@@ -91,6 +100,7 @@ class Play : public std::enable_shared_from_this<Play> {
   void fail(std::string const& came);
   void fail(std::string const& expected, std::string const& came);
   void finish(Failure const* failure);
+  void clear();
   std::string word(std::string const& name);
 
   /// A callback that does nothing once the play has ended.
@@ -113,6 +123,7 @@ class Play : public std::enable_shared_from_this<Play> {
   Ports ports_;
   std::size_t index_ = 0;  ///< of the step that is played
   Burst burst_;            ///< that is being sent
+  int refused_ = 0;        ///< how often a connection to the server under test was
   asio::steady_timer limit_;
   asio::steady_timer pause_;
   bool finished_ = false;

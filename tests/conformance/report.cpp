@@ -1,76 +1,151 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "report.hpp"
 
-#include <ostream>
+#include <algorithm>
 
 namespace conformance {
+namespace {
+
+/// Long runs of one character in the notation of scenes.
+std::string compact(std::string const& text) {
+  constexpr std::size_t least = 20;
+  std::string result;
+  for (std::size_t i = 0; i < text.size();) {
+    std::size_t const end = std::min(text.find_first_not_of(text[i], i), text.size());
+    if (end - i >= least)
+      result += text[i] + ("{" + std::to_string(end - i) + "}");
+    else
+      result.append(text, i, end - i);
+    i = end;
+  }
+  return result;
+}
+
+}  // namespace
 
 void Report::add(Scene const& scene, Form form, Failure const* failure) {
-  Count& count = counts_[&scene];
+  Outcome& outcome = outcomes_[&scene];
+  ++outcome.plays;
+  auto const kind = static_cast<std::size_t>(form.kind);
+  outcome.played[kind] = true;
+  Failure not_as_meant;
   if (!scene.must_fail.empty()) {  // a self-test
-    Failure const none{1, "(all)", "a failure", "none"};
-    if (failure == nullptr) failure = &none;
-    std::string const told = std::to_string(failure->line) + ": " + failure->expected + "; came " + failure->came;
-    bool const as_meant = failure != &none && scene.must_fail.matches(told, {});
-    ++(as_meant ? count.passed : count.failed);
-    if (!as_meant) write(scene, form, *failure, "FAILED, but not as it must");
-  } else if (failure == nullptr) {
-    ++count.passed;
-  } else if (!scene.open.empty() && !options_.strict) {
-    if (open_failures_[&scene]++ == 0) write(scene, form, *failure, "open");
-  } else {
-    if (++count.failed <= options_.failures) write(scene, form, *failure, "FAILED");
+    if (failure == nullptr) {
+      not_as_meant = {1, "(all)", "all", "a failure", "none", {}, false};
+    } else {
+      std::string const text = std::to_string(failure->line) + ": " + failure->expected + "; came " + failure->came;
+      if (!scene.must_fail.matches(text, {})) not_as_meant = *failure;
+    }
+    failure = not_as_meant.line == 0 ? nullptr : &not_as_meant;
   }
+  if (failure != nullptr && !outcome.failed[kind]) outcome.failed[kind] = Failed{form, *failure};
 }
 
-void Report::write(Scene const& scene, Form form, Failure const& failure, char const* word) {
-  out_ << word << ' ' << scene.file << ':' << failure.line << ": " << scene.title << '\n'
-       << "  rule      " << scene.rule << '\n'
-       << "  form      " << form.name(scene) << '\n'
-       << "  step      " << failure.step << '\n'
-       << "  expected  " << failure.expected << '\n'
-       << "  came      " << failure.came << '\n';
-  if (!scene.open.empty()) out_ << "  open      " << scene.open << '\n';
-  out_ << std::flush;
+bool Report::gave_up(Scene const& scene, Form form) const {
+  auto const found = outcomes_.find(&scene);
+  return found != outcomes_.end() && (of(found->second, Form::Kind::whole) || of(found->second, form.kind));
 }
 
-void Report::skip(Scene const& scene, std::string const& why) {
-  ++skipped_;
-  if (options_.verbose) out_ << "left out " << scene.file << ": " << why << '\n';
+std::vector<std::string> Report::told(Scene const& scene, Failed const& failed) const {
+  constexpr std::size_t most = 30;  // steps before the failure
+  Failure const& failure = failed.failure;
+  std::vector<std::string> lines;
+  if (failed.form.kind != Form::Kind::whole) lines.push_back("form      " + failed.form.name(scene));
+  std::size_t const first = failure.before.size() > most ? failure.before.size() - most : 0;
+  for (std::size_t i = first; i < failure.before.size(); ++i)
+    lines.push_back((i == first ? "so far    " : "          ") + compact(failure.before[i]));
+  lines.push_back("expected  " + failure.actor + ": " + compact(failure.expected));
+  lines.push_back("came      " + compact(failure.came));
+  lines.push_back("step      " + failure.step + "  (line " + std::to_string(failure.line) + " of " + scene.file + ")");
+  return lines;
 }
 
-bool Report::gave_up(Scene const& scene) const {
-  auto const found = counts_.find(&scene);
-  return found != counts_.end() && found->second.failed >= options_.failures;
-}
-
-void Report::stop(std::string const& why) {
-  stopped_ = true;
-  out_ << "STOPPED: " << why << '\n';
-}
-
-int Report::finish() {
-  std::size_t passed = 0;
-  std::size_t failed = 0;
-  std::size_t left_out = 0;
-  std::size_t bad_scenes = 0;
-  for (auto const& [scene, count] : counts_) {
-    passed += count.passed;
-    failed += count.failed;
-    if (count.failed != 0) ++bad_scenes;
-    left_out += count.left_out;
-    if (options_.verbose)
-      out_ << scene->file << ": " << count.passed << " passed, " << count.failed << " failed, " << count.left_out
-           << " not played\n";
+Result Report::of_scene(Scene const& scene) const {
+  Result result{Result::Kind::passed, scene.level, scene.name, scene.title, scene.rule, {}, {}};
+  auto const found = outcomes_.find(&scene);
+  Outcome const outcome = found == outcomes_.end() ? Outcome() : found->second;
+  bool const open = !scene.open.empty() && !options_.strict;
+  bool const any_form = open || !options_.only.empty();
+  auto const failed = std::find_if(outcome.failed.begin(), outcome.failed.end(), [](auto const& one) { return !!one; });
+  bool const whole = failed == outcome.failed.begin();
+  if (outcome.plays == 0) {
+    result.kind = Result::Kind::skipped;
+    result.why = outcome.skipped.empty() ? "not played: the run ended before" : outcome.skipped;
+  } else if (failed != outcome.failed.end() && (whole || any_form)) {
+    result.kind = open ? Result::Kind::open : Result::Kind::failed;
+    result.why = scene.open;
+    result.told = told(scene, **failed);
   }
-  out_ << counts_.size() << " scenes, " << bad_scenes << " with failures";
-  if (skipped_ != 0) out_ << "; " << skipped_ << " left out (--verbose tells why)";
-  if (!open_failures_.empty())
-    out_ << "; " << open_failures_.size() << " that differ where the protocol leaves it open";
-  if (left_out != 0)
-    out_ << "; " << left_out << " forms not played, their scenes had failed " << options_.failures << " times before";
-  out_ << '\n' << passed << " passed, " << failed << " failed" << std::endl;
-  return failed == 0 && passed != 0 && !stopped_ ? 0 : 1;
+  return result;
+}
+
+/// All scenes in pieces are one test: who splits or joins lines wrongly fails in most scenes, but breaks one rule.
+std::optional<Result> Report::in_pieces(Form::Kind kind) const {
+  if (!options_.only.empty()) return {};
+  bool const split = kind == Form::Kind::split;
+  Result result;
+  result.level = Level::robust;
+  result.name = split ? "split" : "bytewise";
+  result.title = split ? "The scenes again, the bytes of one client cut in two, at every place"
+                       : "The scenes again, all bytes one at a time";
+  result.rule = "1 Lines, split and joined";
+  std::size_t played = 0;
+  std::vector<Scene const*> failed;
+  for (Scene const& scene : scenes_) {
+    auto const found = outcomes_.find(&scene);
+    if (found == outcomes_.end() || !found->second.played[static_cast<std::size_t>(kind)]) continue;
+    if (!scene.open.empty() && !options_.strict) continue;
+    ++played;
+    if (of(found->second, kind)) failed.push_back(&scene);
+  }
+  if (played == 0) return {};
+  if (failed.empty()) return result;
+  result.kind = Result::Kind::failed;
+  std::string names;
+  for (Scene const* scene : failed) names += (names.empty() ? "" : " ") + scene->name;
+  result.told.push_back("scenes    " + std::to_string(failed.size()) + " of " + std::to_string(played) +
+                        " pass in one piece but not so: " + names);
+  result.told.push_back("such as   " + failed.front()->name + ": " + failed.front()->title);
+  auto const lines = told(*failed.front(), *of(outcomes_.at(failed.front()), kind));
+  result.told.insert(result.told.end(), lines.begin(), lines.end());
+  return result;
+}
+
+Results Report::results() const {
+  Results results;
+  results.stopped = stopped_;
+  for (auto const& [scene, outcome] : outcomes_) results.plays += outcome.plays;
+  for (Scene const& scene : scenes_)
+    if (scene.level <= options_.level) results.tests.push_back(of_scene(scene));
+  for (Form::Kind const kind : {Form::Kind::split, Form::Kind::bytewise})
+    if (auto const result = in_pieces(kind)) results.tests.push_back(*result);
+  if (!server_.empty())
+    results.tests.push_back({Result::Kind::failed,
+                             Level::concurrent,
+                             "server",
+                             "The server goes on until it is told to end",
+                             "6 Promises 4",
+                             {},
+                             {"came      " + server_}});
+  std::stable_sort(results.tests.begin(), results.tests.end(),
+                   [](Result const& a, Result const& b) { return a.level < b.level; });
+  return results;
+}
+
+std::size_t Results::count(Result::Kind kind) const {
+  return static_cast<std::size_t>(
+      std::count_if(tests.begin(), tests.end(), [&](Result const& test) { return test.kind == kind; }));
+}
+
+std::size_t Results::count(Result::Kind kind, Level level) const {
+  return static_cast<std::size_t>(std::count_if(
+      tests.begin(), tests.end(), [&](Result const& test) { return test.kind == kind && test.level == level; }));
+}
+
+int Results::exit_code() const {
+  if (!stopped.empty()) return 2;
+  if (count(Result::Kind::failed) != 0) return 1;
+  return count(Result::Kind::passed) + count(Result::Kind::open) != 0 ? 0 : 2;
 }
 
 }  // namespace conformance

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
-// The report: what was played, and each failure. Another format (TAP, JUnit) would be another class like this one.
+// What became of each scene, collected while they are played and told at the end.
 #pragma once
 
+#include <array>
 #include <cstddef>
-#include <iosfwd>
 #include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "form.hpp"
 #include "options.hpp"
@@ -14,41 +16,73 @@
 
 namespace conformance {
 
+/// One test of the report: a scene, or all scenes with their bytes in pieces.
+struct Result {
+  enum class Kind { passed, failed, open, skipped };
+  Kind kind = Kind::passed;
+  Level level = Level::basic;
+  std::string name;
+  std::string title;
+  std::string rule;
+  std::string why;                ///< skipped: why it was not played; open: why the protocol leaves it open
+  std::vector<std::string> told;  ///< failed, open: what happened, in lines
+};
+
+struct Results {
+  std::vector<Result> tests;  ///< by level, then in the order in which the scenes were named
+  std::size_t plays = 0;
+  std::string stopped;  ///< why the run ended before its end; empty when it did not
+
+  [[nodiscard]] std::size_t count(Result::Kind kind) const;
+  [[nodiscard]] std::size_t count(Result::Kind kind, Level level) const;
+  [[nodiscard]] int exit_code() const;
+};
+
 class Report {
  public:
-  Report(std::ostream& out, Options const& options) : out_(out), options_(options) {}
+  Report(Options const& options, std::vector<Scene> const& scenes) : options_(options), scenes_(scenes) {}
 
   /// A play has ended; null when it went well.
   void add(Scene const& scene, Form form, Failure const* failure);
 
   /// A scene that is not played at all, and why.
-  void skip(Scene const& scene, std::string const& why);
+  void skip(Scene const& scene, std::string const& why) { outcomes_[&scene].skipped = why; }
 
-  /// Whether a scene has failed so often that its other forms would tell nothing new.
-  [[nodiscard]] bool gave_up(Scene const& scene) const;
+  /// Whether a scene has failed such that this form of it would tell nothing new.
+  [[nodiscard]] bool gave_up(Scene const& scene, Form form) const;
 
-  /// A form that is not played because of that.
-  void leave_out(Scene const& scene) { ++counts_[&scene].left_out; }
+  /// Something was wrong with the server under test that is no scene's fault.
+  void server(std::string const& what) { server_ = what; }
 
-  /// Something outside the scenes went wrong; the run is no success.
-  void stop(std::string const& why);
+  /// The run ends before its end.
+  void stop(std::string const& why) { stopped_ = why; }
 
-  /// Writes the last lines; the exit code.
-  int finish();
+  [[nodiscard]] Results results() const;
 
  private:
-  struct Count {
-    std::size_t passed = 0, failed = 0, left_out = 0;
+  struct Failed {
+    Form form;
+    Failure failure;
+  };
+  struct Outcome {
+    std::size_t plays = 0;
+    std::array<std::optional<Failed>, 3> failed;  ///< the first failure, for each kind of form
+    std::array<bool, 3> played{};
+    std::string skipped;
   };
 
-  void write(Scene const& scene, Form form, Failure const& failure, char const* word);
+  [[nodiscard]] static std::optional<Failed> const& of(Outcome const& outcome, Form::Kind kind) {
+    return outcome.failed[static_cast<std::size_t>(kind)];
+  }
+  [[nodiscard]] Result of_scene(Scene const& scene) const;
+  [[nodiscard]] std::optional<Result> in_pieces(Form::Kind kind) const;
+  [[nodiscard]] std::vector<std::string> told(Scene const& scene, Failed const& failed) const;
 
-  std::ostream& out_;
   Options const& options_;
-  std::map<Scene const*, Count> counts_;
-  std::map<Scene const*, std::size_t> open_failures_;
-  std::size_t skipped_ = 0;
-  bool stopped_ = false;
+  std::vector<Scene> const& scenes_;
+  std::map<Scene const*, Outcome> outcomes_;
+  std::string server_;
+  std::string stopped_;
 };
 
 }  // namespace conformance

@@ -47,6 +47,9 @@ class Text {
   std::vector<Part> parts_;
 };
 
+/// Reads what is written in a scene for bytes. Throws std::invalid_argument.
+Text parse_text(std::string_view written);
+
 enum class Verb {
   connect,   ///< a client connects, to the server under test or to a port named in the scene
   accept,    ///< the scripted server takes the next connection
@@ -93,9 +96,11 @@ struct Actor {
 };
 
 enum class Level { basic, robust, concurrent };
+inline constexpr Level all_levels[] = {Level::basic, Level::robust, Level::concurrent};
 
 struct Scene {
   std::string file;
+  std::string name;  ///< of the file, without its extension
   std::string title;
   std::string rule;  ///< section and sentence of protocol.md
   Level level = Level::basic;
@@ -119,11 +124,25 @@ struct BadScene : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Throws BadScene.
-Scene read_scene(std::string const& file);
+/// The text of a scene file. Throws BadScene.
+Scene parse_scene(std::string const& file, std::string_view text);
+
+struct SceneText {
+  std::string file;
+  std::string text;
+};
+
+/// The scenes of the chat protocol, which are part of this program: a build step writes them out of the folder scenes.
+std::vector<SceneText> built_in_scenes();
+
+/// The texts of the scenes that a name stands for: a file, a folder of *.scene files, a scene that is part of this program,
+/// or all of those that fit a pattern with `*`. Throws BadScene when there is none.
+std::vector<SceneText> find_scenes(std::string const& name);
 
 /// Throws std::invalid_argument.
 Level level_of(std::string_view name);
+
+char const* name_of(Level level);
 
 /// Bytes in a form to be read by people, in the notation of scenes; long ones are shortened.
 std::string escaped(std::string_view bytes);

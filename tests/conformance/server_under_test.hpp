@@ -26,6 +26,8 @@ class ServerUnderTest {
   /// Starts it, on another port when it ends at once, and waits until it takes connections. Throws.
   Endpoints start();
 
+  [[nodiscard]] bool started() const { return process_ != nullptr; }
+
   /// Calls back when it ends by itself.
   void watch(std::function<void(std::string const& how)> ended);
 

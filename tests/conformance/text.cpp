@@ -3,8 +3,78 @@
 #include "scene.hpp"
 
 #include <algorithm>
+#include <charconv>
 
 namespace conformance {
+namespace {
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+[[noreturn]] void bad(std::string const& what) { throw std::invalid_argument(what); }
+
+/// The byte that a character or an escape stands for.
+char cut_byte(std::string_view& rest) {
+  char const c = rest.front();
+  rest.remove_prefix(1);
+  if (c != '\\') return c;
+  if (rest.empty()) bad("'\\' at the end of a line");
+  char const code = rest.front();
+  rest.remove_prefix(1);
+  switch (code) {
+    case 'n': return '\n';
+    case 'r': return '\r';
+    case 't': return '\t';
+    case '0': return '\0';
+    case '\\':
+    case '{':
+    case '*': return code;
+    case 'x': {
+      unsigned value = 0;
+      auto const digits = rest.substr(0, 2);
+      auto const [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+      if (error != std::errc() || end != digits.data() + 2) bad("'\\x' needs two hexadecimal digits");
+      rest.remove_prefix(2);
+      return static_cast<char>(static_cast<unsigned char>(value));
+    }
+    default: bad(std::string("'\\") + code + "' is no escape");
+  }
+}
+
+/// The count in `{250}`, and 1 when there is none.
+std::size_t cut_count(std::string_view& rest) {
+  if (rest.size() < 2 || rest.front() != '{' || !is_digit(rest[1])) return 1;
+  std::size_t const end = std::min(rest.find('}'), rest.size());
+  std::size_t count = 0;
+  auto const [stop, error] = std::from_chars(rest.data() + 1, rest.data() + end, count);
+  if (error != std::errc() || stop != rest.data() + end || end == rest.size()) bad("'{' with a bad count");
+  if (count > 16U * 1024 * 1024) bad("a count of more than 16 Mi");
+  rest.remove_prefix(end + 1);
+  return count;
+}
+
+}  // namespace
+
+Text parse_text(std::string_view written) {
+  auto const is_lower = [](char c) { return c >= 'a' && c <= 'z'; };
+  Text text;
+  while (!written.empty()) {
+    if (written.front() == '*') {
+      text.add_any();
+      written.remove_prefix(1);
+    } else if (written.front() == '{') {
+      std::string const word(written.substr(1, written.find('}') == written.npos ? 0 : written.find('}') - 1));
+      if (word.empty() || !is_lower(word.front()) ||
+          !std::all_of(word.begin(), word.end(), [&](char c) { return is_lower(c) || is_digit(c); }))
+        bad("'{' begins a word as in {room}, or after a byte a count as in x{250}: write \\{");
+      text.add_word(word);
+      written.remove_prefix(word.size() + 2);
+    } else {
+      std::string const byte(1, cut_byte(written));
+      text.add(byte, cut_count(written));
+    }
+  }
+  return text;
+}
 
 void Text::add(std::string const& bytes, std::size_t times) {
   if (times == 1 && !parts_.empty() && parts_.back().kind == Kind::bytes && parts_.back().times == 1)

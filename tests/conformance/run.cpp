@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "run.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include <asio/post.hpp>
+
+namespace conformance {
+namespace {
+
+/// Why the run cannot play a scene, empty when it can.
+std::string missing(Scene const& scene, Options const& options, asio::any_io_executor const& executor) {
+  if (scene.needs == "login-deadline" && options.settings.login_deadline.count() == 0)
+    return "needs --login-deadline MS, how long the server waits for a login";
+  if (scene.needs == "ipv6" && !has_ipv6(executor)) return "needs IPv6";
+  if (scene.starts_program() && !can_start_programs()) return "this system cannot start programs";
+  for (Step const& step : scene.steps)
+    if (step.verb == Verb::run && !options.settings.programs.contains(step.arguments.front().bytes({})))
+      return "needs --program " + step.arguments.front().bytes({}) + "=FILE";
+  if (scene.needs_terminal() && !options.terminal) return "needs a terminal";
+  if (scene.needs_server() && !options.tests_server) return "needs a server to test";
+  return {};
+}
+
+}  // namespace
+
+Run::Run(asio::io_context& io, Options& options, std::vector<Scene> const& scenes, ServerUnderTest& server,
+         Report& report)
+    : io_(io), options_(options), server_(server), report_(report) {
+  std::vector<std::vector<Form>> forms;
+  for (Scene const& scene : scenes) {
+    forms.emplace_back();
+    if (scene.level > options.level) continue;
+    if (std::string const why = missing(scene, options, io.get_executor()); !why.empty())
+      report_.skip(scene, why);
+    else
+      forms.back() = forms_of(scene, options.split, options.bytewise);
+  }
+  // one form of each scene, then the next form of each: different scenes meet at the server
+  for (std::size_t nth = 0, left = 1; left != 0; ++nth) {
+    left = 0;
+    for (std::size_t i = 0; i < scenes.size(); ++i) {
+      if (nth >= forms[i].size()) continue;
+      ++left;
+      if (options.only.empty())
+        (nth == 0 ? queue_ : pieces_).push_back({&scenes[i], forms[i][nth]});
+      else if (forms[i][nth].name(scenes[i]) == options.only)
+        queue_.push_back({&scenes[i], forms[i][nth]});
+    }
+  }
+}
+
+void Run::start() {
+  watch_server();
+  asio::post(io_, [this] { play_more(); });
+}
+
+void Run::stop(std::string const& why) {
+  report_.server(why);
+  io_.stop();
+}
+
+void Run::play_more() {
+  while (auto const entry = take()) play(*entry);
+  if (now_.empty()) io_.stop();
+}
+
+/// What is to be played next; nothing when that has to wait for the end of a play, and when there is nothing left.
+std::optional<Run::Entry> Run::take() {
+  if (!suspects_.empty() || alone_) {
+    if (!now_.empty()) return {};
+    alone_ = !suspects_.empty();
+    unexplained_ = !alone_;
+    if (alone_) {
+      Entry const entry = suspects_.front().entry;
+      suspects_.pop_front();
+      return entry;
+    }
+    report_.server("it ended by itself while several scenes were played at once, and by none of them alone");
+  }
+  while (playing_ < options_.jobs) {
+    if (queue_.empty() && now_.empty()) queue_.swap(pieces_);
+    if (queue_.empty()) return {};
+    Entry const entry = queue_.front();
+    queue_.pop_front();
+    if (!report_.gave_up(*entry.scene, entry.form)) return entry;
+  }
+  return {};
+}
+
+void Run::play(Entry const& entry) {
+  std::size_t const id = next_id_++;
+  auto const play = std::make_shared<Play>(io_.get_executor(), *entry.scene, entry.form, options_.settings,
+                                           [this, id](Failure const* failure) { ended(id, failure); });
+  Current& current = now_[id];
+  current.entry = entry;
+  current.play = play;
+  ++playing_;
+  play->start();
+}
+
+void Run::ended(std::size_t id, Failure const* failure) {
+  Current& current = now_.at(id);
+  current.ended = true;
+  if (failure != nullptr) current.failure = *failure;
+  --playing_;
+  current.moment = std::make_unique<asio::steady_timer>(io_);
+  current.moment->expires_after(std::chrono::milliseconds(server_.started() ? 150 : 0));
+  current.moment->async_wait([this, id](std::error_code const& error) {
+    if (!error) settle(id);
+  });
+  asio::post(io_, [this] { play_more(); });
+}
+
+void Run::settle(std::size_t id) {
+  auto const found = now_.find(id);
+  if (found == now_.end()) return;  // the server has died in this very moment
+  Current const& current = found->second;
+  if (current.failure && current.failure->no_server && !server_.started()) {
+    std::string names;
+    for (auto const& [other_id, other] : now_) names += " " + other.entry.scene->name;
+    return stop("nobody takes connections there any more (" + current.failure->came + "); these scenes came last:" +
+                names + "; to see which it was, let this program start the server: -- COMMAND {port}");
+  }
+  report_.add(*current.entry.scene, current.entry.form, current.failure ? &*current.failure : nullptr);
+  now_.erase(found);
+  play_more();
+}
+
+void Run::watch_server() {
+  server_.watch([this](std::string const& how) { server_ended(how); });
+}
+
+void Run::server_ended(std::string const& how) {
+  if (now_.empty() || (now_.size() > 1 && unexplained_)) return stop("it ended by itself, " + how);
+  for (auto const& [id, current] : now_) current.play->abandon();
+  if (now_.size() == 1) {
+    Current const& last = now_.begin()->second;
+    Failure failure = last.failure ? *last.failure : last.play->failure("the server goes on", {});
+    failure.came = "the server ended, " + how;
+    report_.add(*last.entry.scene, last.entry.form, &failure);
+    for (Current const& cleared : suspects_) {
+      if (cleared.ended && !cleared.failure)
+        report_.add(*cleared.entry.scene, cleared.entry.form, nullptr);
+      else
+        queue_.push_front(cleared.entry);
+    }
+    suspects_.clear();
+  } else {
+    suspect_all();
+  }
+  alone_ = false;
+  now_.clear();
+  playing_ = 0;
+  try {
+    options_.settings.server = server_.start();
+  } catch (std::exception const& error) {
+    return stop(error.what());
+  }
+  watch_server();
+  play_more();
+}
+
+/// Those that have passed come last.
+void Run::suspect_all() {
+  for (bool const passed : {false, true})
+    for (auto& [id, current] : now_)
+      if ((current.ended && !current.failure) == passed) suspects_.push_back(std::move(current));
+}
+
+}  // namespace conformance

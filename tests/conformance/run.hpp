@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: BSL-1.0
+// A run: all scenes in all their forms, several plays at a time.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+
+#include "options.hpp"
+#include "play.hpp"
+#include "report.hpp"
+#include "server_under_test.hpp"
+
+namespace conformance {
+
+/// First every scene whole, then in pieces those that have passed.
+///
+/// When a server that the run has started ends by itself, one of the plays of that moment must have ended it. The server
+/// is started again, and they are played again, one at a time, until it ends once more: that scene has failed.
+class Run {
+ public:
+  Run(asio::io_context& io, Options& options, std::vector<Scene> const& scenes, ServerUnderTest& server,
+      Report& report);
+
+  /// Stops the context when all is played, or when nothing can be played any more.
+  void start();
+
+ private:
+  struct Entry {
+    Scene const* scene = nullptr;
+    Form form;
+  };
+
+  /// A play. Its result counts a moment after its end: until then the server may turn out to have died of it.
+  struct Current {
+    Entry entry;
+    std::shared_ptr<Play> play;
+    std::unique_ptr<asio::steady_timer> moment;
+    bool ended = false;
+    std::optional<Failure> failure;
+  };
+
+  void play_more();
+  std::optional<Entry> take();
+  void play(Entry const& entry);
+  void ended(std::size_t id, Failure const* failure);
+  void settle(std::size_t id);
+  void watch_server();
+  void server_ended(std::string const& how);
+  void suspect_all();
+  void stop(std::string const& why);
+
+  asio::io_context& io_;
+  Options& options_;
+  ServerUnderTest& server_;
+  Report& report_;
+  std::deque<Entry> queue_;             ///< what is played now,
+  std::deque<Entry> pieces_;            ///< and when all of that has ended
+  std::deque<Current> suspects_;        ///< to be played alone, before all others
+  bool alone_ = false;                  ///< one of them is playing
+  bool unexplained_ = false;            ///< none of them ended the server when it was alone
+  std::map<std::size_t, Current> now_;  ///< by the number of the play
+  std::size_t next_id_ = 0;
+  std::size_t playing_ = 0;  ///< how many of them have not ended
+};
+
+}  // namespace conformance
