@@ -4,8 +4,6 @@
 Each fault names what the suite must find: a scene that fails, and the rule of the protocol that it names.
 """
 import os
-import queue
-import re
 import select
 import socket
 import struct

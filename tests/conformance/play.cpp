@@ -324,8 +324,11 @@ Failure Play::failure(std::string const& expected, std::string const& came) cons
     Actor const& actor = scene_.actors[past.actor];
     bool const goes = past.verb == Verb::send;
     bool const comes = past.verb == Verb::receive && actor.kind != Actor::Kind::program;
-    result.before.push_back(goes || comes ? actor.name + (goes ? " -> " : " <- ") + past.text.shown(fill_)
-                                          : past.source);
+    bool const closed = past.verb == Verb::eof || past.verb == Verb::closed;
+    if (goes || comes)
+      result.before.push_back(actor.name + (goes ? " -> " : " <- ") + past.text.shown(fill_));
+    else
+      result.before.push_back(closed ? actor.name + " <- (closed)" : past.source);
   }
   return result;
 }

@@ -73,7 +73,7 @@ Result Report::of_scene(Scene const& scene) const {
     result.why = outcome.skipped.empty() ? "not played: the run ended before" : outcome.skipped;
   } else if (failed != outcome.failed.end() && (whole || any_form)) {
     result.kind = open ? Result::Kind::open : Result::Kind::failed;
-    result.why = scene.open;
+    if (open) result.why = scene.open;
     result.told = told(scene, **failed);
   }
   return result;

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSL-1.0
+"""check_outputs.py RUNNER: what the runner lists and writes, read by others: TAP by prove, if it is there, JUnit by Python."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree
+
+runner = sys.argv[1]
+here = os.path.dirname(os.path.abspath(__file__))
+work = tempfile.TemporaryDirectory()
+junit, tap, own_scene = (os.path.join(work.name, name) for name in ("junit.xml", "out.tap", "own.scene"))
+
+
+def run(*arguments, code):
+    ran = subprocess.run([runner, *arguments], stdout=subprocess.PIPE, text=True)
+    assert ran.returncode == code, (arguments, ran.returncode, ran.stdout)
+    return ran.stdout
+
+
+def faulty(fault):
+    return "--", sys.executable, os.path.join(here, "faulty_server.py"), "{port}", fault
+
+
+# --- The list ---
+
+names = {name[:-len(".scene")] for name in os.listdir(os.path.join(here, "scenes"))}
+listed = run("--list", code=0)
+assert set(re.findall(r"^  (\S+) .*\[\d \w.*\]$", listed, re.M)) == names
+assert re.findall(r"^level (\w+)$", listed, re.M) == ["basic", "robust", "concurrent"]
+basic = set(re.findall(r"^  (\S+)", run("--list", "--level", "basic", code=0), re.M))
+assert basic and basic < names
+with open(os.path.join(here, "scenes", "login-sender.scene"), encoding="ascii") as scene:
+    assert scene.read() in run("--show", "login-sender", code=0)
+assert "HOST PORT" in run(code=2) and "--junit" in run("--help", code=0)
+assert re.fullmatch(r"chatproto-conformance \d+\.\d+\.\d+\n", run("--version", code=0))
+
+# --- Text, TAP and JUnit of the same failures, and levels ---
+
+text = run("--forms", "whole", "--junit", junit, *faulty("strips-blanks"), code=1)
+passed, failed, skipped = map(int, re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", text.splitlines()[-1]).groups())
+assert failed >= 1 and skipped == 3 and passed + failed + skipped == len(names)
+told = re.search(r"^FAILED lines-payload-blanks: .*\n(?:  .*\n)+", text, re.M)[0]
+for part in ("rule      1 Lines", "so far    r connect", "expected  r: the line delivery:", "came      delivery:"):
+    assert part in told, told
+
+suites = list(xml.etree.ElementTree.parse(junit).getroot())
+assert [suite.get("name") for suite in suites] == ["basic", "robust", "concurrent"]
+assert sum(int(suite.get("tests")) for suite in suites) == len(names)
+failures = {case.get("name"): case.find("failure") for case in suites[1] if case.find("failure") is not None}
+assert len(failures) == failed and failures["lines-payload-blanks"].get("type").startswith("1 Lines")
+assert sum(case.find("skipped") is not None for suite in suites for case in suite) == skipped
+
+text = run("--level", "basic", *faulty("strips-blanks"), code=0)
+assert text.splitlines()[-1] == f"{len(basic)} passed, 0 failed, 0 skipped" and "level robust" not in text
+
+
+def check_tap(output, code):
+    lines = output.splitlines()
+    assert lines[0] == "TAP version 13" and lines[1] == f"1..{len(re.findall(r'^(?:not )?ok ', output, re.M))}"
+    with open(tap, "w", encoding="utf-8") as file:
+        file.write(output)
+    if shutil.which("prove"):
+        proved = subprocess.run(["prove", tap], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert proved.returncode == code and "Parse errors" not in proved.stdout, proved.stdout
+
+
+output = run("--tap", "lines-*", *faulty("strips-blanks"), code=1)
+assert "\nnot ok " in output and " # SKIP " not in output and " robust split: " in output
+check_tap(output, 1)
+check_tap(run("--tap", "--forms", "whole", "login-*", "--", sys.executable, os.path.join(here, "chat_server.py"), "{port}", code=0), 0)
+
+# --- What the protocol leaves open, only one form, a server that goes ---
+
+with open(own_scene, "w", encoding="ascii") as scene:
+    scene.write("title: Own\nrule: 3 Login\nopen: nobody knows\ns ok login:\ns quit\n")
+output = run("--tap", "--forms", "whole", own_scene, *faulty("strips-blanks"), code=0)
+assert "not ok 1 - basic own: Own # TODO open: nobody knows" in output
+check_tap(output, 0)
+assert "open own: Own" in run(own_scene, *faulty("strips-blanks"), code=0)
+assert "FAILED own: Own" in run("--strict", own_scene, *faulty("strips-blanks"), code=1)
+assert "1 passed, 0 failed, 0 skipped" in run("--only", "split s at 3", "login-sender", *faulty("strips-blanks"), code=0)
+
+port = "0"
+for port in map(str, range(32100, 32200)):
+    server = subprocess.Popen([sys.executable, os.path.join(here, "faulty_server.py"), port, "dies-on-nul"], stderr=subprocess.DEVNULL)
+    while server.poll() is None and subprocess.run([runner, "127.0.0.1", port, "login-sender"], capture_output=True).returncode:
+        time.sleep(0.1)
+    if server.poll() is None:
+        break
+text = run("127.0.0.1", port, "lines-*", code=1)
+assert "nobody takes connections there any more" in text and "lines-payload-nul" in text, text
+server.wait()
