@@ -141,7 +141,9 @@ std::optional<Options> read_options(std::vector<std::string> const& arguments, s
     }
     if (argument == "--") {
       options.command.assign(arguments.begin() + static_cast<std::ptrdiff_t>(i) + 1, arguments.end());
-      if (options.command.empty()) wrong("no command after --");
+      if (std::none_of(options.command.begin(), options.command.end(),
+                       [](std::string const& word) { return word.find("{port}") != word.npos; }))
+        wrong("the command after -- needs {port} where its port stands");
       break;
     }
     if (argument == "--no-server")

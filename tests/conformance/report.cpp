@@ -47,13 +47,16 @@ bool Report::gave_up(Scene const& scene, Form form) const {
 }
 
 std::vector<std::string> Report::told(Scene const& scene, Failed const& failed) const {
-  constexpr std::size_t most = 30;  // steps before the failure
+  constexpr std::size_t most = 40;  // steps before the failure
   Failure const& failure = failed.failure;
   std::vector<std::string> lines;
   if (failed.form.kind != Form::Kind::whole) lines.push_back("form      " + failed.form.name(scene));
   std::size_t const first = failure.before.size() > most ? failure.before.size() - most : 0;
   for (std::size_t i = first; i < failure.before.size(); ++i)
-    lines.push_back((i == first ? "so far    " : "          ") + compact(failure.before[i]));
+    lines.push_back((i != first   ? "          "
+                     : first == 0 ? "so far    "
+                                  : "so far .. ") +
+                    compact(failure.before[i]));
   lines.push_back("expected  " + failure.actor + ": " + compact(failure.expected));
   lines.push_back("came      " + compact(failure.came));
   lines.push_back("step      " + failure.step + "  (line " + std::to_string(failure.line) + " of " + scene.file + ")");
