@@ -25,6 +25,7 @@ here() {
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address
     ninja-build) command -v ninja ;;
     dpkg-dev) command -v dpkg-shlibdeps ;;
+    perl) command -v prove ;; # more than the perl-base that is always there
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;
     clang-14 | clang-19) command -v "clang++-${1#clang-}" ;;
     llvm-19) command -v llvm-symbolizer-19 ;;
