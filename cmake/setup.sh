@@ -16,6 +16,8 @@ header() {
 here() {
   case $1 in
     catch2) header catch2/catch.hpp catch2/catch_all.hpp ;;
+    doxygen-awesome-css) [ -e /usr/share/doxygen-awesome-css/doxygen-awesome.css ] ;;
+    graphviz) command -v dot ;;
     iproute2) command -v ip ;;
     libbenchmark-dev) header benchmark/benchmark.h ;;
     libasio-dev) header asio/version.hpp ;;
@@ -26,6 +28,7 @@ here() {
     ninja-build) command -v ninja ;;
     dpkg-dev) command -v dpkg-shlibdeps ;;
     perl) command -v prove ;; # more than the perl-base that is always there
+    nodejs) command -v node ;;
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;
     clang-14 | clang-19) command -v "clang++-${1#clang-}" ;;
     llvm-19) command -v llvm-symbolizer-19 ;;

@@ -7,6 +7,7 @@
 
 function fail(why) {
   print FILENAME ":" FNR ": " why ": " $0 > "/dev/stderr"
+  print "\\not_understood"  # Doxygen does not look at the exit code, but fails on this
   failed = 1
   exit 1
 }
@@ -67,8 +68,7 @@ function flow(from, arrow, to, why) {
       if (arrow == "") fail("not understood")
       why = ""
       if (arrow ~ /\|/) {
-        why = " xlabel=\"" substr(text, 1, index(text, "|") - 1) "\""
-        sub(/xlabel/, "label", why)
+        why = " label=\" " substr(text, 1, index(text, "|") - 1) "\""
         text = substr(text, index(text, "|") + 2)
       }
       to = node()
@@ -76,6 +76,18 @@ function flow(from, arrow, to, why) {
       from = to
     }
   }
+}
+
+# Doxygen takes an apostrophe in `code` for the end of a quotation, but not in ``code``.
+function quoted(line, result, span) {
+  result = ""
+  while (match(line, /`[^`]+`/)) {
+    span = substr(line, RSTART, RLENGTH)
+    if (index(span, "'")) span = "`" span "`"
+    result = result substr(line, 1, RSTART - 1) span
+    line = substr(line, RSTART + RLENGTH)
+  }
+  return result line
 }
 
 # A link to a file of the repository that has a page of its own.
@@ -129,5 +141,5 @@ kind == "code" { print; next }
   if (FILENAME !~ /\/index\.md$/) print "\n[TOC]"
   next
 }
-{ print linked($0) }
-END { if (!failed && kind != "") { print FILENAME ": a block has no end" > "/dev/stderr"; exit 1 } }
+{ print quoted(linked($0)) }
+END { if (!failed && kind != "") fail("a block has no end") }

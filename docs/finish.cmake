@@ -1,6 +1,7 @@
 cmake_minimum_required(VERSION 3.22)
-# cmake -D SITE=... -P finish.cmake: mends what Doxygen 1.9.4 leaves dead: where all nested classes are private, it links to
-# a list of them and makes none.
+# cmake -D SITE=... -P finish.cmake: mends what Doxygen 1.9.4 leaves dead.
+
+# Where all nested classes are private, it links to a list of them and makes none.
 file(GLOB pages ${SITE}/class*.html ${SITE}/struct*.html)
 foreach(page IN LISTS pages)
   file(READ ${page} text)
@@ -10,4 +11,19 @@ foreach(page IN LISTS pages)
       file(WRITE ${page} "${mended}")
     endif()
   endif()
+endforeach()
+
+# The menu takes functions and enumerations to be on the page of their header, but they are on that of the namespace.
+file(GLOB scripts ${SITE}/*_8hpp.js)
+file(READ ${SITE}/namespacechatproto.html namespace)
+foreach(script IN LISTS scripts)
+  file(READ ${script} text)
+  string(REGEX MATCHALL "[a-z_]+_8hpp\\.html#[a-z0-9]+" links "${text}")
+  foreach(link IN LISTS links)
+    string(REGEX REPLACE ".*#" "" anchor "${link}")
+    if(namespace MATCHES "id=\"${anchor}\"")
+      string(REPLACE "${link}" "namespacechatproto.html#${anchor}" text "${text}")
+    endif()
+  endforeach()
+  file(WRITE ${script} "${text}")
 endforeach()

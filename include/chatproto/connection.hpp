@@ -111,7 +111,8 @@ class Connection {
   /// Closes the connection.
   void close() { client_->close(); }
 
-  /// Connects to a port, or service name, of a host: tries each of its addresses. Closes the connection that it had.
+  /// Connects to a port, or service name, of a host: tries each of its addresses. Closes the connection that it had. Errors: of the
+  /// look-up (`asio::error::host_not_found`), or of the last address (`asio::error::connection_refused`).
   void connect(std::string_view host, std::string_view service, std::error_code& ec) {
     client_->connect(host, service, ec);
   }

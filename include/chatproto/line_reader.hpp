@@ -28,6 +28,14 @@ struct Line {
 /// up to its LF, is dropped without being stored. At rest with no unfinished line it holds no storage.
 /// An unfinished line at the end of input is never returned.
 ///
+/// @code
+/// chatproto::LineReader reader;
+/// reader.feed("one\ntw");
+/// while (auto const line = reader.next()) std::cout << line->text;  // one
+/// reader.feed("o\r\n");
+/// while (auto const line = reader.next()) std::cout << line->text;  // two
+/// @endcode
+///
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
 class LineReader {
  public:

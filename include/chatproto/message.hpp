@@ -41,6 +41,12 @@ struct MessageView {
 
 /// A message that owns its bytes.
 ///
+/// @code
+/// std::string const line = chatproto::encode(chatproto::Message("sendall", "hey!"));  // "sendall:hey!\n"
+/// auto const view = chatproto::parse("sendall:hey!");  // without the line's end
+/// std::cout << view.tag << view.payload;
+/// @endcode
+///
 /// Thread safety: as `std::string`. Distinct objects: safe. Shared objects: unsafe.
 struct Message {
   std::string tag;      ///< `[a-z]+`

@@ -32,7 +32,7 @@ inline std::string_view to_string(Ended reason) noexcept {
   return words[static_cast<std::size_t>(reason)];
 }
 
-/// What a server has counted since it was made.
+/// What a server has counted since it was made, see `Server::stats`.
 struct ServerStats {
   std::uint64_t clients = 0;                         ///< connected now
   std::uint64_t accepted = 0;                        ///< clients ever
@@ -52,6 +52,15 @@ struct ServerStats {
 /// The calls come from the server's threads, several at once, those about one client in order; and never under a lock, so an
 /// observer may call whatever it likes. But while it is busy the clients of that thread wait. If a call throws, that is counted;
 /// if it was about a client who is still connected, this one is cut.
+///
+/// @code
+/// struct Log : chatproto::Observer {
+///   void ended(std::uint64_t number, chatproto::Ended reason, std::error_code const&) override {
+///     std::clog << std::to_string(number) + ' ' + std::string(to_string(reason)) + '\n';
+///   }
+/// } log;
+/// chatproto::Server<chatproto::ThreadPool> server({.port = 47374, .observer = &log});
+/// @endcode
 class Observer {
  public:
   Observer() = default;

@@ -21,11 +21,12 @@ class Peer {
   /// A peer that is reached through `queue`, which is not null.
   explicit Peer(std::shared_ptr<MessageQueue> queue) noexcept : queue_(std::move(queue)) {}
 
-  /// Queues whole encoded lines; returns before they are written. `pressure`: of a sender who can wait, see `Backpressure`.
+  /// Queues whole encoded lines; returns before they are written, and whether they stand in the queue. A peer that is gone is
+  /// no error. `lines` is not null. `pressure`: of a sender who can wait, see `Backpressure`.
   PushResult send(SharedBlock lines, Backpressure* pressure = nullptr) const {
     return queue_->push(std::move(lines), pressure);
   }
-  /// As above, of a string.
+  /// As above, of a string. Throws only `std::bad_alloc`.
   PushResult send(std::string lines) const { return send(std::make_shared<std::string const>(std::move(lines))); }
 
   /// Ends the connection when all that was sent before is written, or the write deadline has passed.

@@ -16,6 +16,10 @@ namespace chatproto {
 class Observer;
 
 /// What a server can be told; each has a default that suits a public chat. docs/reliability.md says what happens at each limit.
+///
+/// @code
+/// chatproto::Server<chatproto::StrandPool> server({.port = 47374, .threads = 4, .max_clients = 1000, .rate = 10});
+/// @endcode
 struct ServerOptions {
   /// The TCP port to listen on; 0 takes a free one, see `Server::port`.
   std::uint16_t port = 0;

@@ -41,6 +41,17 @@ concept Opens = requires(S& service, Args... args) {
 /// `open` may be called by several threads at once. A session need not be movable. The service outlives its sessions.
 /// An `open` with a second parameter, a `std::string`, is told from where the client comes: `127.0.0.1:50312`,
 /// `[::1]:50312`, or nothing if it has gone already.
+///
+/// @code
+/// struct Echo {
+///   struct Session {
+///     chatproto::Peer peer;
+///     void on_line(std::string_view line) { peer.send(std::string(line) + '\n'); }
+///   };
+///   Session open(chatproto::Peer peer) { return {std::move(peer)}; }
+/// };
+/// chatproto::Server<chatproto::ThreadPool, Echo> server({.port = 47375});
+/// @endcode
 template <class S>
 concept Service = LineSession<typename S::Session> &&(Opens<S, Peer> || Opens<S, Peer, std::string>);
 
