@@ -78,8 +78,14 @@ function flow(from, arrow, to, why) {
   }
 }
 
-# Doxygen takes an apostrophe in `code` for the end of a quotation, but not in ``code``.
+# Doxygen takes an apostrophe in `code` for the end of a quotation, but not in ``code``; and does not know `code` next to **.
 function quoted(line, result, span) {
+  result = ""
+  while (match(line, /\*\*[^*]*`[^*]*\*\*/)) {
+    result = result substr(line, 1, RSTART - 1) "<b>" substr(line, RSTART + 2, RLENGTH - 4) "</b>"
+    line = substr(line, RSTART + RLENGTH)
+  }
+  line = result line
   result = ""
   while (match(line, /`[^`]+`/)) {
     span = substr(line, RSTART, RLENGTH)
@@ -104,7 +110,9 @@ function linked(line, rest, name, example, result) {
     sub(/\./, "_8", name)
     result = result name (example ? "-example" : "") ".html)"
   }
-  return result line
+  line = result line
+  sub(/\]\(LICENSE\)/, "](./LICENSE)", line)  # a bare word is no link for Doxygen
+  return line
 }
 
 /^```mermaid$/ {

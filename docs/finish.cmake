@@ -27,3 +27,13 @@ foreach(script IN LISTS scripts)
   endforeach()
   file(WRITE ${script} "${text}")
 endforeach()
+
+# It calls a diagram by the name of a file.
+file(GLOB pages ${SITE}/md_*.html)
+foreach(page IN LISTS pages)
+  file(READ ${page} text)
+  string(REGEX REPLACE "alt=\"msc_inline_mscgraph_[0-9]+\"" "alt=\"Who sends what, in which order\"" mended "${text}")
+  if(NOT mended STREQUAL text)
+    file(WRITE ${page} "${mended}")
+  endif()
+endforeach()

@@ -78,13 +78,18 @@ async function main() {
   });
 
   const pages = fs.readdirSync(html).filter((name) => name.endsWith('.html'));
-  await part('each page loads, with its pictures, and is not wider than a narrow screen', async () => {
+  await part('each page loads, with its pictures, has no Markdown left, and is not wider than a narrow screen', async () => {
     const page = await open({ viewport: narrow });
     const wrong = {};
     for (const name of pages) {
       await page.goto(site + name);
       assert.ok(await page.title(), name);
       const seen = await page.evaluate(() => [
+        ...[...document.querySelectorAll('.textblock > p, .textblock li, .textblock td, .textblock h1, .textblock h2')].map((e) => {
+          const text = e.cloneNode(true);
+          text.querySelectorAll('code, pre').forEach((code) => code.remove());
+          return text.textContent;
+        }).filter((text) => /\*\*|`|\]\(/.test(text)).map((text) => `unread Markdown: ${text}`),
         ...[...document.images].filter((image) => image.complete && !image.naturalWidth).map((image) => image.src),
         ...[...document.querySelectorAll('html, body, #doc-content')].filter((e) => e.scrollWidth > e.clientWidth)
           .map((e) => `${e.id || e.tagName} ${e.scrollWidth} > ${e.clientWidth}`)]);

@@ -8,7 +8,7 @@ fence='```'
 cat >"$scratch/page.md" <<END
 # Title
 
-A [header](../include/chatproto/server_options.hpp), an [example](examples/echo_service.hpp), \`one\`, \`'two'\`.
+A [header](../include/chatproto/server_options.hpp), an [example](examples/echo_service.hpp), \`one\`, \`'two'\`, **\`three\`: bold**, **bold**.
 
 ${fence}mermaid
 sequenceDiagram
@@ -36,7 +36,7 @@ cat >"$scratch/expected" <<END
 
 [TOC]
 
-A [header](server__options_8hpp.html), an [example](echo_service_8hpp-example.html), \`one\`, \`\`'two'\`\`.
+A [header](server__options_8hpp.html), an [example](echo_service_8hpp-example.html), \`one\`, \`\`'two'\`\`, <b>\`three\`: bold</b>, **bold**.
 
 \\msc
 wordwraparcs=true;
