@@ -77,7 +77,10 @@ for block in "$scratch"/[0-9][0-9].*; do
     *.cpp | *.cmake)
       run
       file=$folder/$(cat "$block.name")
-      [ ! -e "$file" ] # or the sources would be written to
+      [ ! -e "$file" ] || { # or the sources would be written to
+        echo "tutorial: $file is there already"
+        exit 1
+      }
       sed "$ports" "$block" >"$file"
       ;;
     *.text) run "$block" ;;
