@@ -36,7 +36,7 @@ concept Opens = requires(S& service, Args... args) {
   { service.open(std::move(args)...) } -> std::same_as<typename S::Session>;
 };
 
-/// A service: gives each client its session, and holds what they share.
+/// A service: gives each client its session (`LineSession` tells what that may have), and holds what they share.
 ///
 /// `open` may be called by several threads at once. A session need not be movable. The service outlives its sessions.
 /// An `open` with a second parameter, a `std::string`, is told from where the client comes: `127.0.0.1:50312`,

@@ -135,6 +135,20 @@ async function main() {
     return `${tree.length} entries`;
   });
 
+  await part('on a narrow screen the menu opens, and leads on', async () => {
+    const page = await open({ viewport: narrow });
+    await page.goto(site);
+    const entry = (title) => page.locator('#main-menu a').filter({ hasText: new RegExp(`^${title}`) }).first();
+    assert.ok(!(await entry('Tutorial').isVisible()));
+    await page.locator('label.main-menu-btn').click();
+    await entry('How it works').click();
+    await entry('Protocol').waitFor();
+    await shoot(page, 'narrow-menu');
+    await entry('Protocol').click();
+    await page.waitForURL(/md_docs_protocol\.html/);
+    await page.context().close();
+  });
+
   for (const where of [site, pathToFileURL(html).href + '/']) {
     await part(`the search finds the class Server, from ${new URL(where).protocol}`, async () => {
       const page = await open({});
