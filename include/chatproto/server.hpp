@@ -97,7 +97,8 @@ class Server {
   /// The context on which clients are accepted, run by `run()`: for a `signal_set` or a timer of the program's own.
   asio::io_context& context() noexcept { return io_; }
 
-  /// Serves until it is stopped and the last client has ended. Call it once.
+  /// Serves until it is stopped and the last client has ended. Call it once. What a handler of the program's own on `context()`
+  /// throws comes out of it.
   void run() {
     acceptor_.start();
     io_.run();
