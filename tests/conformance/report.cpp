@@ -12,10 +12,9 @@ std::string compact(std::string const& text) {
   std::string result;
   for (std::size_t i = 0; i < text.size();) {
     std::size_t const end = std::min(text.find_first_not_of(text[i], i), text.size());
-    if (end - i >= least)
-      result += text[i] + ("{" + std::to_string(end - i) + "}");
-    else
-      result.append(text, i, end - i);
+    bool const run = end - i >= least;
+    result.append(text, i, run ? 1 : end - i);
+    if (run) result.append("{").append(std::to_string(end - i)).append("}");
     i = end;
   }
   return result;
