@@ -251,8 +251,7 @@ class ResetsAfterQuit(Client):
 @fault("loses-the-last-line-before-the-end", "sender-half-close", "4 Sender, end of input")
 class LosesTheLastLine(Client):
     def on_line(self, line):
-        time.sleep(0.05)
-        ended = select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK)
+        ended = select.select([self.connection], [], [], 0.3)[0] and not self.connection.recv(1, socket.MSG_PEEK)
         if not ended:
             super().on_line(line)
 
@@ -333,9 +332,21 @@ class TellsHistory(Client):
 
 @fault("answers-too-early", "promises-ok-then-visible", "6 Promises 3")
 class AnswersTooEarly(Client):
-    def send(self, line):  # of two receivers one gets its text late
-        late = line.startswith(b"delivery:") and self.server.receivers.index(self) % 2 == 0
-        threading.Timer(0.1, super().send, [line]).start() if late else super().send(line)
+    held = None
+
+    def send(self, line):  # a text that was answered is still on its way when the next one is said
+        if not line.startswith(b"delivery:"):
+            return super().send(line)
+        if self.held is None:
+            self.held = line
+            return threading.Timer(1, self.late).start()
+        super().send(line)
+        self.late()
+
+    def late(self):
+        line, self.held = self.held, None
+        if line is not None:
+            super().send(line)
 
 
 @fault("one-at-a-time", "names-not-unique", "2 Names")
