@@ -88,13 +88,16 @@ case ${1:-} in
     mkdir "$root/packages"
     cp "$@" "$root/packages"
     cp -r "$sources/tests/consumers" "$root/consumers"
-    inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
+    inside='env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive'
+    # shellcheck disable=SC2086 # words
+    inside() { chroot "$root" $inside "$@"; }
     inside apt-get -qq update
     inside sh -c 'apt-get -qq install --yes --no-install-recommends g++ cmake make >/dev/null 2>&1'
     inside dpkg --list >"$scratch/before"
     inside find /usr /etc | sort >"$scratch/files_before"
     inside sh -c 'apt-get -qq install --yes --no-install-recommends /packages/*.deb'
-    converse inside
+    # shellcheck disable=SC2086 # words; no function, which would be a shell between us and the server
+    converse chroot "$root" $inside
     inside sh -c 'cmake -S /consumers/find_package -B /tmp/build && cmake --build /tmp/build && /tmp/build/consumer' >"$scratch/log" 2>&1 ||
       fail "a user's project does not build: $(cat "$scratch/log")"
     inside sh -c 'apt-get -qq purge --yes libchatproto-dev chatproto-tools && apt-get -qq autoremove --yes --purge'

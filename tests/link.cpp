@@ -516,6 +516,15 @@ TEST_CASE("what has come in is handed over before another is resumed", "[link]")
     CHECK(seen.size() > 1);
     CHECK(seen.size() < 1'000'000);
   }
+  SECTION("also if its session throws") {
+    service.on_line = [](auto&&...) { throw std::runtime_error("no"); };
+    auto resumed = false;
+    other->on_resume = [&] { resumed = true; };
+    scene.far_sends("a\n");
+    scene.peer().resume_before(Peer(other));
+    REQUIRE(scene.run_until([&] { return scene.ended(); }));
+    CHECK(resumed);
+  }
   SECTION("or there is nobody any more") {
     auto const peer = scene.peer();
     peer.abort();

@@ -32,7 +32,7 @@ class ChatService {
 
   /// How many rooms have somebody in them.
   std::size_t room_count() const { return rooms_.size(); }
-  /// How many texts were said since the service was made: each sendall and senduser that was answered by `ok`.
+  /// How many texts were said since the service was made: each sendall and senduser that is answered by `ok`, and each `say`.
   std::uint64_t texts() const noexcept { return texts_.load(std::memory_order_relaxed); }
   /// In how many queues they were put, each text counted for each.
   std::uint64_t deliveries() const noexcept { return deliveries_.load(std::memory_order_relaxed); }

@@ -20,6 +20,7 @@
 #include <asio/basic_stream_socket.hpp>
 #include <asio/dispatch.hpp>
 #include <asio/error.hpp>
+#include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
@@ -78,6 +79,15 @@ class Server {
   ~Server() {
     acceptor_.stop();
     cut_all();
+    for (auto failed = true; std::exchange(failed, false);
+         std::this_thread::yield()) {  // those that only tick() would end
+      std::lock_guard const lock(mutex_);
+      for (auto const& link : links_)
+        if (link->due() == typename Link::Clock::time_point()) {
+          failed = true;
+          link->ask_if_overdue();
+        }
+    }
     policy_.join();
   }
 
@@ -100,6 +110,7 @@ class Server {
   /// Serves until it is stopped and the last client has ended. Call it once. What a handler of the program's own on `context()`
   /// throws comes out of it.
   void run() {
+    auto const work = asio::make_work_guard(io_);  // until the last client has ended: see ThreadingPolicy
     acceptor_.start();
     io_.run();
     policy_.join();
@@ -237,7 +248,7 @@ class Server {
   }
 
   void tick() {
-    ticking_ = false;
+    ticking_.exchange(false);  // what was due before somebody found it true, is seen now
     auto const now = Link::Clock::now();
     auto any = false;
     {

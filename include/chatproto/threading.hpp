@@ -27,7 +27,8 @@ namespace chatproto {
 ///   `io_context` itself, then one thread at most runs that context.
 /// - `next_executor()`: the executor for one more client. Called by one thread at a time. Throws `std::system_error` when
 ///   there is no thread or descriptor for it; the server then refuses the client and goes on.
-/// - `join()`: called once all clients have ended, and no `next_executor()` comes after it: ends all threads. Idempotent.
+/// - `join()`: called when all clients have ended, or (if `run()` was left by an exception) those who are left need nothing but the
+///   policy's threads to end: waits for them, and ends all threads. No `next_executor()` comes after it. Idempotent.
 ///
 /// A policy whose clients need more than one descriptor each says so by a constant `descriptors_per_client`. A policy is made from the number of threads wanted (`unsigned`, never 0) if it can be, otherwise by default.
 template <class P>

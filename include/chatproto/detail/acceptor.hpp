@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -69,11 +70,15 @@ class Acceptor {
 
   void accept_when_ready() {
     if (!acceptor_.is_open()) return;
-    listener_.async_wait(host_.accept_memory_([this](std::error_code const& ec) {
-      if (!acceptor_.is_open()) return;
-      if (ec) return accept_later(ec);
-      accept();
-    }));
+    try {
+      listener_.async_wait(host_.accept_memory_([this](std::error_code const& ec) {
+        if (!acceptor_.is_open()) return;
+        if (ec) return accept_later(ec);
+        accept();
+      }));
+    } catch (std::bad_alloc const&) {  // on Windows, where the wait does not live in our memory
+      accept_later(asio::error::no_memory);
+    }
   }
 
   void accept_later(std::error_code const& why) {

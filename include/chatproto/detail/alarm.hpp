@@ -6,6 +6,7 @@
 #include <chrono>
 #include <new>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include <asio/io_context.hpp>
@@ -21,7 +22,7 @@ using ContextTimer = asio::steady_timer::rebind_executor<asio::io_context::execu
 /// A timer of a server's own. Used on its context only.
 class Alarm {
  public:
-  /// What it calls. `memory` is for this timer alone, and outlives the context, which may still hold the wait.
+  /// What it calls. `memory` is not used otherwise while it is set, and outlives the context, which may still hold the wait.
   Alarm(asio::io_context& context, Reserved& memory, Callback handler)
       : timer_(context), memory_(memory), handler_(handler) {}
 
@@ -47,6 +48,7 @@ class Alarm {
         if (std::exchange(set_, false)) handler_();
       }));
     } catch (std::bad_alloc const&) {  // Asio has one array for all timers of a context, which could not grow
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
       asio::post(timer_.get_executor(), memory_(callback<&Alarm::arm>(this)));
     }
   }

@@ -185,7 +185,9 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void resume_input(std::shared_ptr<MessageQueue> then) noexcept override {
     auto const posted = post(
         [](Link& link, std::shared_ptr<void>& kept) {
-          if (std::exchange(link.paused_, false)) link.go_on();
+          link.guarded([&] {  // or whoever waits for it would wait for ever
+            if (std::exchange(link.paused_, false)) link.go_on();
+          });
           if (kept) std::static_pointer_cast<MessageQueue>(kept)->resume_input(nullptr);
         },
         then);
