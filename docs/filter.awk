@@ -99,6 +99,9 @@ function quoted(line, result, span) {
 # A link to a file of the repository that has a page of its own.
 function linked(line, rest, name, example, result) {
   result = ""
+  if (FILENAME ~ /examples\/README.md$/)  # whose links begin in its folder
+    gsub(/\]\((embed\/)?[a-z_]+\.[ch]pp\)/, "](examples/&", line)
+  gsub(/\]\(examples\/\]\((embed\/)?/, "](examples/", line)
   while (match(line, /\]\((\.\.\/)*(include\/chatproto|examples)\/[a-z_]+\.[a-z]+\)/)) {
     rest = substr(line, RSTART + RLENGTH)
     name = substr(line, RSTART + 2, RLENGTH - 3)
@@ -144,7 +147,7 @@ kind == "flowchart" { flow(); next }
 kind == "code" { print; next }
 /^# / && !titled {
   titled = 1
-  if (FILENAME ~ /\/README\.md$/ && FILENAME !~ /conformance/) $0 = "# README"
+  if (FILENAME ~ /\/README\.md$/ && FILENAME !~ /(conformance|examples)\//) $0 = "# README"
   print
   if (FILENAME !~ /\/index\.md$/) print "\n[TOC]"
   next
