@@ -17,7 +17,8 @@ namespace chatproto {
 ///
 /// It is made by `Service::open` when a client has connected and destroyed when the client is gone or was closed. All its
 /// members are called on the executor of its client, never two at once, so it needs no lock for what is its own.
-/// `on_line` gets each line without its terminator. If a member throws, only this client is cut.
+/// `on_line` gets each line without its terminator. If a member throws, only this client is cut, at once: what waits for it
+/// is dropped, and who wants to know of it has an `Observer`. So take bad input as data: `parse(line, ec)`.
 ///
 /// Optional members:
 /// - `on_bad_line(std::error_code)`: a line had more bytes than the limit (`ServerOptions::line_limit`; `Errc::line_too_long`) and has been dropped;
