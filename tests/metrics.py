@@ -226,6 +226,9 @@ def requests(server):
         assert read_all(client).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+FULL = b"err:server full\n"
+
+
 def garbage(server):
     dice = random.Random(1)
     for _ in range(200):
@@ -235,11 +238,17 @@ def garbage(server):
                 if dice.random() < 0.5:
                     client.shutdown(socket.SHUT_WR)
                     answer = read_all(client)
-                    assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
+                    assert answer in (b"", FULL) or answer.startswith(b"HTTP/1.1 4"), answer
     for _ in range(200):
         with server.connect(server.metrics_port) as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n"[:dice.randrange(26)])
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    answer = FULL
+    while answer == FULL:  # of those at which the server has not looked yet
+        with server.connect(server.metrics_port) as client:
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 200"), answer
 
 
 def under_load():
