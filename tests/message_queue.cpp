@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/message_queue.hpp>
 
+#include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/peer.hpp>
 
 #include <chrono>
@@ -505,50 +506,4 @@ TEST_CASE("producers, a consumer that stalls at times, and an end from outside",
   }
   CHECK(torn == 0);
   CHECK(of_closer == 3000);
-}
-
-TEST_CASE("pop_for gives a block at a time", "[message_queue]") {
-  BlockingMessageQueue queue;
-  CHECK(queue.pop_for(0s) == nullptr);
-  queue.push(block("a"));
-  queue.push(block("b"));
-  CHECK(*queue.pop_for(0s) == "a");
-  queue.push(block("c"));
-  CHECK(*queue.pop_for(0s) == "b");
-  CHECK(*queue.pop_for(0s) == "c");
-  CHECK(queue.pop_for(1ms) == nullptr);
-}
-
-TEST_CASE("pop_for is woken by a block of another thread", "[message_queue]") {
-  constexpr auto rounds = 20;
-  constexpr auto long_time = 10s;
-  BlockingMessageQueue there, back;
-  auto const start = std::chrono::steady_clock::now();
-  std::thread echo([&] {
-    for (auto i = 0; i < rounds; ++i)
-      if (auto got = there.pop_for(long_time)) back.push(std::move(got));
-  });
-  auto came_back = 0;
-  for (auto i = 0; i < rounds; ++i) {
-    there.push(block("a"));
-    if (back.pop_for(long_time)) ++came_back;
-  }
-  echo.join();
-  CHECK(came_back == rounds);
-  CHECK(std::chrono::steady_clock::now() - start < long_time);  // no time was waited to its end
-}
-
-TEST_CASE("pop_for returns at once from a queue that is closed and empty", "[message_queue]") {
-  BlockingMessageQueue queue;
-  auto const aborted = GENERATE(false, true);
-  auto const before = GENERATE(0, 2);  // blocks
-  for (auto i = 0; i < before; ++i) queue.push(block("a"));
-  aborted ? queue.abort() : queue.close();
-  for (auto i = 0; i < before && !aborted; ++i) CHECK(queue.pop_for(0s) != nullptr);
-
-  for (auto again = 0; again < 2; ++again) {
-    auto const start = std::chrono::steady_clock::now();
-    CHECK(queue.pop_for(5s) == nullptr);
-    CHECK(std::chrono::steady_clock::now() - start < 5s);
-  }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/peer.hpp>
 
+#include <chatproto/blocking_message_queue.hpp>
+
 #include <memory>
 #include <string>
 #include <type_traits>

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
 // The core of the library stands on the standard library alone.
+#include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/chat_service.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/message_queue.hpp>
+#include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
+#include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
+#include <chatproto/token_bucket.hpp>
 #include <chatproto/version.hpp>
 
 // Every header of Asio includes one of these two.

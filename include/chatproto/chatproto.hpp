@@ -3,6 +3,7 @@
 /// All of chatproto.
 #pragma once
 
+#include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/chat_service.hpp>
 #include <chatproto/connection.hpp>
 #include <chatproto/error.hpp>

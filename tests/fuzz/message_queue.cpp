@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/message_queue.hpp>
 
 namespace {
