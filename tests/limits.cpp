@@ -51,14 +51,14 @@ std::uint64_t ended(chatproto::ServerStats const& stats, Ended reason) {
   return stats.ended[static_cast<std::size_t>(reason)];
 }
 
-/// Sends `count` texts, which begin with their number, without waiting for replies.
+/// Sends `count` texts, which begin with their number, without waiting for replies; what is not sent, is missed there.
 void say(Client& sender, int first, int count, std::size_t size = 200) {
   std::string lines;
   for (auto i = first; i < first + count; ++i) {
     auto text = std::to_string(i) + ':';
     lines += "sendall:" + text.append(size - text.size(), 'x') + '\n';
   }
-  sender.send(lines);
+  sender.try_send(lines);  // a server that is stopped may break the connection meanwhile
 }
 
 /// Whether these texts come next, and nothing else.
@@ -278,13 +278,14 @@ TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POL
   REQUIRE(test::eventually([&] { return server->stats().queued > 32 * 1024; }));
   auto const drains = GENERATE(true, false);
   server->stop(drains ? chatproto::Stop::drain : chatproto::Stop::now);
+  auto const answered = bob.get();  // before alice reads, or she would free him
   auto heard = 0, gaps = 0;
   for (std::string line; (line = alice.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) ++gaps;
   CHECK(gaps == 0);
-  // All of them, perhaps: alice, who reads now, frees bob, until the stop has come to the threads that serve them.
-  auto const answered = bob.get();
-  if (drains) CHECK(heard >= answered);
+  if (!drains) return;  // else she is perhaps cut before him, which frees him too
+  CHECK(answered < 5'000);
+  CHECK(heard >= answered);
 }
 
 // --- Crowds -----------------------------------------------------------------------------------------------------------
