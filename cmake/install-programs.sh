@@ -3,8 +3,8 @@
 # or with `conformance` only chatproto-conformance, and puts them into PREFIX/bin. DESTDIR and CMAKE_BUILD_PARALLEL_LEVEL mean
 # what they mean to CMake.
 set -eu
-component=${2:-programs}
-case $#,$component in
+what=${2:-programs}
+case $#,$what in
   1,* | 2,programs | 2,conformance) ;;
   *)
     echo 'usage: sh cmake/install-programs.sh PREFIX [conformance]' >&2
@@ -16,12 +16,14 @@ case $1 in
   *) prefix=$PWD/$1 ;;
 esac
 cd "$(dirname "$0")/.."
-build=build/$component
+build=build/$what
 
-if [ "$component" = programs ]; then
+if [ "$what" = programs ]; then
+  component=programs
   sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev
   without=CHATPROTO_BUILD_CONFORMANCE
 else
+  component=tools
   sh cmake/setup.sh cmake ninja-build g++ libasio-dev
   without=CHATPROTO_BUILD_EXAMPLES
 fi

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""find_fault.py RUNNER FAULT [--all]: plays the scene that must find this fault, or all scenes, against a server that has it; the
-right rule must be named."""
+"""find_fault.py RUNNER FAULT: plays the scene that must find this fault against a server that has it; the right rule must be named."""
 import os
 import re
 import subprocess
@@ -10,14 +9,14 @@ import xml.etree.ElementTree
 
 from faulty_server import FAULTS
 
-runner, name, *rest = sys.argv[1:]
+runner, name = sys.argv[1:]
 _, scene, rule = FAULTS[name]
 faulty = os.path.join(os.path.dirname(os.path.abspath(__file__)), "faulty_server.py")
 with tempfile.TemporaryDirectory() as folder:
     junit = os.path.join(folder, "junit.xml")
     forms = "whole,split,bytewise" if scene == "split" else "whole"
-    scenes = [] if rest == ["--all"] else ["lines-*" if scene == "split" else scene]
-    ran = subprocess.run([runner, "--timeout", "5", "--forms", forms, "--junit", junit, *scenes, "--", sys.executable, faulty, "{port}", name],
+    scenes = "lines-*" if scene == "split" else scene
+    ran = subprocess.run([runner, "--timeout", "5", "--forms", forms, "--junit", junit, scenes, "--", sys.executable, faulty, "{port}", name],
                          stdout=subprocess.PIPE, text=True)
     failures = {case.get("name"): case.find("failure").get("type")
                 for case in xml.etree.ElementTree.parse(junit).iter("testcase") if case.find("failure") is not None}
