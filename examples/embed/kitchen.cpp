@@ -71,9 +71,9 @@ awaitable<void> eat(Place place, asio::io_context& context) {
   Connection ear(context), mouth(context);
   co_await enter(ear, place, "rlogin", "ada");
   co_await enter(mouth, place, "slogin", "ada");
+  ear.time_limit(std::chrono::seconds(1));
   for (std::string heard; heard != "egg for ada";) {
     co_await say(mouth, "egg");  // again, until the cook is there
-    ear.time_limit(std::chrono::seconds(1));
     std::error_code ec;
     auto const message = co_await ear.async_receive(asio::redirect_error(use_awaitable, ec));
     if (!ec) heard = chatproto::parse_delivery(message).text;

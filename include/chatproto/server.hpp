@@ -79,15 +79,8 @@ class Server {
   ~Server() {
     acceptor_.stop();
     cut_all();
-    for (auto failed = true; std::exchange(failed, false);
-         std::this_thread::yield()) {  // those that only tick() would end
-      std::lock_guard const lock(mutex_);
-      for (auto const& link : links_)
-        if (link->due() == typename Link::Clock::time_point()) {
-          failed = true;
-          link->ask_if_overdue();
-        }
-    }
+    constexpr TimePoint failed;
+    while (ask_overdue(failed) == failed) std::this_thread::yield();  // those that only tick() would end
     policy_.join();
   }
 
@@ -129,6 +122,7 @@ class Server {
  private:
   using Link = detail::Link<Server>;
   using Acceptor = detail::Acceptor<Server, Policy>;
+  using TimePoint = std::chrono::steady_clock::time_point;
   friend Link;
   friend Acceptor;
 
@@ -249,16 +243,19 @@ class Server {
 
   void tick() {
     ticking_.exchange(false);  // what was due before somebody found it true, is seen now
-    auto const now = Link::Clock::now();
-    auto any = false;
-    {
-      std::lock_guard const lock(mutex_);
-      for (auto const& link : links_) {
-        any = any || link->due() != Link::Clock::time_point::max();
-        if (link->due() <= now) link->ask_if_overdue();
-      }
+    if (ask_overdue(Link::Clock::now()) != TimePoint::max()) watch_deadlines();
+  }
+
+  /// Asks those that were due until then; returns when the first of all is due, `max()` if none is.
+  TimePoint ask_overdue(TimePoint until) {
+    auto first = TimePoint::max();
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_) {
+      auto const due = link->due();
+      first = std::min(first, due);
+      if (due <= until) link->ask_if_overdue();
     }
-    if (any) watch_deadlines();
+    return first;
   }
 
   /// A client may send again after this time: from any thread.

@@ -154,9 +154,10 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     auto posted = false;
     try {
       this->unless_finished([&] {
-        asio::post(socket_->get_executor(), [self = this->shared_from_this(), action, kept]() mutable {
-          self->guarded([&] { action(*self, kept); });
-        });
+        asio::post(socket_->get_executor(),
+                   [self = this->shared_from_this(), action, kept = std::move(kept)]() mutable {
+                     self->guarded([&] { action(*self, kept); });
+                   });
         posted = true;
       });
     } catch (...) {
