@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // A user's program: a message there and back, a server started and stopped.
-#ifndef CONSUMER_HAS_CHATPROTO
 #include <chatproto/chatproto.hpp>
-#endif
 
 #include <thread>
 

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: BSL-1.0
 // Two units that include it make one program.
-#include <chatproto-all.hpp>
+#include <chatproto/chatproto.hpp>
