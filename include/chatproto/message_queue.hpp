@@ -46,6 +46,8 @@ class Peer;
 ///
 /// The consumer is told by `wake()`, once until it drains. It holds no storage while it is empty.
 ///
+/// A server's links and `BlockingMessageQueue` are such queues.
+///
 /// Thread safety: distinct objects: safe. Shared objects: `push`, `close`, `abort` and `is_open` from any thread;
 /// `drain`, `put_back` and `finish` from the consumer's only.
 class MessageQueue {

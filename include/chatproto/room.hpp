@@ -88,6 +88,18 @@ class Room {
 
 /// All rooms by name. A room is made when the first enters and is gone when the last has left.
 ///
+/// @code
+/// chatproto::RoomTable rooms;
+/// auto const queue = std::make_shared<chatproto::BlockingMessageQueue>();  // in a server: the peer that a session is given
+/// chatproto::Room::Member alice("alice", chatproto::Peer(queue));
+///
+/// auto const cafe = rooms.enter("cafe");
+/// cafe.room().add(alice);
+/// cafe.room().broadcast("bob", std::make_shared<std::string const>("delivery:cafe:bob:hey!\n"));
+/// std::cout << *queue->pop_for(std::chrono::seconds(1));
+/// cafe.room().remove(alice);
+/// @endcode
+///
 /// Thread safety: distinct objects: safe; shared objects: safe.
 class RoomTable {
  public:

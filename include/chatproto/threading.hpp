@@ -31,6 +31,17 @@ namespace chatproto {
 ///   policy's threads to end: waits for them, and ends all threads. No `next_executor()` comes after it. Idempotent.
 ///
 /// A policy whose clients need more than one descriptor each says so by a constant `descriptors_per_client`. A policy is made from the number of threads wanted (`unsigned`, never 0) if it can be, otherwise by default.
+///
+/// @code
+/// struct OneThread {  // for all clients; with <asio/thread_pool.hpp>
+///   using executor_type = asio::thread_pool::executor_type;
+///   executor_type next_executor() { return thread_.get_executor(); }
+///   void join() { thread_.join(); }
+///   asio::thread_pool thread_{1};
+/// };
+/// chatproto::Server<OneThread> server;
+/// server.run();
+/// @endcode
 template <class P>
 concept ThreadingPolicy = requires(P& policy) {
   typename P::executor_type;

@@ -11,6 +11,12 @@ namespace chatproto {
 
 /// A token bucket: holds up to `burst` tokens and gets `rate` new ones each second; it is full at first.
 ///
+/// @code
+/// chatproto::TokenBucket bucket(2, 10);  // two a second, and ten at once
+/// auto const now = chatproto::TokenBucket::Clock::now();
+/// if (!bucket.take(now)) std::cout << "in " << bucket.wait(now).count() << " ns\n";
+/// @endcode
+///
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
 class TokenBucket {
  public:
