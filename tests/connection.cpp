@@ -308,6 +308,11 @@ TEST_CASE("Connection: a blocking call is cancelled by another thread") {
     p.connection.connect("127.0.0.1", p.script.port());
     CHECK_NOTHROW(p.connection.send(Message("quit", "")));
   }
+  SECTION("request") {
+    Pair p;
+    CHECK(cancelled_by_thread(p.connection, [&] { p.connection.request(Message("quit", "")); }) == aborted);
+    CHECK_FALSE(p.connection.is_open());  // its reply would be taken for another's
+  }
   SECTION("send") {
     Pair p;
     CHECK(cancelled_by_thread(p.connection, [&] {

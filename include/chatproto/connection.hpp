@@ -147,7 +147,7 @@ class Connection {
     client_->send(line, until, ec);
     if (ec) return {};
     auto reply = client_->receive<detail::TakeReply>(until, ec);
-    if (ec == asio::error::timed_out) client_->close();
+    if (ec == asio::error::timed_out || ec == asio::error::operation_aborted) client_->close();
     return reply;
   }
   /// As above; throws.
