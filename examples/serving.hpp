@@ -103,6 +103,9 @@ struct ServerFlags {
         ->default_str(std::to_string(options.keepalive.count()));
     add_seconds(app, "--drain", options.drain,
                 "Time that clients have to take what waits for them, when the server stops");
+    add_seconds(app, "--accept-retry", options.accept_retry,
+                "Time after which accepting is tried again when descriptors or memory are short, doubled each time");
+    add_seconds(app, "--accept-retry-most", options.accept_retry_most, "The longest that this time becomes");
   }
   /// For a service with logins.
   void add_login_deadline_to(CLI::App& app) {

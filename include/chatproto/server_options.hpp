@@ -55,7 +55,8 @@ struct ServerOptions {
   /// A silent client is asked by TCP after this time whether its machine is still there, up to four times, each a quarter of this
   /// later; then it is lost. Not below 4 s; 0: never.
   std::chrono::seconds keepalive = std::chrono::seconds(60);
-  /// When accepting fails for want of descriptors or memory, it is tried again after this time, doubling up to the next.
+  /// When accepting fails for want of descriptors or memory, it is tried again after this time, at least 1 ms,
+  /// doubling up to the next.
   std::chrono::milliseconds accept_retry = std::chrono::milliseconds(10);
   std::chrono::milliseconds accept_retry_most = std::chrono::seconds(1);  ///< see there
   /// Is told what happens; it outlives the server. Null: nobody is.

@@ -83,8 +83,9 @@ class Acceptor {
 
   void accept_later(std::error_code const& why) {
     host_.events().accept_failed(why);
-    retry_.set(retry_delay_);
-    retry_delay_ = std::min(2 * retry_delay_, std::max(retry_delay_, host_.options().accept_retry_most));
+    auto const delay = std::max(retry_delay_, std::chrono::milliseconds(1));  // never a spin
+    retry_.set(delay);
+    retry_delay_ = std::min(2 * delay, std::max(delay, host_.options().accept_retry_most));
   }
 
   void accept() {
