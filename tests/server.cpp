@@ -28,6 +28,7 @@
 #ifdef __linux__
 #include <ctime>
 
+#include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #endif
@@ -487,7 +488,9 @@ TEST_CASE("a client for whom there is no thread is told so, and the server lives
 
 TEST_CASE("a client for whom there is no descriptor or memory waits", "[server]") {
   Failing::error = 0;
-  ServerThread<Failing> server;
+  auto options = patient();
+  options.accept_retry = GENERATE(10ms, 0ms);
+  ServerThread<Failing> server(options);
   auto bob = test::sender(server.port(), "bob", "cafe");
   std::vector<int> errors = {asio::error::no_descriptors, asio::error::no_buffer_space, asio::error::no_memory};
 #ifndef _WIN32
@@ -509,6 +512,47 @@ TEST_CASE("a client for whom there is no descriptor or memory waits", "[server]"
   CHECK(waiting.next() == "ok");
   CHECK(spare.next() == "ok");
 }
+
+#ifdef __GLIBC__
+namespace {
+
+/// No thread can be made while it lives: no machine has room for its stack.
+class NoThreads {
+ public:
+  NoThreads() {
+    ::pthread_getattr_default_np(&old_);
+    auto large = old_;
+    ::pthread_attr_setstacksize(&large, std::size_t(1) << 48);
+    ::pthread_setattr_default_np(&large);
+  }
+  ~NoThreads() {
+    ::pthread_setattr_default_np(&old_);
+    ::pthread_attr_destroy(&old_);
+  }
+  NoThreads(NoThreads const&) = delete;
+  NoThreads& operator=(NoThreads const&) = delete;
+
+ private:
+  pthread_attr_t old_{};
+};
+
+}  // namespace
+
+TEST_CASE("no thread can be made for a client: it is told so, and the others live", "[server]") {
+  ServerThread<ThreadPerClient> server;
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  {
+    NoThreads const none;
+    Client spare(server.port());  // for whom there may have been one already
+    spare.asks("slogin:carol");
+    for (auto i = 0; i < 3; ++i) CHECK(Client(server.port()).rest() == Lines{"err", "(end)"});
+    CHECK(bob.asks("sendall:hi") == "ok");
+    CHECK(alice.next() == "delivery:cafe:bob:hi");
+  }
+  CHECK(test::converse(server.port()) == "");
+}
+#endif
 
 #ifdef __linux__
 namespace {
