@@ -13,7 +13,7 @@ namespace chatproto {
 /// Converts to `std::error_code` by itself; the category is `chatproto_category()`.
 enum class Errc {
   malformed = 1,    ///< A line that is no message: no colon, or a tag that is not `[a-z]+`.
-  line_too_long,    ///< Longer than `max_line` bytes, line terminator included.
+  line_too_long,    ///< Longer than `max_line` bytes, or a server's `line_limit`; terminator included.
   invalid_name,     ///< A user or room name that is not `[A-Za-z0-9]+`.
   invalid_payload,  ///< A payload that no line can carry: it has an LF, or ends in a CR.
   unexpected,       ///< A message that is none of those that may come now.
@@ -26,7 +26,7 @@ inline std::error_category const& chatproto_category() noexcept {
     std::string message(int value) const override {
       switch (static_cast<Errc>(value)) {
         case Errc::malformed: return "not a message (tag:payload)";
-        case Errc::line_too_long: return "line too long (255 bytes at most, with its end)";
+        case Errc::line_too_long: return "line too long";
         case Errc::invalid_name: return "invalid name (letters and digits only)";
         case Errc::invalid_payload: return "text that no line can carry";
         case Errc::unexpected: return "unexpected message";
