@@ -83,7 +83,7 @@ if [[ -z $bin ]]; then
   (
     cd "$root" && # set -e does not count here
       sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 libbenchmark-dev python3 &&
-      cmake --preset release -DCHATPROTO_BUILD_BENCH=ON &&
+      cmake --preset release -DCHATPROTO_BUILD_BENCH=ON -DCHATPROTO_BUILD_EXAMPLES=ON &&
       cmake --build --preset release --target server bench_load bench_floor bench_core
   ) >"$out/build.log" 2>&1 || {
     cat "$out/build.log" >&2

@@ -58,7 +58,7 @@ if [ -z "$bin" ]; then
   (
     cd "$root" && # set -e does not count here
       sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 python3 &&
-      cmake --preset release &&
+      cmake --preset release -DCHATPROTO_BUILD_TESTS=ON -DCHATPROTO_BUILD_EXAMPLES=ON &&
       cmake --build --preset release --target server soak
   ) >"$out/build.log" 2>&1 || {
     cat "$out/build.log" >&2

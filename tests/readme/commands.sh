@@ -1,19 +1,41 @@
 #!/bin/sh
-# sh commands.sh SOURCE: in the pages of docs/ a shell block only starts scripts that are there, with options that they know. (The
-# tutorial's are played, by tutorial.sh. What the scripts do is tested elsewhere, or takes long.)
+# sh commands.sh SOURCE: what the pages tell to type in a shell is there: scripts that parse, and the options that they are given;
+# presets; variables of CMake. (The tutorial's are played, by tutorial.sh. What the commands do is tested elsewhere, or takes long.)
 set -eu
 cd "$1"
-lines=$(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside && FILENAME != "docs/tutorial.md" { print }' docs/*.md)
+lines=$(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside && FILENAME != "docs/tutorial.md" { sub(/ #.*/, ""); print }' \
+  README.md CONTRIBUTING.md docs/*.md examples/README.md tests/conformance/README.md)
 [ -n "$lines" ]
-echo "$lines" | while read -r shell script options; do
-  echo "$shell $script $options"
-  case $shell in
-    sh | bash) "$shell" -n "$script" ;;
-    *) false ;;
-  esac
-  for option in $options; do
-    case $option in
-      --*) grep -qF -e "$option" "$script" ;;
+
+known_to() { # FILE WORD...: whether the file knows all that begin with --
+  for word in "$@"; do
+    case $word in
+      --) break ;; # another program's
+      --*) grep -qF -e "$word" "$1" || { echo "$1 does not know $word" >&2 && return 1; } ;;
     esac
   done
+}
+
+echo "$lines" | sed 's/ && /\n/g' | while read -r program rest; do
+  echo "$program $rest"
+  # shellcheck disable=SC2086 # words
+  set -f -- $rest
+  case $program in
+    sh | bash)
+      "$program" -n "$1" || exit 1
+      known_to "$@" || exit 1
+      ;;
+    cmake | ctest)
+      while [ $# -gt 0 ]; do
+        case $1 in
+          --preset) grep -qF "\"name\": \"$2\"" CMakePresets.json || exit 1 ;;
+          -DCHATPROTO_*) name=${1#-D} && grep -qrF "${name%%=*}" CMakeLists.txt cmake || exit 1 ;;
+        esac
+        shift
+      done
+      ;;
+    *chatproto-conformance) known_to tests/conformance/options.cpp "$@" || exit 1 ;;
+    --program | apt | build/* | docker | pacman | PATH=*) ;; # of others, of the line before, or what the command before has made
+    *) exit 1 ;;
+  esac
 done
