@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
 
     std::function<void()> const listen = [&] {
       connection.async_receive_line([&](std::error_code ec, std::string const& line) {
-        if (ec && !bye) program::complain("arrival_client: " + program::describe(ec));
+        if (ec && !bye) program::complain(app.get_name() + ": " + program::describe(ec));
         if (ec) std::_Exit(bye ? 0 : 1);  // nothing else ends a thread that waits for the keyboard
         program::print("received: " + line);
         if (line == "Bye") std::_Exit(0);

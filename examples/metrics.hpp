@@ -157,7 +157,7 @@ class MetricsServer {
     try {
       server_.run();
     } catch (std::exception const& error) {  // the chat goes on
-      complain(std::string("server: metrics: ") + error.what());
+      complain(std::string("metrics: ") + error.what());
     }
   }
 

@@ -42,7 +42,8 @@ class Peer;
 /// may go beyond the limit, up to `burst` times it.
 ///
 /// With `Overflow::block_sender` a block that is pushed with a `Backpressure` is taken in any case, and if that breaks the limit, its
-/// sender is held until half of the limit is free. So what waits is bounded by the limit and one block of each sender.
+/// sender is held until half of the limit is free. So what waits is bounded by the limit and what each sender pushes before it
+/// looks at that (a chat's session: one block or two).
 ///
 /// The consumer is told by `wake()`, once until it drains. It holds no storage while it is empty.
 ///
@@ -105,7 +106,8 @@ class MessageQueue {
 
   /// Asks the consumer, if it reads lines from the peer too, to hand over no more of them until `resume_input()`: see `Peer`.
   virtual void pause_input() {}
-  /// Ends a pause: any thread. `then`, which may be null, is resumed after what has come in until now was handed over.
+  /// Ends a pause: any thread. `then`, which may be null, is resumed after what has come in until now was handed
+  /// over, see `Peer::resume_before`.
   virtual void resume_input(std::shared_ptr<MessageQueue> then) {
     if (then) then->resume_input(nullptr);
   }
@@ -263,8 +265,8 @@ class MessageQueue {
   bool finished_ = false;  // the consumer is gone
 };
 
-/// A sender who can wait, made by `Peer::pressure`: what it pushes to several queues is taken also beyond their limits, and if one of them
-/// blocks senders (`Overflow::block_sender`), `hold()` tells for how long it is to wait.
+/// A sender who can wait, made by `Peer::pressure`: what it pushes to queues that block senders (`Overflow::block_sender`) is taken also
+/// beyond their limits, and `hold()` then tells for how long it is to wait.
 ///
 /// Waiting means: no more lines are taken from the sender (`Peer::pause`, to be called while this object lives), and it is told
 /// nothing of what it has said. It is resumed (`MessageQueue::resume_input`) when each full queue has room again, or is gone.

@@ -38,7 +38,7 @@ struct ServerStats {
   std::uint64_t accepted = 0;                        ///< clients ever
   std::array<std::uint64_t, ended_reasons> ended{};  ///< of these, by reason (`Ended`)
   std::uint64_t refused = 0;                         ///< told that the server is full; not among `accepted`
-  std::uint64_t accept_errors = 0;                   ///< of the system, when a client should have been accepted
+  std::uint64_t accept_errors = 0;                   ///< not those of a connection that was gone before it was accepted
   std::uint64_t lines_in = 0;                        ///< also those that were too long or refused
   std::uint64_t bytes_in = 0;                        ///< read
   std::uint64_t bytes_out = 0;                       ///< given to the system to be sent
@@ -73,13 +73,13 @@ class Observer {
   virtual void connected([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view address) {}
   /// It has logged in; `name` is its session's `name()`, if that has one. Only where the service has logins.
   virtual void logged_in([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view name) {}
-  /// It is gone. `error`: what the system said, if it did. A client for whom there was no memory may end without having been
-  /// `connected`.
+  /// It is gone. `error`: what the system said, if it did. A client may end without having been `connected`: there was no
+  /// memory, it was gone already, or the server was being stopped.
   virtual void ended([[maybe_unused]] std::uint64_t number, [[maybe_unused]] Ended reason,
                      [[maybe_unused]] std::error_code const& error) {}
   /// A client was told that the server is full.
   virtual void refused() {}
-  /// Accepting has failed, and is tried again.
+  /// Accepting has failed, not for a connection that was gone again, and is tried again.
   virtual void accept_failed([[maybe_unused]] std::error_code const& error) {}
 };
 

@@ -43,7 +43,8 @@ class Peer {
   Backpressure pressure(MessageQueue::Hold = nullptr) const&& = delete;
   /// Ends the pause, if there is one when the client's executor gets to it. From any thread.
   void resume() const { queue_->resume_input(nullptr); }
-  /// The same; and when all that the client has sent until now was handed over, resumes `then`.
+  /// The same; and resumes `then` when what the client has sent until now was handed over: at most 256 KiB of it, and no more than
+  /// another pause or the rate limit allows.
   void resume_before(Peer const& then) const { queue_->resume_input(then.queue_); }
 
  private:

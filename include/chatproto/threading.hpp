@@ -25,8 +25,9 @@ namespace chatproto {
 ///
 /// - `executor_type`: the executor of one client. Handlers that run on it never overlap. If it is an executor of an
 ///   `io_context` itself, then one thread at most runs that context.
-/// - `next_executor()`: the executor for one more client. Called by one thread at a time. Throws `std::system_error` when
-///   there is no thread or descriptor for it; the server then refuses the client and goes on.
+/// - `next_executor()`: the executor for one more client. Called by one thread at a time. Throws `std::system_error`: if
+///   descriptors, buffers or memory are short, the client waits until it is tried again; if it is anything else, as when no thread
+///   can be made, it is told that the server is full.
 /// - `join()`: called when all clients have ended, or (if `run()` was left by an exception) those who are left need nothing but the
 ///   policy's threads to end: waits for them, and ends all threads. No `next_executor()` comes after it. Idempotent.
 ///
