@@ -1,4 +1,4 @@
-# cmake -D SOURCES=... -D WORK=... -D VERSION=... -P vcpkg_port.cmake: plays the vcpkg port with stand-ins for vcpkg's own functions, which
+# cmake -D SOURCES=... -D WORK=... -D VERSION=... -D GENERATOR=... -P vcpkg_port.cmake: plays the vcpkg port with stand-ins for vcpkg's own functions, which
 # are not to be had offline. What they would change in the files, they do not.
 cmake_minimum_required(VERSION 3.25)
 set(port_dir ${SOURCES}/cmake/vcpkg/chatproto)
@@ -13,7 +13,7 @@ set(CURRENT_PACKAGES_DIR ${WORK}/packages)
 
 function(vcpkg_cmake_configure)
   cmake_parse_arguments(PARSE_ARGV 0 arg "" SOURCE_PATH OPTIONS)
-  execute_process(COMMAND ${CMAKE_COMMAND} -S ${arg_SOURCE_PATH} -B ${WORK}/build ${arg_OPTIONS}
+  execute_process(COMMAND ${CMAKE_COMMAND} -G ${GENERATOR} -S ${arg_SOURCE_PATH} -B ${WORK}/build ${arg_OPTIONS}
     -DCMAKE_INSTALL_PREFIX=${CURRENT_PACKAGES_DIR} OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 function(vcpkg_cmake_install)
