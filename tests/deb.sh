@@ -42,8 +42,8 @@ converse() {
 
 case ${1:-} in
   --built)
-    command -v dpkg-shlibdeps >/dev/null || {
-      echo 'deb: skipped: dpkg-dev is not installed'
+    command -v dpkg-shlibdeps >/dev/null && command -v file >/dev/null || {
+      echo 'deb: skipped: dpkg-dev or file is not installed'
       exit 77
     }
     build=$(cd "$2" && pwd)
