@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <functional>
 #include <future>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -522,7 +523,7 @@ class NoThreads {
   NoThreads() {
     ::pthread_getattr_default_np(&old_);
     auto large = old_;
-    ::pthread_attr_setstacksize(&large, std::size_t(1) << 48);
+    ::pthread_attr_setstacksize(&large, std::numeric_limits<std::size_t>::max() / 2);
     ::pthread_setattr_default_np(&large);
   }
   ~NoThreads() {

@@ -6,6 +6,7 @@ cd "$1"
 lines=$(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside && FILENAME != "docs/tutorial.md" { sub(/ #.*/, ""); print }' \
   README.md CONTRIBUTING.md docs/*.md examples/README.md tests/conformance/README.md)
 [ -n "$lines" ]
+set -f
 
 known_to() { # FILE WORD...: whether the file knows all that begin with --
   for word in "$@"; do
@@ -19,7 +20,7 @@ known_to() { # FILE WORD...: whether the file knows all that begin with --
 echo "$lines" | sed 's/ && /\n/g' | while read -r program rest; do
   echo "$program $rest"
   # shellcheck disable=SC2086 # words
-  set -f -- $rest
+  set -- $rest
   case $program in
     sh | bash)
       "$program" -n "$1" || exit 1
