@@ -13,7 +13,6 @@
 #include <exception>
 #include <filesystem>
 #include <iostream>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -33,6 +32,8 @@
 
 #include <chatproto/error.hpp>
 #include <chatproto/version.hpp>
+
+#include "visible.hpp"
 
 #ifdef _WIN32
 #include <shellapi.h>
@@ -64,48 +65,6 @@ inline void occupy_standard_descriptors() {
   for (auto const descriptor : {0, 1, 2})
     if (fcntl(descriptor, F_GETFD) == -1) open("/dev/null", descriptor == 0 ? O_WRONLY : O_RDONLY);
 #endif
-}
-
-/// The character that `text` begins with, in UTF-8: its value and how many bytes it has.
-struct Character {
-  std::uint32_t value;
-  std::size_t size;
-};
-
-inline std::optional<Character> first_character(std::string_view text) {
-  auto const byte = [&](std::size_t i) -> std::uint32_t { return static_cast<unsigned char>(text[i]); };
-  auto const lead = byte(0);
-  if (lead < 0x80) return Character{lead, 1};
-  std::size_t const size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc0 || lead >= 0xf8 || text.size() < size) return std::nullopt;
-  auto value = lead & (0x7fu >> size);
-  for (std::size_t i = 1; i < size; ++i) {
-    if ((byte(i) & 0xc0u) != 0x80) return std::nullopt;
-    value = value << 6 | (byte(i) & 0x3fu);
-  }
-  constexpr std::uint32_t least[] = {0x80, 0x800, 0x10000};
-  if (value < least[size - 2]) return std::nullopt;  // longer than it need be
-  return Character{value, size};
-}
-
-/// `text` with all that could drive a terminal in a visible form: `^[` for ESC and so on, `<9b>` for a control
-/// character beyond ASCII and for a byte that is no UTF-8.
-inline std::string visible(std::string_view text) {
-  constexpr auto digits = "0123456789abcdef";
-  std::string result;
-  while (!text.empty()) {
-    auto const character = first_character(text);
-    auto const size = character ? character->size : 1;
-    auto const value = character ? character->value : static_cast<unsigned char>(text.front());
-    if (value < 0x20 || value == 0x7f)
-      result.append(1, '^').append(1, static_cast<char>(value ^ 0x40u));
-    else if (!character || (value >= 0x80 && value < 0xa0))
-      result.append(1, '<').append(1, digits[value >> 4]).append(1, digits[value & 15u]).append(1, '>');
-    else
-      result.append(text.substr(0, size));
-    text.remove_prefix(size);
-  }
-  return result;
 }
 
 /// `text` as it may be written to `stream`: visible on a terminal, otherwise the very bytes.
