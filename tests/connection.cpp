@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <future>
+#include <limits>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -162,6 +163,62 @@ TEST_CASE("Connection: a request keeps what comes before its reply for receive")
     CHECK(p.connection.receive() == Message("delivery", std::string("cafe:bob:") + text));
 }
 
+TEST_CASE("Connection: a request keeps no more than the inbox limit") {
+  Pair p;
+  SECTION("it ends, the connection too, and what it has kept can still be received") {
+    p.connection.inbox_limit(0);
+    p.script.write("delivery:cafe:bob:1\n");
+    CHECK(error_of([&] { p.connection.request(Message("join", "cafe")); }) == Errc::inbox_full);
+    CHECK_FALSE(p.connection.is_open());
+    CHECK(p.connection.receive() == Message("delivery", "cafe:bob:1"));
+    CHECK(error_of([&] { p.connection.receive(); }));
+  }
+  SECTION("by default too, from a server that never stops") {
+    auto const flood = std::async(std::launch::async, [&] {
+      std::string deliveries;
+      while (deliveries.size() < 60'000) deliveries += "delivery:cafe:bob:" + std::string(230, 'x') + '\n';
+      try {
+        for (std::size_t sent = 0; sent < 64u << 20; sent += deliveries.size()) p.script.write(deliveries);
+        p.script.write("ok:\n");
+      } catch (std::system_error const&) {  // it has closed
+      }
+    });
+    CHECK(error_of([&] { p.connection.request(Message("join", "cafe")); }) == Errc::inbox_full);
+    p.connection.close();
+  }
+  SECTION("what is received makes room, and so does a new connection") {
+    p.connection.inbox_limit(1000);
+    for (auto i = 0; i < 100; ++i) {
+      p.script.write("delivery:cafe:bob:x\nok:\n");
+      CHECK(p.connection.request(Message("join", "cafe")).tag == "ok");
+      if (i % 5 != 0) continue;
+      p.connection.connect("127.0.0.1", p.script.port());
+      p.script.accept();
+    }
+    for (auto i = 0; i < 100; ++i) {
+      p.script.write("delivery:cafe:bob:x\nok:\n");
+      CHECK(p.connection.request(Message("join", "cafe")).tag == "ok");
+      CHECK(p.connection.receive().tag == "delivery");
+    }
+  }
+  SECTION("an asynchronous one") {
+    asio::io_context context;
+    Pair other{Connection(context)};
+    other.connection.inbox_limit(0);
+    other.script.write("delivery:cafe:bob:1\n");
+    std::error_code ec;
+    Message kept;
+    other.connection.async_request(Message("join", "cafe"), [&](std::error_code result, Message const&) {
+      ec = result;
+      other.connection.async_receive([&](std::error_code, Message const& message) { kept = message; });
+    });
+    context.run();
+    CHECK(ec == Errc::inbox_full);
+    CHECK_FALSE(other.connection.is_open());
+    CHECK(kept == Message("delivery", "cafe:bob:1"));
+  }
+}
+
 TEST_CASE("Connection: what is neither a reply nor a delivery is no answer to a request") {
   Pair p;
   p.script.write("frob:x\nok:late\n");
@@ -279,6 +336,22 @@ TEST_CASE("Connection: time limits of blocking calls") {
     std::error_code ec;
     while (!ec) p.connection.send(Message("sendall", std::string(200, 'x')), ec);
     CHECK(ec == timed_out);
+    CHECK_FALSE(p.connection.is_open());
+  }
+  SECTION("request to somebody who never stops") {
+    Pair p;
+    p.connection.inbox_limit(std::numeric_limits<std::size_t>::max());
+    p.connection.time_limit(20ms);
+    auto const flood = std::async(std::launch::async, [&] {
+      std::string deliveries;
+      while (deliveries.size() < 60'000) deliveries += "delivery:a:b:\n";  // which take longer to read than to write
+      try {
+        for (std::size_t sent = 0; sent < 64u << 20; sent += deliveries.size()) p.script.write(deliveries);
+        p.script.write("ok:\n");
+      } catch (std::system_error const&) {  // it has closed
+      }
+    });
+    CHECK(error_of([&] { p.connection.request(Message("join", "cafe")); }) == timed_out);
     CHECK_FALSE(p.connection.is_open());
   }
 #ifdef __linux__  // elsewhere a full queue refuses

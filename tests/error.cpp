@@ -13,7 +13,8 @@ using chatproto::Errc;
 
 namespace {
 
-Errc const all[] = {Errc::malformed, Errc::line_too_long, Errc::invalid_name, Errc::invalid_payload, Errc::unexpected};
+Errc const all[] = {Errc::malformed,       Errc::line_too_long, Errc::invalid_name,
+                    Errc::invalid_payload, Errc::unexpected,    Errc::inbox_full};
 
 }  // namespace
 

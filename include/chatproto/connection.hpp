@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -39,6 +40,7 @@ namespace chatproto {
 ///
 /// A send or a request that is cut short by its time limit, `cancel()` or its cancellation slot closes the connection: half a line
 /// cannot be taken back, and a late reply would be taken for another's. A receive that is cut short loses nothing.
+/// `inbox_limit` bounds what a server can make a request keep.
 ///
 /// What an asynchronous operation sends is copied before its initiating function returns.
 ///
@@ -105,6 +107,10 @@ class Connection {
   /// Limits the time of each operation that begins from now on, name look-up included; 0, the default: no limit.
   void time_limit(std::chrono::milliseconds limit) noexcept { client_->time_limit = limit; }
 
+  /// Limits the memory for the deliveries that `request` keeps for `receive`, in bytes; 0: for one only. The default, 32 MiB, is more
+  /// than a server lets wait for one client. A request that meets more ends with `Errc::inbox_full`.
+  void inbox_limit(std::size_t bytes) noexcept { client_->inbox_limit = bytes; }
+
   /// Ends whatever is under way, from any thread, with `asio::error::operation_aborted`, and ends the connection. It may be
   /// connected again.
   void cancel() { client_->cancel(); }
@@ -139,7 +145,8 @@ class Connection {
   }
 
   /// Sends one message and waits for its reply, the next `ok` or `err`. Deliveries that come in meanwhile are kept for
-  /// `receive`. Another message is `Errc::unexpected`.
+  /// `receive`, up to `inbox_limit`: `Errc::inbox_full` closes the connection, but what was kept can still be received. Another
+  /// message is `Errc::unexpected`.
   Message request(MessageView message, std::error_code& ec) {
     auto const until = client_->deadline();
     auto const line = encode(message, ec);

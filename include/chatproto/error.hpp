@@ -17,6 +17,7 @@ enum class Errc {
   invalid_name,     ///< A user or room name that is not `[A-Za-z0-9]+`.
   invalid_payload,  ///< A payload that no line can carry: it has an LF, or ends in a CR.
   unexpected,       ///< A message that is none of those that may come now.
+  inbox_full,       ///< More deliveries in place of a reply than `Connection::inbox_limit` allows.
 };
 
 /// The category of `Errc`; its name is "chatproto". Safe to call from any thread.
@@ -30,6 +31,7 @@ inline std::error_category const& chatproto_category() noexcept {
         case Errc::invalid_name: return "invalid name (letters and digits only)";
         case Errc::invalid_payload: return "text that no line can carry";
         case Errc::unexpected: return "unexpected message";
+        case Errc::inbox_full: return "too many deliveries in place of a reply";
       }
       return "unknown error";
     }

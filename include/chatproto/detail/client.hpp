@@ -70,6 +70,7 @@ struct Client : std::enable_shared_from_this<Client> {
     if (!reply && !inbox.empty()) {
       auto message = std::move(inbox.front());
       inbox.pop_front();
+      inbox_size -= size_of(message);
       return message;
     }
     while (auto message = next_message(ec)) {
@@ -78,15 +79,23 @@ struct Client : std::enable_shared_from_this<Client> {
         ec = Errc::unexpected;
         break;
       }
+      inbox_size += size_of(*message);
       inbox.push_back(std::move(*message));
+      if (inbox_size > inbox_limit) {
+        ec = Errc::inbox_full;
+        close();  // the reply may still come, and would be taken for that of the next request
+        break;
+      }
     }
     return std::nullopt;
   }
+  static std::size_t size_of(Message const& kept) { return sizeof kept + kept.payload.size(); }
 
   void begin_connect() {
     close();
     reader = LineReader();
     inbox.clear();
+    inbox_size = 0;
     cancelled = false;
   }
   void adopt(asio::ip::tcp::socket connected, std::error_code& ec) {
@@ -206,6 +215,8 @@ struct Client : std::enable_shared_from_this<Client> {
       if (ec == asio::error::would_block || ec == asio::error::try_again) {
         ec.clear();
         if (!poll_until(socket, writable, until, cancelled, ec) && !ec) ec = asio::error::timed_out;
+      } else if (!ec && Clock::now() >= until) {  // the other end takes or sends on and on, and it is never done
+        ec = asio::error::timed_out;
       }
       if (cancelled) ec = asio::error::operation_aborted;
       if (ec) return;
@@ -267,6 +278,7 @@ struct Client : std::enable_shared_from_this<Client> {
   LineReader reader;
   std::array<char, 8192> buffer;
   std::deque<Message> inbox;  // read, but not yet asked for
+  std::size_t inbox_size = 0, inbox_limit = std::size_t{32} << 20;
 
   std::mutex mutex;  // of what cancel() touches: opening and closing the socket, and these
   std::shared_ptr<Lookup> lookup;
