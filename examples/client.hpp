@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <functional>
 #include <future>
+#include <initializer_list>
 #include <iostream>
 #include <optional>
 #include <stdexcept>
@@ -19,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include <asio/error.hpp>
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
@@ -49,10 +51,11 @@ struct Place {
   }
 };
 
-/// Connects within ten seconds. Throws `std::runtime_error`.
-inline void connect(chatproto::Connection& connection, Place const& place) {
+/// Connects within this time; 0: no limit. Throws `std::runtime_error`.
+inline void connect(chatproto::Connection& connection, Place const& place,
+                    std::chrono::milliseconds limit = std::chrono::seconds(10)) {
   std::error_code ec;
-  connection.time_limit(std::chrono::seconds(10));
+  connection.time_limit(limit);
   connection.connect(place.host, place.port, ec);
   if (ec) throw std::runtime_error("cannot connect to '" + place.host + "' port " + place.port + ": " + ec.message());
   connection.time_limit({});  // a server may take its time
@@ -61,10 +64,13 @@ inline void connect(chatproto::Connection& connection, Place const& place) {
 /// Where a client connects to, and as whom.
 struct Login : Place {
   std::string user;
+  std::chrono::milliseconds deadline = std::chrono::seconds(10);
 
   void add_to(CLI::App& app) {
     Place::add_to(app);
     app.add_option("USER", user, "Name to log in with: letters and digits")->required();
+    add_seconds(app, "--login-deadline", deadline,
+                "Time that the server has to let us connect, and then for each answer until we are in; 0: for ever");
   }
 };
 
@@ -77,10 +83,13 @@ inline void require(chatproto::Connection& connection, chatproto::MessageView me
   if (reply.tag != chatproto::tag::ok) throw Refused(reply.payload);
 }
 
-/// Connects, and logs in by the message `tag`. Throws as `require`.
-inline void log_in(chatproto::Connection& connection, Login const& login, std::string_view tag) {
-  connect(connection, login);
-  require(connection, {tag, login.user});
+/// Connects, and sends the messages that must be answered by `ok` before anything else. Throws as `require`.
+inline void log_in(chatproto::Connection& connection, Login const& login,
+                   std::initializer_list<chatproto::MessageView> messages) {
+  connect(connection, login, login.deadline);
+  connection.time_limit(login.deadline);
+  for (auto const& message : messages) require(connection, message);
+  connection.time_limit({});
 }
 
 // --- The keyboard -----------------------------------------------------------------------------------------------------
@@ -124,11 +133,20 @@ inline bool is_sendable(std::string_view line) {
 
 /// The server, for a thread that waits for the keyboard most of the time. A thread of its own receives meanwhile, and
 /// so notices at once when the server goes away.
+///
+/// Replies are taken in their order, whenever they come. A server that answers before it is asked plays a script, and may have
+/// gone when it has said all of it: from then on nothing is read before it is needed, so the replies count before their end.
 class Dialogue {
  public:
-  /// Takes a connection that has logged in. `lost` is called by the other thread, and must not return.
-  Dialogue(asio::io_context& context, chatproto::Connection& connection, std::function<void(std::error_code)> lost)
-      : context_(context), work_(context.get_executor()), connection_(connection), lost_(std::move(lost)) {
+  /// Takes a connection that has logged in. Each reply must come within `limit`; 0: no limit. `lost` is called by the other
+  /// thread, and must not return.
+  Dialogue(asio::io_context& context, chatproto::Connection& connection, std::chrono::milliseconds limit,
+           std::function<void(std::error_code)> lost)
+      : context_(context),
+        work_(context.get_executor()),
+        connection_(connection),
+        limit_(limit),
+        lost_(std::move(lost)) {
     receive();
     thread_ = std::thread([this] { context_.run(); });
   }
@@ -144,33 +162,56 @@ class Dialogue {
     std::promise<Message> promise;
     auto future = promise.get_future();
     asio::post(context_, [this, &message, promise = std::move(promise)]() mutable {
-      reply_.emplace(std::move(promise));
+      asked_.emplace(std::move(promise));
+      goes_on_ = message.tag != chatproto::tag::quit;
+      receive();
       connection_.async_send(message, [this](std::error_code ec) {
-        if (ec) lost_(ec);
+        if (ec) return lost_(ec);
+        sent_ = true;
+        answer();
       });
     });
-    auto reply = future.get();
-    if (message.tag != chatproto::tag::quit) receive();
-    return reply;
+    if (limit_.count() > 0 && future.wait_for(limit_) == std::future_status::timeout)
+      asio::post(context_, [this] {
+        if (asked_) lost_(asio::error::timed_out);
+      });
+    return future.get();
   }
 
  private:
+  /// Waits for the next reply, if there is none here.
   void receive() {
+    if (reply_ || std::exchange(receiving_, true)) return;
     connection_.async_receive([this](std::error_code ec, Message message) {
+      receiving_ = false;
       auto const is_reply = message.tag == chatproto::tag::ok || message.tag == chatproto::tag::err;
-      if (!ec && (!is_reply || (message.tag == chatproto::tag::ok && !reply_))) ec = chatproto::Errc::unexpected;
+      if (!ec && !is_reply) ec = chatproto::Errc::unexpected;
       if (ec) return lost_(ec);
-      if (reply_) return std::exchange(reply_, {})->set_value(std::move(message));
-      complain(message.payload);  // nobody asked
-      receive();
+      reply_ = std::move(message);
+      if (!asked_) reads_ahead_ = false;
+      answer();
     });
+  }
+
+  /// Gives the reply to whoever asked, once the question has been sent.
+  void answer() {
+    if (!sent_ || !reply_) return;
+    sent_ = false;
+    std::exchange(asked_, {})->set_value(*std::exchange(reply_, {}));
+    if (goes_on_ && reads_ahead_) receive();
   }
 
   asio::io_context& context_;
   asio::executor_work_guard<asio::io_context::executor_type> work_;  // the thread stays, also while nothing is asked
   chatproto::Connection& connection_;
+  std::chrono::milliseconds limit_;
   std::function<void(std::error_code)> lost_;
-  std::optional<std::promise<Message>> reply_;  // somebody waits for one; the other thread's
+  // The other thread's:
+  std::optional<std::promise<Message>> asked_;  // somebody waits for a reply
+  std::optional<Message> reply_;
+  bool sent_ = false, receiving_ = false;
+  bool goes_on_ = true;      // what was asked was not the end
+  bool reads_ahead_ = true;  // so that the end of the connection is noticed
   std::thread thread_;
 };
 
@@ -195,6 +236,8 @@ class Sender {
     Login login;
     CLI::App app("Sends each line of its input to a room of the chat. Commands: " + usage() + ".");
     login.add_to(app);
+    add_seconds(app, "--reply-deadline", reply_deadline_,
+                "Time that the server has to answer each line after that; 0: for ever");
     return run(app, argc, argv, [&] {
       name_ = app.get_name();
       chat(login);
@@ -206,9 +249,10 @@ class Sender {
   void chat(Login const& login) {
     asio::io_context context(1);
     chatproto::Connection connection(context);
-    log_in(connection, login, chatproto::tag::slogin);
+    connection.inbox_limit(0);  // a sender listens to nobody
+    log_in(connection, login, {{chatproto::tag::slogin, login.user}});
     Keyboard keyboard;
-    Dialogue dialogue(context, connection, [&](std::error_code ec) {
+    Dialogue dialogue(context, connection, reply_deadline_, [&](std::error_code ec) {
       keyboard.interrupt();
       complain(name_ + ": " + describe(ec));
       std::_Exit(1);  // nothing else ends a thread that waits for the keyboard
@@ -255,6 +299,8 @@ class Sender {
   }
 
   std::string name_;
+  // Longer than a server that loses nothing waits for a receiver that takes nothing (10 s), and as long as a person would.
+  std::chrono::milliseconds reply_deadline_ = std::chrono::minutes(1);
   std::vector<Command> commands_;
 };
 

@@ -98,6 +98,7 @@ struct Refused : std::runtime_error {
 /// Why there is no more talking to the server.
 inline std::string describe(std::error_code const& ec) {
   if (ec == asio::error::eof) return "the server has closed the connection";
+  if (ec == asio::error::timed_out) return "the server does not answer";
   if (ec.category() == chatproto::chatproto_category())
     return "the server does not speak the protocol: " + ec.message();
   return "lost the connection: " + ec.message();

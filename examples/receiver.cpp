@@ -15,8 +15,7 @@ int main(int argc, char** argv) {
   app.add_option("ROOM", room, "Room to listen in: letters and digits")->required();
   return program::run(app, argc, argv, [&]() -> int {
     chatproto::Connection connection;
-    program::log_in(connection, login, chatproto::tag::rlogin);
-    program::require(connection, {chatproto::tag::join, room});
+    program::log_in(connection, login, {{chatproto::tag::rlogin, login.user}, {chatproto::tag::join, room}});
     for (;;) {
       auto const message = connection.receive();
       if (message.tag == chatproto::tag::err) {
