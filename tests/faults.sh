@@ -52,7 +52,7 @@ ends() { # CODE: the server
 }
 listen() { # WHO: sets listener
   : >"$scratch/$1"
-  "$bin/receiver" localhost "$port" "$1" cafe >"$scratch/$1" 2>&1 &
+  "$bin/receiver" localhost "$port" "$1" cafe --login-deadline 0 >"$scratch/$1" 2>&1 &
   listener=$!
   others="$others $listener"
 }
@@ -86,7 +86,8 @@ kill -PIPE "$server"
 kill -STOP "$server"
 wait_until is_stopped
 listen alice
-printf '/join cafe\nwhile it was stopped\n' | "$bin/sender" localhost "$port" bob >"$scratch/bob" 2>&1 &
+printf '/join cafe\nwhile it was stopped\n' | "$bin/sender" localhost "$port" bob --login-deadline 0 --reply-deadline 0 \
+  >"$scratch/bob" 2>&1 &
 bob=$!
 others="$others $bob"
 sleep "$stop_time"
