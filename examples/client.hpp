@@ -134,12 +134,13 @@ inline bool is_sendable(std::string_view line) {
 /// The server, for a thread that waits for the keyboard most of the time. A thread of its own receives meanwhile, and
 /// so notices at once when the server goes away.
 ///
-/// Replies are taken in their order, whenever they come. A server that answers before it is asked plays a script, and may have
-/// gone when it has said all of it: from then on nothing is read before it is needed, so the replies count before their end.
+/// Replies are taken in their order, whenever they come. A server that answers before it is asked plays a script, and may
+/// close once it has sent all of it. From then on nothing is read before it is needed, so all replies count before the
+/// end of the connection does.
 class Dialogue {
  public:
-  /// Takes a connection that has logged in. Each reply must come within `limit`; 0: no limit. `lost` is called by the other
-  /// thread, and must not return.
+  /// Takes a connection that has logged in. Each reply must come within `limit`; 0: no limit. `lost` is called by the
+  /// other thread, and must not return.
   Dialogue(asio::io_context& context, chatproto::Connection& connection, std::chrono::milliseconds limit,
            std::function<void(std::error_code)> lost)
       : context_(context),
@@ -299,7 +300,7 @@ class Sender {
   }
 
   std::string name_;
-  // Longer than a server that loses nothing waits for a receiver that takes nothing (10 s), and as long as a person would.
+  // In its lossless mode a server makes senders wait for a receiver that takes nothing, by default for 10 s.
   std::chrono::milliseconds reply_deadline_ = std::chrono::minutes(1);
   std::vector<Command> commands_;
 };

@@ -34,15 +34,15 @@ inline std::optional<Character> first_character(std::string_view text) {
   return Character{value, size};
 }
 
-/// Whether this character, which is beyond ASCII, controls how others are shown: the control characters C1, those that change
-/// the direction of writing, and the separators of lines and paragraphs.
+/// Whether a character beyond ASCII controls how others are shown: the C1 control characters, those that change the
+/// direction of writing, and the separators of lines and paragraphs.
 inline bool is_control(std::uint32_t value) {
   return value < 0xa0 || value == 0x061c || value == 0x200e || value == 0x200f ||
          (value >= 0x2028 && value <= 0x202e) || (value >= 0x2066 && value <= 0x2069);
 }
 
-/// `text` with all that could drive a terminal in a visible form: `^[` for ESC and so on, `<9b>` or `<202e>` for a control
-/// character beyond ASCII, and `<9b>` for a byte that is no UTF-8.
+/// `text` with all that could drive a terminal in a visible form: `^[` for ESC and so on, `<9b>` or `<202e>` for a
+/// control character beyond ASCII, and `<9b>` for a byte that is not UTF-8.
 inline std::string visible(std::string_view text) {
   std::string result;
   auto const append_hex = [&result](std::uint32_t value) {

@@ -86,8 +86,8 @@ kill -PIPE "$server"
 kill -STOP "$server"
 wait_until is_stopped
 listen alice
-printf '/join cafe\nwhile it was stopped\n' | "$bin/sender" localhost "$port" bob --login-deadline 0 --reply-deadline 0 \
-  >"$scratch/bob" 2>&1 &
+printf '/join cafe\nwhile it was stopped\n' |
+  "$bin/sender" localhost "$port" bob --login-deadline 0 --reply-deadline 0 >"$scratch/bob" 2>&1 &
 bob=$!
 others="$others $bob"
 sleep "$stop_time"

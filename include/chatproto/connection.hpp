@@ -40,7 +40,6 @@ namespace chatproto {
 ///
 /// A send or a request that is cut short by its time limit, `cancel()` or its cancellation slot closes the connection: half a line
 /// cannot be taken back, and a late reply would be taken for another's. A receive that is cut short loses nothing.
-/// `inbox_limit` bounds what a server can make a request keep.
 ///
 /// What an asynchronous operation sends is copied before its initiating function returns.
 ///
@@ -107,8 +106,9 @@ class Connection {
   /// Limits the time of each operation that begins from now on, name look-up included; 0, the default: no limit.
   void time_limit(std::chrono::milliseconds limit) noexcept { client_->time_limit = limit; }
 
-  /// Limits the memory for the deliveries that `request` keeps for `receive`, in bytes; 0: for one only. The default, 32 MiB, is more
-  /// than a server lets wait for one client. A request that meets more ends with `Errc::inbox_full`.
+  /// Limits the memory, in bytes, of the deliveries that `request` keeps for `receive`; the default is 32 MiB, more than a
+  /// chatproto server lets wait for one client. The delivery that exceeds it is kept too, and the request ends with
+  /// `Errc::inbox_full`. So 0 suits a client that wants no deliveries.
   void inbox_limit(std::size_t bytes) noexcept { client_->inbox_limit = bytes; }
 
   /// Ends whatever is under way, from any thread, with `asio::error::operation_aborted`, and ends the connection. It may be
@@ -145,8 +145,8 @@ class Connection {
   }
 
   /// Sends one message and waits for its reply, the next `ok` or `err`. Deliveries that come in meanwhile are kept for
-  /// `receive`, up to `inbox_limit`: `Errc::inbox_full` closes the connection, but what was kept can still be received. Another
-  /// message is `Errc::unexpected`.
+  /// `receive`, up to `inbox_limit`: `Errc::inbox_full` closes the connection, but what was kept can still be received.
+  /// Another message is `Errc::unexpected`.
   Message request(MessageView message, std::error_code& ec) {
     auto const until = client_->deadline();
     auto const line = encode(message, ec);
