@@ -101,24 +101,37 @@ auto take_some_port(Take take) {
 
 namespace {
 
+/// To be called before it connects. Little fits into its receive buffer; and where segments are small, Linux makes the
+/// other end's send buffer small too. A system without these options makes an ordinary connection.
+void make_narrow(tcp::socket& socket) {
+  std::error_code ignored;
+  socket.set_option(asio::socket_base::receive_buffer_size(1024), ignored);
+#ifdef TCP_MAXSEG
+  int const size = 256;
+  ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_MAXSEG, reinterpret_cast<char const*>(&size), sizeof size);
+#endif
+}
+
 /// Tries the endpoints from `at` on.
-void connect_from(asio::any_io_executor const& executor, Endpoints const& endpoints, std::size_t at, ConnectDone done) {
+void connect_from(asio::any_io_executor const& executor, Endpoints const& endpoints, std::size_t at, bool narrow,
+                  ConnectDone done) {
   auto const socket = std::make_shared<tcp::socket>(executor);
   std::error_code error;
   socket->open(endpoints[at].protocol(), error);
   if (error) return asio::post(executor, [error, done = std::move(done)] { done(error, nullptr); });
   keep_from_programs(socket->native_handle());  // not later: a program may start while it connects
+  if (narrow) make_narrow(*socket);
   socket->async_connect(endpoints[at], [=, done = std::move(done)](std::error_code const& connect_error) mutable {
     if (!connect_error) return done(connect_error, std::make_unique<SocketChannel>(std::move(*socket)));
-    if (at + 1 < endpoints.size()) return connect_from(executor, endpoints, at + 1, std::move(done));
+    if (at + 1 < endpoints.size()) return connect_from(executor, endpoints, at + 1, narrow, std::move(done));
     done(connect_error, nullptr);
   });
 }
 
 }  // namespace
 
-void connect(asio::any_io_executor const& executor, Endpoints const& endpoints, ConnectDone done) {
-  connect_from(executor, endpoints, 0, std::move(done));
+void connect(asio::any_io_executor const& executor, Endpoints const& endpoints, bool narrow, ConnectDone done) {
+  connect_from(executor, endpoints, 0, narrow, std::move(done));
 }
 
 bool no_port_left(std::error_code const& error) {

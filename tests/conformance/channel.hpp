@@ -43,8 +43,9 @@ class Channel {
 /// Gets the channel over a new connection, its bytes sent without delay, or an error.
 using ConnectDone = std::function<void(std::error_code const&, std::unique_ptr<Channel>)>;
 
-/// Connects to the first endpoint that answers.
-void connect(asio::any_io_executor const& executor, Endpoints const& endpoints, ConnectDone done);
+/// Connects to the first endpoint that answers; `narrow`: with small buffers, so that what is not read waits at the
+/// other end.
+void connect(asio::any_io_executor const& executor, Endpoints const& endpoints, bool narrow, ConnectDone done);
 
 /// Whether a connection failed because every port that the system gives to clients is in use just now.
 bool no_port_left(std::error_code const& error);

@@ -3,6 +3,7 @@
 
 Each fault names what the suite must find: a scene that fails, and the rule of the protocol that it names.
 """
+import contextlib
 import os
 import select
 import socket
@@ -347,6 +348,67 @@ class AnswersTooEarly(Client):
         line, self.held = self.held, None
         if line is not None:
             super().send(line)
+
+
+class WritesWhatFits(Client):
+    """Who sends to a client writes what its socket takes, and leaves the rest to the client's thread. No fault yet."""
+
+    def __init__(self, server, connection):
+        super().__init__(server, connection)
+        self.waiting, self.turn = b"", threading.Lock()
+
+    def append(self, waiting, line):
+        return waiting + line
+
+    def rest(self, waiting, written):
+        return waiting[written:]
+
+    def send(self, line):
+        with self.turn:
+            self.waiting = self.append(self.waiting, line + b"\n")
+            self.write_some()
+
+    def write_some(self):
+        try:
+            self.waiting = self.rest(self.waiting, self.connection.send(self.waiting, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.waiting = b""  # the client has gone
+
+    def write_lines(self):
+        while self.waiting or self.outgoing.empty():
+            time.sleep(0.001)
+            with self.turn:
+                self.write_some()
+
+
+@fault("a-reply-within-a-delivery", "promises-slow-mixed", "6 Promises 2")
+class AReplyWithinADelivery(WritesWhatFits):
+    ahead = 0  # bytes of replies: they pass the deliveries, and should wait only for one that is half written
+
+    def append(self, waiting, line):
+        if line.startswith(b"delivery:"):
+            return waiting + line
+        waiting = waiting[:self.ahead] + line + waiting[self.ahead:]
+        self.ahead += len(line)
+        return waiting
+
+    def rest(self, waiting, written):
+        self.ahead = max(0, self.ahead - written)
+        return super().rest(waiting, written)
+
+
+@fault("drops-the-rest-of-a-line", "promises-slow-mixed", "6 Promises 2")
+class DropsTheRestOfALine(WritesWhatFits):
+    def rest(self, waiting, written):
+        return waiting[waiting.find(b"\n", max(0, written - 1)) + 1:]
+
+
+@fault("repeats-a-half-written-line", "promises-slow-mixed", "6 Promises 2")
+class RepeatsAHalfWrittenLine(WritesWhatFits):
+    def rest(self, waiting, written):
+        return waiting[waiting.rfind(b"\n", 0, written) + 1:]
 
 
 @fault("one-at-a-time", "names-not-unique", "2 Names")

@@ -44,7 +44,7 @@ class Parser {
       if (line.back() == ' ') bad("a blank at the end of a line cannot be seen: write \\x20");
       for (char const c : line)
         if (c < ' ' || c > '~') bad("only printable ASCII here: write other bytes as \\xHH");
-      parse_line(line);
+      is_digit(line.front()) ? parse_range(line) : parse_line(line);
     }
     check();
     return std::move(scene_);
@@ -64,6 +64,22 @@ class Parser {
       value.remove_prefix(std::min(value.size(), value.find_first_not_of(' ')));
       parse_header(std::string(line.begin(), key_end), std::string(value));
     } else {
+      parse_step(line);
+    }
+  }
+
+  /// `008-120 STEP`: the step for each number, which takes the place of `{n}` with as many digits as the first has.
+  void parse_range(std::string_view rest) {
+    std::string_view const range = cut_word(rest);
+    std::size_t const dash = std::min(range.find('-'), range.size());
+    unsigned first = 0, last = 0;
+    if (dash > 9 || range.size() - dash > 9 || !to_number(range.substr(0, dash), first) ||
+        !to_number(range.substr(std::min(dash + 1, range.size())), last) || first > last || last - first > 9999)
+      bad("a range counts up, to 10000 numbers at most, as in '001-120 s > sendall:{n}'");
+    for (; first <= last; ++first) {
+      std::string number = std::to_string(first), line(rest);
+      if (number.size() < dash) number.insert(0, dash - number.size(), '0');
+      for (std::size_t at = 0; (at = line.find("{n}", at)) != line.npos;) line.replace(at, 3, number);
       parse_step(line);
     }
   }
@@ -133,6 +149,7 @@ class Parser {
   /// The actor of that name, a new one if there is none; its first verb tells its kind.
   std::size_t actor(std::string_view name, std::string_view verb) {
     static std::map<std::string_view, Actor> const kinds{{"connect", {{}, Actor::Kind::client, Terminal::none}},
+                                                         {"narrow", {{}, Actor::Kind::client, Terminal::none}},
                                                          {"accept", {{}, Actor::Kind::connection, Terminal::none}},
                                                          {"run", {{}, Actor::Kind::program, Terminal::none}},
                                                          {"pty", {{}, Actor::Kind::program, Terminal::both}},
@@ -229,6 +246,10 @@ class Parser {
       if (!rest.empty()) step.text = bytes_of(cut_word(rest));
       if (!rest.empty()) step.arguments.push_back(bytes_of(cut_word(rest)));
       nothing(rest);
+      push(Verb::connect, step);
+    } else if (verb == "narrow") {
+      nothing(rest);
+      step.narrow = true;
       push(Verb::connect, step);
     } else if (verb == "ok" || verb == "err") {
       push_send(line_of(rest), step);

@@ -122,7 +122,7 @@ void Play::connect() {
     if (error) return fail("the scene names a host that is no address: " + host);
     endpoints = {{address, number}};
   }
-  conformance::connect(executor_, endpoints,
+  conformance::connect(executor_, endpoints, step().narrow,
                        guarded([this, named](std::error_code const& error, std::unique_ptr<Channel> channel) {
                          // a program just started may not listen yet; a server may have too many at its door; all
                          // ports of clients may be in use

@@ -20,6 +20,7 @@ void Play::merge_line(Streams streams, std::size_t left) {
   role().inbox.wait_for_line(guarded([this, streams = std::move(streams), left]() mutable {
     auto const line = take_line();
     if (!line) return;
+    limit_step();
     std::string expected;
     for (auto& [stream, steps] : streams) {
       if (steps.empty()) continue;

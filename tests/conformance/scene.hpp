@@ -78,6 +78,7 @@ struct Step {
   int stream = 0;               ///< receive: number of its stream in a merge, 0 when in none
   int number = 0;               ///< exit: the code, wait: percent, signal: its number
   bool free_stderr = false;     ///< exit: whatever is on stderr
+  bool narrow = false;          ///< connect: with small buffers
   Text text;                    ///< send, receive, complain, connect: the port
   std::vector<Text> arguments;  ///< run: program and arguments; connect: host, when named
   std::string source;           ///< as written, for the report
