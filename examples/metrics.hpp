@@ -3,10 +3,12 @@
 /// A server's counters for Prometheus, by HTTP: requests are lines, so the library serves them.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <list>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -59,13 +61,22 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
 
 /// Answers `GET /metrics` by what a function returns, and closes. It has logins only so that who asks for nothing is closed at
 /// the login deadline.
+///
+/// Clients that are slow or silent keep nobody out: of those that have not asked, and of those that are answered and do
+/// not close, only the newest `most` stay. All sessions live in one thread.
 class MetricsService {
  public:
+  static constexpr std::size_t most = 6;
+
   explicit MetricsService(std::function<std::string()> text) : text_(std::move(text)) {}
 
   class Session {
    public:
-    Session(MetricsService const& service, chatproto::Peer peer) : service_(service), peer_(std::move(peer)) {}
+    Session(MetricsService& service, chatproto::Peer peer)
+        : service_(service), peer_(service.asking_.insert(service.asking_.end(), std::move(peer))) {}
+    Session(Session const&) = delete;
+    Session& operator=(Session const&) = delete;
+    ~Session() { service_.asking_.erase(peer_); }
     /// The request, after no or some empty lines; then its headers, which do not matter; then an empty line.
     void on_line(std::string_view line) {
       if (!line.empty() && status_.empty()) request(line);
@@ -96,24 +107,38 @@ class MetricsService {
       if (status_.starts_with("405")) answer += "Allow: GET, HEAD\r\n";
       answer += "\r\n";
       if (!head_only_) answer += body;
-      peer_.send(std::move(answer));
-      peer_.close();
+      peer_->send(std::move(answer));
+      peer_->close();
       responded_ = true;
+      service_.keep_answered(*peer_);
     }
     void respond(std::string_view status) {
       status_ = status;
       respond();
     }
 
-    MetricsService const& service_;
-    chatproto::Peer peer_;
+    MetricsService& service_;
+    std::list<chatproto::Peer>::iterator peer_;
     std::string_view status_ = {};  // of the answer, once there is a request
     bool head_only_ = false, responded_ = false;
   };
-  Session open(chatproto::Peer peer) const { return {*this, std::move(peer)}; }
+  Session open(chatproto::Peer peer) {
+    auto oldest = asking_.begin();
+    for (auto count = asking_.size(); count >= most; --count) (oldest++)->abort();
+    return {*this, std::move(peer)};
+  }
 
  private:
+  void keep_answered(chatproto::Peer const& peer) {
+    auto& oldest = answered_[next_++ % most];
+    if (oldest) oldest->abort();
+    oldest = peer;
+  }
+
   std::function<std::string()> text_;
+  std::list<chatproto::Peer> asking_;  // the oldest first
+  std::array<std::optional<chatproto::Peer>, most> answered_;
+  std::size_t next_ = 0;
 };
 
 /// What the command line says about them.
@@ -138,7 +163,11 @@ struct MetricsFlags {
 class MetricsServer {
  public:
   MetricsServer(MetricsFlags const& flags, std::function<std::string()> text) try
-      : server_({.port = *flags.port, .address = flags.address, .threads = 1, .line_limit = 8192, .max_clients = 16},
+      : server_({.port = *flags.port,
+                 .address = flags.address,
+                 .threads = 1,  // as the service needs it
+                 .line_limit = 8192,
+                 .max_clients = 2 * MetricsService::most + 4},  // some are aborted, and not gone yet
                 std::move(text)),
         thread_([this] { run(); }) {
     if (*flags.port == 0) complain("metrics on port " + std::to_string(server_.port()));

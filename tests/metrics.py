@@ -251,6 +251,15 @@ def garbage(server):
     assert answer.startswith(b"HTTP/1.1 200"), answer
 
 
+def slow_clients():
+    """Who asks is answered, however many clients say nothing, or half of a request, or do not close when they are answered."""
+    with Server() as server, contextlib.ExitStack() as slow:
+        for i in range(60):
+            client = slow.enter_context(server.connect(server.metrics_port))
+            client.sendall([b"", b"GET /metrics HTTP/1.1\r\nX: ", b"GET /metrics HTTP/1.1\r\n\r\n"][i % 3])
+            server.scrape()
+
+
 def under_load():
     """Who asks sees counters that only grow, and slows nobody down for good; the last figures are right."""
     with Server() as server:
@@ -315,6 +324,7 @@ def main():
     conversation()
     other_reasons()
     log_dropped()
+    slow_clients()
     under_load()
 
 
