@@ -19,115 +19,141 @@
 
 namespace examples {
 
-/// Makes pairs of clients. Takes no line of either before both are there; when each has sent one, tells both in which order
-/// the lines came in; then relays what each says to the other, until one says "Bye". Lines of its own begin with "* ".
+/// Makes pairs of clients. When both are there and each has sent a line, tells both in which order the lines came in; then
+/// relays what each says to the other, until one says "Bye". What a client says while it is alone is kept until its partner
+/// comes. Lines of its own begin with "* ".
 class ArrivalService {
-  struct Client {
-    chatproto::Peer peer;
-    std::string address;
-  };
-  /// What two sessions share. Each runs on the executor of its own client, so both may be in here at once.
-  struct Pair {
-    std::mutex mutex;                  // of the rest
-    std::vector<Client> clients;       // in the order in which they connected
-    std::vector<std::string> arrived;  // their first lines, in the order in which they came in
-    std::size_t first = 0;             // whose the first of these is
-    std::vector<std::string> early;    // what that client has said since: for the other, once both are known
-    bool over = false;                 // one of them has left
-  };
-
  public:
   /// Prints a line; called by many threads at once.
   using Print = std::function<void(std::string const& line)>;
   explicit ArrivalService(Print print) : print_(std::move(print)) {}
 
-  class Session {
+ private:
+  /// What two sessions share. Each runs on the executor of its own client, so both may be in here at once.
+  class Pair {
    public:
-    Session(ArrivalService& service, std::shared_ptr<Pair> pair, std::size_t me)
-        : print_(service.print_), pair_(std::move(pair)), me_(me) {}
-    Session(Session const&) = delete;
-    Session& operator=(Session const&) = delete;
-    ~Session() {
-      std::lock_guard const lock(pair_->mutex);
-      leave();
+    explicit Pair(Print const& print) : print_(print) {}
+
+    /// A client has come: its number, or nothing if the pair is over already.
+    std::size_t join(chatproto::Peer peer, std::string address) {
+      std::lock_guard const lock(mutex_);
+      if (over_) return nobody;
+      print_(address + " has come");
+      clients_.push_back({std::move(peer), std::move(address)});
+      if (clients_.size() == 2)
+        for (auto const& line : std::exchange(early_, {})) hear(0, line);
+      return clients_.size() - 1;
+    }
+    void on_line(std::size_t who, std::string_view text) {
+      std::string line(text);
+      std::lock_guard const lock(mutex_);
+      if (clients_.size() == 2)
+        hear(who, line);
+      else
+        keep(who, line, "* not kept: the other has not come yet");
+    }
+    void on_bad_line(std::size_t who, std::error_code ec) {
+      std::lock_guard const lock(mutex_);
+      tell(who, "* " + ec.message());
+    }
+    void leave(std::size_t who) {
+      std::lock_guard const lock(mutex_);
+      if (std::exchange(over_, true)) return;
+      if (clients_.size() == 2)
+        tell(1 - who, gone);
+      else
+        print_(clients_[who].address + " has left before the other has come");
     }
 
-    void on_line(std::string_view text) {
-      std::string const line(text);
-      std::lock_guard const lock(pair_->mutex);
-      print_(me().address + " says: " + line);
-      auto& [mutex, clients, arrived, first, early, over] = *pair_;
-      if (over) {
-        if (line == "Bye")
-          me().peer.close();
-        else
-          tell(me(), gone);
-      } else if (arrived.size() == 2) {
-        relay(me_, line);
-      } else if (arrived.size() == 1 && first == me_) {
-        if (early.size() < most_early)
-          early.push_back(line);
-        else
-          tell(me(), "* not kept: the other has not spoken yet");
-      } else if (line == "Bye") {
-        leave();
-        me().peer.close();
-      } else if (line.size() > longest) {
-        tell(me(), "* too long: at first at most " + std::to_string(longest) + " bytes");
-      } else {
-        if (arrived.empty()) first = me_;
-        arrived.push_back(line);
-        if (arrived.size() < 2) return;
-        for (auto const& client : clients) tell(client, arrived[0] + before + arrived[1]);
-        for (auto const& each : early) relay(first, each);
-      }
-    }
-    void on_bad_line(std::error_code ec) {
-      std::lock_guard const lock(pair_->mutex);
-      tell(me(), "* " + ec.message());
-    }
+    static constexpr auto nobody = ~std::size_t();
 
    private:
     static constexpr auto before = " received before ", gone = "* the other has gone; Bye leaves";
     static constexpr std::size_t longest = (chatproto::max_line - 1 - std::string_view(before).size()) / 2;
     static constexpr std::size_t most_early = 64;  // lines
 
-    Client const& me() const { return pair_->clients[me_]; }
-    void tell(Client const& client, std::string const& line) const {
+    struct Client {
+      chatproto::Peer peer;
+      std::string address;
+    };
+
+    /// Both are there, and one of them has said this.
+    void hear(std::size_t who, std::string const& line) {
+      print_(clients_[who].address + " says: " + line);
+      if (over_) {
+        if (line == "Bye")
+          clients_[who].peer.close();
+        else
+          tell(who, gone);
+      } else if (arrived_.size() == 2) {
+        relay(who, line);
+      } else if (arrived_.size() == 1 && first_ == who) {
+        keep(who, line, "* not kept: the other has not spoken yet");
+      } else if (line == "Bye") {
+        over_ = true;
+        tell(1 - who, gone);
+        clients_[who].peer.close();
+      } else if (line.size() > longest) {
+        tell(who, "* too long: at first at most " + std::to_string(longest) + " bytes");
+      } else {
+        if (arrived_.empty()) first_ = who;
+        arrived_.push_back(line);
+        if (arrived_.size() < 2) return;
+        for (auto const client : {0u, 1u}) tell(client, arrived_[0] + before + arrived_[1]);
+        for (auto const& each : early_) relay(first_, each);
+      }
+    }
+    void keep(std::size_t who, std::string const& line, char const* complaint) {
+      if (early_.size() < most_early)
+        early_.push_back(line);
+      else
+        tell(who, complaint);
+    }
+    void tell(std::size_t who, std::string const& line) {
+      auto const& client = clients_[who];
       if (client.peer.send(line + '\n') == chatproto::PushResult::queued) print_("to " + client.address + ": " + line);
     }
-    void relay(std::size_t from, std::string const& line) const {
-      if (pair_->over) return;
-      tell(pair_->clients[1 - from], line);
+    void relay(std::size_t from, std::string const& line) {
+      if (over_) return;
+      tell(1 - from, line);
       if (line != "Bye") return;
-      pair_->over = true;
-      for (auto const& client : pair_->clients) client.peer.close();
-    }
-    void leave() const {
-      if (std::exchange(pair_->over, true) || pair_->clients.size() < 2) return;
-      tell(pair_->clients[1 - me_], gone);
+      over_ = true;
+      for (auto const& client : clients_) client.peer.close();
     }
 
     Print const& print_;
+    std::mutex mutex_;                  // of the rest
+    std::vector<Client> clients_;       // in the order in which they connected
+    std::vector<std::string> arrived_;  // their first lines, in the order in which they came in
+    std::size_t first_ = 0;             // whose the first of these is
+    std::vector<std::string> early_;    // what that client has said since, or the first one while it was alone
+    bool over_ = false;                 // one of them has left
+  };
+
+ public:
+  class Session {
+   public:
+    Session(std::shared_ptr<Pair> pair, std::size_t me) : pair_(std::move(pair)), me_(me) {}
+    Session(Session const&) = delete;
+    Session& operator=(Session const&) = delete;
+    ~Session() { pair_->leave(me_); }
+
+    void on_line(std::string_view line) { pair_->on_line(me_, line); }
+    void on_bad_line(std::error_code ec) { pair_->on_bad_line(me_, ec); }
+
+   private:
     std::shared_ptr<Pair> pair_;
     std::size_t me_;
   };
 
   Session open(chatproto::Peer peer, std::string address) {
-    peer.pause();
     std::lock_guard const lock(mutex_);
-    print_(address + " has come");
-    auto const pair = alone_ ? alone_ : std::make_shared<Pair>();
-    std::lock_guard const pair_lock(pair->mutex);
-    pair->clients.push_back({peer, std::move(address)});
-    if (pair->clients.size() == 1) {
-      alone_ = pair;
-    } else {
-      // Who has waited may have sent something long ago, which was not read. So it is read before the other is.
-      alone_ = nullptr;
-      pair->clients.front().peer.resume_before(peer);
+    if (alone_) {
+      auto pair = std::exchange(alone_, nullptr);
+      if (auto const me = pair->join(peer, address); me != Pair::nobody) return {std::move(pair), me};
     }
-    return {*this, pair, pair->clients.size() - 1};
+    alone_ = std::make_shared<Pair>(print_);
+    return {alone_, alone_->join(std::move(peer), std::move(address))};
   }
 
  private:
