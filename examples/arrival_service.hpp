@@ -47,10 +47,9 @@ class ArrivalService {
     void on_line(std::size_t who, std::string_view text) {
       std::string line(text);
       std::lock_guard const lock(mutex_);
-      if (clients_.size() == 2)
-        hear(who, line);
-      else
-        keep(who, line, "* not kept: the other has not come yet");
+      if (clients_.size() == 2) return hear(who, line);
+      if (early_.empty()) print_(clients_[who].address + " speaks before the other has come");
+      keep(who, line, "* not kept: the other has not come yet");
     }
     void on_bad_line(std::size_t who, std::error_code ec) {
       std::lock_guard const lock(mutex_);

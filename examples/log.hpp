@@ -191,6 +191,7 @@ class Log final : public chatproto::Observer {
       {Level::warn, "ended", "overflow"},
       {Level::warn, "ended", "failed"},
       {Level::info, "ended", "aborted"},
+      {Level::warn, "ended", "memory"},
   }};
 };
 

@@ -50,6 +50,7 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   add("bytes_in_total", "counter", "Bytes from clients.", stats.bytes_in);
   add("bytes_out_total", "counter", "Bytes to clients, given to the system.", stats.bytes_out);
   add("queued_bytes", "gauge", "Bytes that wait for clients.", stats.queued);
+  add("held_bytes", "gauge", "Bytes of memory that are held for clients, as --memory-limit counts them.", stats.held);
   add("throttled_total", "counter", "Times a client had to wait for the rate limit.", stats.throttled);
   add("observer_failures_total", "counter", "Times the observer has thrown.", stats.observer_failures);
   add("rooms", "gauge", "Rooms that somebody is in.", chat.room_count());

@@ -148,6 +148,7 @@ class PokeService {
       chat_.ok(count);
     }
     void on_bad_line(std::error_code ec) { chat_.on_bad_line(ec); }
+    void on_resume() { chat_.on_resume(); }
     void flush() { chat_.flush(); }
     bool logged_in() const { return chat_.logged_in(); }
 

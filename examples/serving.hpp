@@ -79,6 +79,10 @@ struct ServerFlags {
     app.add_option("--queue-limit", options.queue_limit, "Bytes that may wait for a client that does not read")
         ->check(decimal(1, 1'000'000'000))
         ->capture_default_str();
+    app.add_option("--memory-limit", options.memory_limit,
+                   "Bytes that may be held for all clients together; 0: half of what the process may have")
+        ->check(decimal(0, 1'000'000'000'000'000))
+        ->capture_default_str();
     app.add_option_function<std::string>(
            "--overflow",
            [this](std::string const& what) {

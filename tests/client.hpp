@@ -5,6 +5,7 @@
 #include <chatproto/chat_service.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message_queue.hpp>
+#include <chatproto/room_log.hpp>
 
 #include <chrono>
 #include <condition_variable>
@@ -208,9 +209,8 @@ class SessionClient {
     for (auto const end = Clock::now() + time;;) {
       if (auto line = input_.line()) return {Reading::line, *std::move(line)};
       auto const state = queue_->drain(batch_);
-      if (!batch_.blocks.empty())
-        take();
-      else if (state == chatproto::MessageQueue::State::closing)
+      if (take()) continue;
+      if (state == chatproto::MessageQueue::State::closing)
         return {Reading::end, input_.rest()};
       else if (state == chatproto::MessageQueue::State::aborted)
         return {Reading::broken, "aborted"};
@@ -232,7 +232,10 @@ class SessionClient {
       return awake_.wait_until(lock, end, [this] { return std::exchange(woken_, false); });
     }
 
+    chatproto::LogReader* log = nullptr;  // what the session reads beside the queue
+
    private:
+    void follow(chatproto::LogReader* reader) noexcept override { log = reader; }
     void wake() override {
       std::lock_guard const lock(mutex_);
       woken_ = true;
@@ -244,14 +247,24 @@ class SessionClient {
     bool woken_ = false;
   };
 
-  /// Takes the drained batch, or a part of it.
-  void take() {
+  /// Takes the drained batch, or a part of it; and then what the session's log has. False: there was nothing.
+  bool take() {
+    if (batch_.blocks.empty()) return take_log();
     std::string bytes;
     for (auto const& block : batch_.blocks) bytes += *block;
     bytes.erase(0, batch_.offset);
     auto const part = dice_.percent(50) ? bytes.size() : dice_.below(bytes.size() + 1);
     input_.append(std::string_view(bytes).substr(0, part));
     if (part < bytes.size()) queue_->put_back(batch_, part);
+    return true;
+  }
+  bool take_log() {
+    chatproto::RoomLog::Pieces pieces;
+    if (queue_->log == nullptr || !queue_->log->read(pieces)) return false;
+    for (std::size_t i = 0; i < pieces.count; ++i) input_.append({pieces.pieces[i].data, pieces.pieces[i].size});
+    std::string rest;
+    queue_->log->advance(pieces, pieces.size, rest);
+    return true;
   }
 
   Dice dice_{0};

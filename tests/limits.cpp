@@ -294,6 +294,46 @@ TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POL
   CHECK(heard >= answered);
 }
 
+// --- Memory for all clients -------------------------------------------------------------------------------------------
+
+TEMPLATE_TEST_CASE("when all clients together hold too much, the one that holds most is cut", "[limits]", POLICIES) {
+  constexpr auto texts = 20'000;  // 4 MB
+  auto options = patient();
+  options.queue_limit = 1'000'000'000;  // which would not cut it
+  options.memory_limit = 1024 * 1024;
+  ServerThread<TestType> server(options);
+  auto stuck = test::receiver(server.port(), "stuck", "cafe", 4096);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  auto bob = speaker(server.port(), "bob", texts);
+  CHECK(hears(alice, 0, texts));
+  CHECK(bob.get() == texts);
+  CHECK(ended(server->stats(), Ended::memory) == 1);
+  auto heard = 0;
+  for (std::string line; (line = stuck.next_line()).starts_with("delivery:"); ++heard)
+    if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
+  CHECK(heard < texts);  // without a gap
+}
+
+TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and then go on", "[limits]", POLICIES) {
+  auto options = patient();
+  options.memory_limit = 1024 * 1024;
+  ServerThread<TestType> server(options);
+  auto bob = test::sender(server.port(), "bob", "cafe");
+  auto const accepted = server->stats().accepted;
+  chatproto::detail::HeldMemory::add(2 * options.memory_limit);  // another server of this process
+  bob.send("sendall:hi\n");
+  Client late(server.port());
+  late.send("slogin:late\n");
+  CHECK(server->stats().held > options.memory_limit);
+  CHECK_FALSE(late.has_next(400ms));  // by when somebody who holds something would have been cut
+  CHECK(server->stats().accepted == accepted);
+  CHECK(server->service().texts() == 0);
+  chatproto::detail::HeldMemory::remove(2 * options.memory_limit);
+  CHECK(late.next() == "ok");
+  CHECK(bob.next() == "ok");
+  CHECK(ended(server->stats(), Ended::memory) == 0);
+}
+
 // --- Crowds -----------------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("of 1,000 receivers 50 take nothing, and 950 get everything in order", "[limits]", POLICIES) {

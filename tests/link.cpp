@@ -43,6 +43,7 @@ struct Options : chatproto::ServerOptions {
   Options() {
     queue_limit = 1'000'000'000;
     login_deadline = write_deadline = linger = 1h;
+    memory_limit = queue_limit;
   }
 };
 
@@ -51,7 +52,7 @@ struct Scripted {
   std::function<void(Peer const&, std::string_view)> on_line = [](auto&&...) {};
   std::function<void(Peer const&)> on_open = [](auto&&) {};
   std::function<void()> on_flush = [] {};
-  Lines seen;  ///< lines, and "(open)", "(too long)", "(flush)", "(gone)"
+  Lines seen;  ///< lines, and "(open)", "(too long)", "(resumed)", "(flush)", "(gone)"
   bool logged_in = true;
 
   struct Session {
@@ -69,6 +70,7 @@ struct Scripted {
     void on_bad_line(std::error_code ec) {
       service.seen.push_back(ec == chatproto::Errc::line_too_long ? "(too long)" : "(?)");
     }
+    void on_resume() { service.seen.push_back("(resumed)"); }
     void flush() {
       service.seen.push_back("(flush)");
       service.on_flush();
@@ -119,13 +121,15 @@ class Scene {
   }
 
   // What a link asks of its host.
-  Options const& options() const { return options_; }
+  chatproto::ServerOptions const& options() const { return options_; }
   Service& service() { return service_; }
   void remove(Link& link) {
     CHECK(&link == link_.get());
     link_.reset();
   }
   void watch_deadlines() { ++deadlines; }
+  bool has_memory() const { return chatproto::detail::HeldMemory::total() <= options_.memory_limit; }
+  void watch_memory() { ++waits_for_memory; }
   void end_throttle_in(std::chrono::steady_clock::duration time, std::weak_ptr<Link> client) {
     CHECK(&*client.lock() == link_.get());
     throttles.push_back(time);
@@ -176,6 +180,13 @@ class Scene {
     bytes.resize(size);
     return !ec ? bytes : ec == asio::error::eof ? "(end)" : "(reset)";
   }
+  /// The same, but the link does not learn of it.
+  std::string far_reads_unseen() {
+    std::string bytes(1'000'000, '\0');
+    std::error_code ec;
+    bytes.resize(remote.read_some(asio::buffer(bytes), ec));
+    return bytes;
+  }
   /// All bytes that the far end receives up to "(end)" or "(reset)", which stands last.
   std::string far_reads_all() {
     std::string all;
@@ -202,6 +213,7 @@ class Scene {
   Peer peer() { return Peer(link_); }
 
   tcp::socket remote{io_};
+  int waits_for_memory = 0;
   int deadlines = 0;                                           ///< how often the link has said that it has one
   std::vector<std::chrono::steady_clock::duration> throttles;  ///< for how long the link wanted to wait
 
@@ -438,13 +450,13 @@ TEST_CASE("a session that pauses gets no more lines until it is resumed", "[link
   SECTION("by itself or by anybody else, with what was read before and then what was not") {
     scene.peer().resume();
     scene.run_posted();
-    CHECK(service.seen == Lines{"b", "pause too", "(flush)"});
+    CHECK(service.seen == Lines{"(resumed)", "b", "pause too", "(flush)"});
     service.seen.clear();
     scene.peer().resume();
     scene.peer().resume();  // it need not
     REQUIRE(scene.run_until([&] { return has_seen(service, "partial"); }));
     scene.run_posted();
-    CHECK(service.seen == Lines{"c", "(too long)", "(flush)", "partial", "(flush)"});
+    CHECK(service.seen == Lines{"(resumed)", "c", "(too long)", "(flush)", "partial", "(flush)"});
   }
   SECTION("but never once its host has stopped") {
     scene.link().stop_reading(nullptr);
@@ -453,7 +465,7 @@ TEST_CASE("a session that pauses gets no more lines until it is resumed", "[link
     scene.run_posted();
     scene.remote.shutdown(tcp::socket::shutdown_send);
     CHECK(scene.ends());
-    CHECK(service.seen == Lines{"(flush)", "(gone)"});
+    CHECK(service.seen == Lines{"(resumed)", "(flush)", "(gone)"});
   }
   SECTION("but never once it is closed, and the connection ends in order") {
     scene.peer().close();
@@ -484,54 +496,42 @@ TEST_CASE("a session may pause when it is opened", "[link]") {
   CHECK(service.seen == Lines{"(open)"});
   scene.peer().resume();
   CHECK(scene.ends());
-  CHECK(service.seen == Lines{"(open)", "(flush)", "a", "(flush)", "(gone)"});
+  CHECK(service.seen == Lines{"(open)", "(resumed)", "(flush)", "a", "(flush)", "(gone)"});
 }
 
-TEST_CASE("what has come in is handed over before another is resumed", "[link]") {
+TEST_CASE("a client that resets its connection while its session has paused is ended at once", "[link]") {
+  Options options;
+  auto const throttled = GENERATE(false, true);
+  if (throttled) options.rate = 0.001, options.rate_burst = 1;
+  Scene scene(options);
+  auto& service = scene.begin();
+  service.on_line = [&](Peer const& peer, std::string_view) {
+    if (!throttled) peer.pause();
+  };
+  scene.far_sends("a\nb\n");
+  REQUIRE(scene.run_until([&] { return has_seen(service, "(flush)"); }));
+  REQUIRE(scene.throttles.size() == (throttled ? 1 : 0));
+  SECTION("after it began") {
+    scene.run_posted();
+  }
+  SECTION("or just before") {
+  }
+  scene.remote.set_option(asio::socket_base::linger(true, 0));
+  scene.remote.close();
+  CHECK(scene.ends());
+}
+
+TEST_CASE("urgent data does not keep a paused link busy", "[link]") {
   Scene scene;
-  auto& service = scene.service();
-  service.on_open = [](Peer const& peer) { peer.pause(); };
-  scene.begin();
-  auto const other = std::make_shared<test::RecordingQueue>();
-  Lines seen;
-  other->on_resume = [&] { seen = service.seen; };
-  SECTION("also the end of it") {
-    scene.far_sends("a\nb\n");
-    scene.remote.shutdown(tcp::socket::shutdown_send);
-    scene.peer().resume_before(Peer(other));
-    CHECK(scene.ends());
-    CHECK(seen == Lines{"(open)", "(flush)", "a", "b", "(flush)", "(gone)"});
-  }
-  SECTION("which may be nothing") {
-    scene.peer().resume_before(Peer(other));
-    scene.run_posted();
-    CHECK(seen == Lines{"(open)", "(flush)"});
-    scene.far_sends("a\n");
-    CHECK(scene.run_until([&] { return has_seen(service, "a"); }));
-  }
-  SECTION("up to a limit, if there is no end to it") {
-    scene.far_sends(std::string(1'000'000, '\n'));
-    scene.peer().resume_before(Peer(other));
-    scene.run_posted();
-    CHECK(seen.size() > 1);
-    CHECK(seen.size() < 1'000'000);
-  }
-  SECTION("also if its session throws") {
-    service.on_line = [](auto&&...) { throw std::runtime_error("no"); };
-    auto resumed = false;
-    other->on_resume = [&] { resumed = true; };
-    scene.far_sends("a\n");
-    scene.peer().resume_before(Peer(other));
-    REQUIRE(scene.run_until([&] { return scene.ended(); }));
-    CHECK(resumed);
-  }
-  SECTION("or there is nobody any more") {
-    auto const peer = scene.peer();
-    peer.abort();
-    REQUIRE(scene.run_until([&] { return scene.ended(); }));
-    peer.resume_before(Peer(other));
-    CHECK(seen == Lines{"(open)", "(gone)"});
-  }
+  auto& service = scene.begin();
+  service.on_line = [](Peer const& peer, std::string_view) { peer.pause(); };
+  scene.far_sends("a\n");
+  REQUIRE(scene.run_until([&] { return has_seen(service, "(flush)"); }));
+  scene.remote.send(asio::buffer("!", 1), asio::socket_base::message_out_of_band);
+  CHECK(scene.run_until([&] { return !scene.run_posted(); }));
+  scene.peer().resume();
+  scene.far_sends("b\n");
+  CHECK(scene.run_until([&] { return has_seen(service, "b"); }));
 }
 
 TEST_CASE("a resume without a pause does nothing", "[link]") {
@@ -613,16 +613,43 @@ TEST_CASE("a peer that does not read is cut at the queue's limit, after a gap-fr
   auto sent = scene.stall();
   auto const peer = scene.peer();
   std::size_t pushed = 0;
-  while (peer.send("x") == PushResult::queued) ++pushed;
-  constexpr auto cost = 1 + chatproto::MessageQueue::entry_cost;
-  CHECK(pushed <= options.queue_limit / cost);
-  CHECK(pushed >= (options.queue_limit - 10'000) / cost - 1);  // part of a block waited before
+  for (; !scene.ended(); ++pushed) {
+    REQUIRE(peer.send(std::string(1000, 'x')) == PushResult::queued);
+    scene.run_posted();  // a write is tried
+  }
   CHECK(peer.send("x") == PushResult::closed);
-  scene.run_posted();
-  CHECK(scene.ended());
+  constexpr auto cost = 1000 + chatproto::MessageQueue::entry_cost;
+  CHECK(pushed <= options.queue_limit / cost + 1);
+  CHECK(pushed >= (options.queue_limit - 10'000) / cost - 1);  // part of a block waited before
   auto const got = scene.far_reads_all();
   CHECK(got.ends_with("(end)"));
   CHECK((got.size() - 5 < sent.size() && sent.starts_with(got.substr(0, got.size() - 5))));
+}
+
+TEST_CASE("a peer whose link was too busy to write is not cut, though it was stalled before", "[link]") {
+  Options options;
+  options.queue_limit = 100'000;
+  Scene scene(options);
+  scene.begin();
+  auto sent = scene.stall();
+  std::string got;
+  for (std::string bytes; test::eventually([&] { return !(bytes = scene.far_reads_unseen()).empty(); });) {
+    got += bytes;
+    if (got.size() + 100'000 > sent.size()) break;
+  }
+  // The system has room again, and the link has not seen it yet.
+  for (auto i = 0; i < 30; ++i) {
+    sent.append(10'000, 'y');
+    REQUIRE(scene.peer().send(std::string(10'000, 'y')) == PushResult::queued);
+  }
+  scene.run_posted();
+  while (got.size() < sent.size()) {
+    auto const bytes = scene.far_reads();
+    if (bytes.front() == '(') break;
+    got += bytes;
+  }
+  CHECK((got == sent));
+  CHECK_FALSE(scene.ended());
 }
 
 TEST_CASE("a client that has not logged in at the login deadline is closed", "[link]") {
@@ -687,7 +714,9 @@ TEST_CASE("a peer that takes nothing until the write deadline is cut", "[link]")
   options.write_deadline = 0ms;
   Scene scene(options);
   auto& service = scene.begin();
-  auto const sent = scene.stall();
+  auto sent = scene.stall();
+  sent.append(10'000'000, 'x');  // more than the system will ever find room for
+  scene.peer().send(std::string(10'000'000, 'x'));
   SECTION("open") {
   }
   SECTION("being closed") {
@@ -810,6 +839,25 @@ TEST_CASE("a client that is faster than its rate is read more slowly, and nothin
   CHECK(scene.far_reads_all() == "(end)");
 }
 
+TEST_CASE("a line without an end counts against the rate too", "[link]") {
+  Options options;
+  options.rate = 0.001;
+  options.rate_burst = 3;
+  Scene scene(options);
+  scene.begin();
+  auto const part = std::string(options.line_limit / 2, 'x');
+  std::uint64_t parts = 0;
+  while (scene.throttles.empty() && parts < 100) {
+    scene.far_sends(part);
+    ++parts;
+    CHECK(scene.run_until(
+        [&] { return scene.events().stats().bytes_in == parts * part.size() || !scene.throttles.empty(); }));
+  }
+  CHECK(scene.throttles.size() == 1);
+  CHECK(parts > 4);  // three tokens
+  CHECK(parts < 12);
+}
+
 TEST_CASE("lines that wait for their rate come in order, byte for byte", "[link]") {
   Options options;
   options.rate = 1e6;  // a token is there again when it is asked for
@@ -828,19 +876,53 @@ TEST_CASE("lines that wait for their rate come in order, byte for byte", "[link]
   CHECK(service.seen == expected);
 }
 
-TEST_CASE("where senders wait, a peer that does not take its replies is not read", "[link]") {
+TEST_CASE("a peer that does not take its replies is not read until it does", "[link]") {
   Options options;
   options.overflow = GENERATE(chatproto::Overflow::disconnect, chatproto::Overflow::block_sender);
   Scene scene(options);
   auto& service = scene.begin();
-  auto const all = scene.stall();
+  auto all = scene.stall().size();
+  scene.peer().send(std::string(40'000, 'x'));  // more than may wait while it is read
+  all += 40'000;
   scene.far_sends("a\n");
   scene.run_posted();
-  CHECK(has_seen(service, "a") == (options.overflow == chatproto::Overflow::disconnect));
-  for (std::size_t read = 0; read < all.size();) read += scene.far_reads().size();
+  CHECK_FALSE(has_seen(service, "a"));
+  for (std::size_t read = 0; read < all;) read += scene.far_reads().size();
   CHECK(scene.run_until([&] { return has_seen(service, "a"); }));
   scene.far_sends("b\n");
   CHECK(scene.run_until([&] { return has_seen(service, "b"); }));
+}
+
+TEST_CASE("a client that sends much has its turn, then others have theirs", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  auto const most = chatproto::detail::LinkRules<Scripted::Session, Scene<>::Link>::turn_lines;
+  scene.remote.non_blocking(false);
+  std::string const lines(3 * most, '\n');
+  scene.remote.write_some(asio::buffer(lines));
+  auto const flushes = [&] { return std::count(service.seen.begin(), service.seen.end(), "(flush)"); };
+  REQUIRE(scene.run_until([&] { return service.seen.size() == 1 + lines.size() + std::size_t(flushes()); }));
+  CHECK(flushes() >= 3);
+  std::size_t in_a_row = 0;
+  for (auto const& each : service.seen) {
+    in_a_row = each == "(flush)" ? 0 : in_a_row + 1;
+    REQUIRE(in_a_row <= most + 1);
+  }
+}
+
+TEST_CASE("while memory is short a client is not read", "[link]") {
+  Options options;
+  options.memory_limit = 0;
+  Scene scene(options);
+  auto& service = scene.begin();
+  chatproto::detail::HeldMemory::add(1);
+  scene.far_sends("a\n");
+  CHECK(scene.run_until([&] { return scene.waits_for_memory == 1; }));
+  CHECK_FALSE(has_seen(service, "a"));
+  chatproto::detail::HeldMemory::remove(1);
+  scene.link().memory_is_free();
+  CHECK(scene.run_until([&] { return has_seen(service, "a"); }));
+  CHECK(scene.waits_for_memory == 1);
 }
 
 TEST_CASE("an observer is told why a client ends", "[link]") {
@@ -875,7 +957,10 @@ TEST_CASE("an observer is told why a client ends", "[link]") {
     options.queue_limit = 1000;
     Scene scene(options);
     scene.begin();
-    while (scene.peer().send(std::string(500, 'x')) != PushResult::overflow) scene.run_posted();
+    while (!scene.ended()) {
+      scene.peer().send(std::string(500, 'x'));
+      scene.run_posted();
+    }
     CHECK(scene.ends());
     expect("overflow");
   }

@@ -119,11 +119,12 @@ TEST_CASE("the consumer is woken once until it drains", "[message_queue]") {
   }
 }
 
-TEST_CASE("a stalled consumer is woken by no block, only by the abort", "[message_queue]") {
-  RecordingQueue queue;
+TEST_CASE("a stalled consumer is woken only by an abort, or to try a write", "[message_queue]") {
+  RecordingQueue queue(1000);
   queue.stall();
   CHECK(queue.wakes == 1);
   queue.push(block("a"));
+  queue.notify();
   queue.close();
   CHECK(queue.wakes == 1);
 
@@ -131,11 +132,42 @@ TEST_CASE("a stalled consumer is woken by no block, only by the abort", "[messag
     queue.abort();
     CHECK(queue.wakes == 2);
   }
+  SECTION("its log asks for a try") {
+    queue.notify(true);
+    CHECK(queue.wakes == 2);
+  }
   SECTION("until it drains") {
     queue.take();
     CHECK(queue.wakes == 1);
     CHECK(queue.state == State::closing);
   }
+}
+
+TEST_CASE("a stalled consumer whose queue exceeds its limit is woken to try a write", "[message_queue]") {
+  constexpr auto cost = MessageQueue::entry_cost;
+  RecordingQueue queue(1000);
+  queue.stall();
+  CHECK(queue.push(block(std::string(1000 - cost - 1 - cost, 'x'))) == PushResult::queued);  // it just fits
+  CHECK(queue.queued_bytes() == 1000);
+  CHECK(queue.wakes == 1);
+  CHECK(queue.push(block("")) == PushResult::queued);
+  CHECK(queue.wakes == 2);
+  CHECK(queue.push(block("")) == PushResult::queued);  // it is awake already
+  CHECK(queue.wakes == 2);
+  CHECK(queue.is_open());
+}
+
+TEST_CASE("a queue that is notified wakes its consumer as a block does", "[message_queue]") {
+  RecordingQueue queue;
+  queue.notify();
+  queue.notify();
+  CHECK(queue.wakes == 1);
+  queue.take();
+  queue.notify();
+  CHECK(queue.wakes == 2);
+  queue.finish();
+  queue.notify(true);
+  CHECK(queue.wakes == 2);
 }
 
 TEST_CASE("after a drain a block wakes a consumer that was stalled", "[message_queue]") {
@@ -240,37 +272,45 @@ TEST_CASE("put_back into a queue that was ended meanwhile", "[message_queue]") {
   }
 }
 
-TEST_CASE("a stalled queue takes its limit, each block with its own cost", "[message_queue]") {
-  constexpr auto cost = MessageQueue::entry_cost;
-  RecordingQueue queue(1000 * (1 + cost));
-  queue.stall();
+TEST_CASE("a queue takes its hard limit, each block with its own cost", "[message_queue]") {
+  constexpr auto cost = MessageQueue::entry_cost, burst = MessageQueue::hard_limit_factor;
+  RecordingQueue queue(1 + cost);
+  if (GENERATE(false, true)) {  // stalled or not
+    queue.stall();
+    queue.take();
+    queue.stall();
+    queue.take();
+  }
 
-  SECTION("bytes and blocks count, those put back too") {
-    CHECK(capacity(queue, 1) == 999);
+  SECTION("bytes and blocks count") {
+    CHECK(capacity(queue, 1) == burst);
   }
   SECTION("to the byte") {
-    auto const left = 999 * (1 + cost) - cost;
-    auto const size = left + GENERATE(0u, 1u);
-    CHECK(queue.push(block(std::string(size, 'x'))) == (size == left ? PushResult::queued : PushResult::overflow));
+    auto const most = burst * (1 + cost) - cost;
+    auto const size = most + GENERATE(0u, 1u);
+    CHECK(queue.push(block(std::string(size, 'x'))) == (size == most ? PushResult::queued : PushResult::overflow));
   }
-  SECTION("what was written does not count") {
+  SECTION("what was put back counts, what was written does not") {
     MessageQueue::Batch batch;
     queue.push(block(std::string(10 * (1 + cost), 'x')));
     queue.drain(batch);
-    queue.put_back(batch, 1 + 10 * (1 + cost) - 1);  // one byte of the second block is left
-    CHECK(capacity(queue, 1) == 999);
+    queue.put_back(batch, 10 * (1 + cost) - 1);  // one byte is left
+    CHECK(capacity(queue, 1) == burst - 1);
   }
 }
 
 TEST_CASE("the limit has a default", "[message_queue]") {
   RecordingQueue queue;
-  queue.stall(MessageQueue::default_limit - MessageQueue::entry_cost);
+  CHECK(queue.limit() == MessageQueue::default_limit);
+  CHECK(queue.overflow() == chatproto::Overflow::disconnect);
+  std::string const most(MessageQueue::hard_limit_factor * MessageQueue::default_limit - MessageQueue::entry_cost, 'x');
+  CHECK(queue.push(block(most)) == PushResult::queued);
   CHECK(queue.push(block("")) == PushResult::overflow);
 }
 
 TEST_CASE("a limit may be as good as none", "[message_queue]") {
   constexpr auto most = std::numeric_limits<std::size_t>::max();
-  for (auto const limit : {most, most / MessageQueue::burst, most / MessageQueue::burst + 1}) {
+  for (auto const limit : {most, most / MessageQueue::hard_limit_factor, most / MessageQueue::hard_limit_factor + 1}) {
     CAPTURE(limit);
     RecordingQueue queue(limit);
     CHECK(queue.push(block("a")) == PushResult::queued);
@@ -285,7 +325,7 @@ TEST_CASE("a queue that overflows is cut", "[message_queue]") {
   std::weak_ptr const watch = one;
   queue.stall();
   queue.push(std::move(one));
-  CHECK(queue.push(block(std::string(1000, 'x'))) == PushResult::overflow);
+  CHECK(queue.push(block(std::string(MessageQueue::hard_limit_factor * 1000, 'x'))) == PushResult::overflow);
   CHECK(watch.expired());
   CHECK(queue.wakes == 2);  // the consumer must end it now
   CHECK_FALSE(queue.is_open());
@@ -294,142 +334,30 @@ TEST_CASE("a queue that overflows is cut", "[message_queue]") {
   CHECK(queue.state == State::overflowed);
 }
 
-TEST_CASE("before its consumer has stalled, a queue takes a burst beyond its limit", "[message_queue]") {
-  constexpr auto cost = 1 + MessageQueue::entry_cost;
-  RecordingQueue queue(10 * cost);
-  CHECK(capacity(queue, 1) == 10 * MessageQueue::burst);
-
-  SECTION("and again once it has drained, though it was stalled before") {
-    RecordingQueue other(10 * cost);
-    other.stall();
-    other.take();
-    CHECK(capacity(other, 1) == 10 * MessageQueue::burst);
-  }
-  SECTION("a burst that is put back is cut by the next block") {
-    RecordingQueue other(10 * cost);
-    MessageQueue::Batch batch;
-    CHECK(capacity(other, 1, 20) == 20);
-    other.drain(batch);
-    other.put_back(batch, 0);
-    CHECK(other.is_open());
-    CHECK(other.push(block("a")) == PushResult::overflow);
-  }
+TEST_CASE("a queue may be cut for a reason, and keeps the first one", "[message_queue]") {
+  RecordingQueue queue;
+  queue.push(block("a"));
+  queue.cut(State::over_memory);
+  queue.cut(State::overflowed);
+  queue.abort();
+  CHECK(queue.take().empty());
+  CHECK(queue.state == State::over_memory);
 }
 
-// --- Blocking senders -------------------------------------------------------------------------------------------------
-
-namespace {
-
-/// One who can wait.
-struct Speaker {
-  std::shared_ptr<RecordingQueue> queue = std::make_shared<RecordingQueue>();
-  int resumed = 0;
-  Speaker() {
-    queue->on_resume = [this] { ++resumed; };
-  }
-
-  /// Pushes a block of `size` bytes to all of these; whether it must wait.
-  bool says(std::size_t size, std::initializer_list<MessageQueue*> listeners) {
-    auto pressure = peer.pressure(hold.lock());
-    for (auto* const each : listeners)
-      CHECK(each->push(block(std::string(size, 'x')), &pressure) == PushResult::queued);
-    hold = pressure.hold();
-    return pressure.hold() != nullptr;
-  }
-  chatproto::Peer peer{queue};
-  std::weak_ptr<void const> hold;
-};
-
-RecordingQueue blocking(std::size_t limit) { return RecordingQueue(limit, chatproto::Overflow::block_sender); }
-
-}  // namespace
-
-TEST_CASE("a queue that blocks senders takes what breaks its limit, and its sender waits", "[message_queue]") {
-  auto queue = blocking(1000);
-  Speaker bob;
-  CHECK_FALSE(bob.says(1000 - MessageQueue::entry_cost, {&queue}));  // it just fits
-  CHECK(bob.says(10'000, {&queue}));
-  CHECK(bob.says(10'000, {&queue}));
-  CHECK(queue.queued_bytes() == 21'000 + MessageQueue::entry_cost * 2);
-  CHECK(bob.resumed == 0);
-  MessageQueue::Batch batch;
-  SECTION("until all is written") {
-    CHECK(queue.drain(batch) == State::open);
-    CHECK(bytes_of(batch).size() == 21'000 - MessageQueue::entry_cost);
-    CHECK(bob.resumed == 0);
-    batch.clear();
-    CHECK(bob.resumed == 1);
-    CHECK_FALSE(bob.says(10, {&queue}));
-  }
-  SECTION("until half of the limit is free") {
-    queue.drain(batch);
-    queue.put_back(batch, 0);
-    CHECK(bob.resumed == 0);
-    queue.drain(batch);
-    queue.put_back(batch, 20'000);  // 936 are left
-    CHECK(bob.resumed == 0);
-    CHECK(bob.says(100, {&queue}));
-    queue.drain(batch);
-    queue.put_back(batch, 700);
-    CHECK(bob.resumed == 1);
-    CHECK(queue.take() == std::string(336, 'x'));
-  }
-  SECTION("until it is cut, closed by its consumer, or gone") {
-    SECTION("") {
-      queue.abort();
-    }
-    SECTION("") {
-      queue.finish();
-    }
-    SECTION("") {
-      queue.drain(batch);
-      queue.abort();
-      queue.put_back(batch, 1);
-    }
-    SECTION("") {
-      queue.close();
-      queue.take();
-    }
-    CHECK(bob.resumed == 1);
-  }
-  SECTION("and others wait with it") {
-    Speaker carol;
-    CHECK(carol.says(1, {&queue}));
+TEST_CASE("what queues hold is known to the process, in steps", "[message_queue]") {
+  auto const before = chatproto::detail::HeldMemory::total();
+  auto const held = [before] { return chatproto::detail::HeldMemory::total() - before; };
+  {
+    RecordingQueue queue;
+    queue.push(block("small"));
+    CHECK(held() == 0);
+    queue.push(block(std::string(10'000, 'x')));
+    CHECK((held() > 6'000 && held() <= 10'000 + 3 * MessageQueue::entry_cost));
     queue.take();
-    CHECK(bob.resumed == 1);
-    CHECK(carol.resumed == 1);
+    CHECK(held() == 0);
+    queue.push(block(std::string(10'000, 'x')));
   }
-}
-
-TEST_CASE("a sender waits for all full queues, and is resumed once", "[message_queue]") {
-  auto one = blocking(100), two = blocking(100), wide = blocking(10'000);
-  Speaker bob;
-  CHECK(bob.says(200, {&one, &wide, &two}));
-  CHECK(bob.says(200, {&two}));  // the same wait goes on
-  one.take();
-  wide.take();
-  CHECK(bob.resumed == 0);
-  two.take();
-  CHECK(bob.resumed == 1);
-}
-
-TEST_CASE("a queue that blocks senders still cuts for who cannot wait", "[message_queue]") {
-  auto queue = blocking(1000);
-  queue.stall();
-  CHECK(queue.push(block(std::string(1000, 'x'))) == PushResult::overflow);
-  queue.take();
-  CHECK(queue.state == State::overflowed);
-}
-
-TEST_CASE("a queue that disconnects makes nobody wait", "[message_queue]") {
-  RecordingQueue queue(1000);
-  Speaker bob;
-  CHECK_FALSE(bob.says(10'000, {&queue}));
-  queue.take();
-  queue.stall();
-  auto pressure = bob.peer.pressure();
-  CHECK(queue.push(block(std::string(1000, 'x')), &pressure) == PushResult::overflow);
-  CHECK_FALSE(pressure.hold());
+  CHECK(held() == 0);
 }
 
 TEST_CASE("a queue whose consumer cannot be woken is cut", "[message_queue]") {

@@ -18,6 +18,7 @@ struct Sight {
   enum Kind { ok, err, delivery, end };
   Kind kind;
   std::string line = {};  // of a delivery: all its bytes; the text of a reply is free
+  bool moves = false;     // an ok that no delivery overtakes, nor comes after it if it was before
 };
 
 class Chat {
@@ -108,8 +109,7 @@ class Chat {
       case Role::newcomer:
         if (tag != "join" || !is_name(payload)) return refuse(from);
         from.role = Role::receiver;
-        from.room = payload;
-        return ok(from);
+        return join(from, payload);
       case Role::receiver:
         if (tag == "join") return join(from, payload);
         if (tag == "quit") return quit(from);
@@ -134,8 +134,8 @@ class Chat {
 
   static void join(Client& from, std::string const& room) {
     if (!is_name(room)) return err(from);
-    from.room = room;
-    ok(from);
+    auto const moves = std::exchange(from.room, room) != room;
+    from.sights.push_back({Sight::ok, {}, moves});
   }
 
   static void leave(Client& from) {

@@ -17,8 +17,8 @@ TEST_CASE("each reason has a word of its own", "[observer]") {
   CHECK(words.count("") == 0);
   CHECK(to_string(Ended::closed) == "closed");
   CHECK(to_string(Ended::write_deadline) == "write_deadline");
-  CHECK(to_string(Ended::aborted) == "aborted");  // the last one
-  CHECK(static_cast<std::size_t>(Ended::aborted) + 1 == chatproto::ended_reasons);
+  CHECK(to_string(Ended::memory) == "memory");  // the last one
+  CHECK(static_cast<std::size_t>(Ended::memory) + 1 == chatproto::ended_reasons);
 }
 
 TEST_CASE("an observer need not care for anything", "[observer]") {

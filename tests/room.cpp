@@ -4,7 +4,9 @@
 #include <chrono>
 #include <future>
 #include <memory>
+#include <new>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -13,12 +15,10 @@
 #include "catch.hpp"
 #include "support.hpp"
 
+using chatproto::Overflow;
 using chatproto::Peer;
-using chatproto::PushResult;
 using chatproto::Room;
 using chatproto::RoomTable;
-using test::block;
-using test::Lines;
 using test::RecordingQueue;
 using Stay = RoomTable::Stay;
 
@@ -28,10 +28,20 @@ static_assert(!std::is_copy_constructible_v<Stay> && std::is_nothrow_move_constr
 namespace {
 
 struct Listener {
-  explicit Listener(std::string name, std::size_t limit = RecordingQueue::default_limit)
-      : queue(std::make_shared<RecordingQueue>(limit)), member(std::move(name), Peer(queue)) {}
+  explicit Listener(std::string name, std::size_t limit = RecordingQueue::default_limit,
+                    Overflow overflow = Overflow::disconnect)
+      : queue(std::make_shared<RecordingQueue>(limit, overflow)), member(std::move(name), Peer(queue)) {}
 
   std::string take() { return queue->take(); }
+  /// Takes so many bytes of what comes next, as a socket that is full then; what it has taken.
+  std::string take_some(std::size_t bytes) {
+    chatproto::RoomLog::Pieces pieces;
+    if (!member.read(pieces)) return {};
+    std::string taken, rest;
+    for (std::size_t i = 0; i < pieces.count; ++i) taken.append(pieces.pieces[i].data, pieces.pieces[i].size);
+    member.advance(pieces, bytes, rest);
+    return taken.substr(0, bytes) + rest;
+  }
 
   std::shared_ptr<RecordingQueue> queue;
   Room::Member member;
@@ -49,10 +59,10 @@ TEST_CASE("a member has a name and a peer", "[room]") {
 TEST_CASE("a broadcast goes to all whose name is another", "[room]") {
   Room room;
   Listener alice("alice"), alice_too("alice"), bob("bob"), capital("Alice"), longer("alice1");
-  CHECK(room.broadcast("nobody", block("lost")) == 0);  // to an empty room
+  CHECK(room.broadcast("nobody", "lost") == 0);  // to an empty room
   for (auto* each : {&alice, &alice_too, &bob, &capital, &longer}) room.add(each->member);
-  CHECK(room.broadcast("alice", block("a")) == 3);
-  CHECK(room.broadcast("bob", block("b")) == 4);
+  CHECK(room.broadcast("alice", "a") == 3);
+  CHECK(room.broadcast("bob", "b") == 4);
   CHECK(alice.take() == "b");
   CHECK(alice_too.take() == "b");
   CHECK(bob.take() == "a");
@@ -64,22 +74,27 @@ TEST_CASE("send_to goes to all of one name", "[room]") {
   Room room;
   Listener alice("alice"), alice_too("alice"), bob("bob"), capital("Alice");
   for (auto* each : {&alice, &alice_too, &bob, &capital}) room.add(each->member);
-  CHECK(room.send_to("alice", block("a")) == 2);
-  CHECK(room.send_to("nobody", block("n")) == 0);
+  CHECK(room.send_to("alice", "a") == 2);
+  CHECK(room.send_to("nobody", "n") == 0);
   CHECK(alice.take() == "a");
   CHECK(alice_too.take() == "a");
   CHECK(bob.take().empty());
   CHECK(capital.take().empty());
 }
 
-TEST_CASE("all members share one block", "[room]") {
+TEST_CASE("a text is kept once, until everybody has read it", "[room]") {
   Room room;
-  Listener alice("alice"), bob("bob");
-  room.add(alice.member);
-  room.add(bob.member);
-  auto const shared = block("x");
-  room.broadcast("", shared);
-  CHECK(shared.use_count() == 3);
+  Listener listeners[] = {Listener("a"), Listener("b"), Listener("c")}, sleeper("d");
+  for (auto& each : listeners) room.add(each.member);
+  room.add(sleeper.member);
+  std::string const text(100'000, 'x');
+  room.broadcast("d", text);
+  CHECK((room.memory() >= text.size() && room.memory() < text.size() + 1000));
+  for (auto& each : listeners) CHECK((each.take() == text));
+  CHECK(room.memory() == 0);
+  room.send_to("d", text);
+  CHECK((sleeper.take() == text));
+  CHECK(room.memory() == 0);
 }
 
 TEST_CASE("who was removed gets nothing more, whoever it is", "[room]") {
@@ -88,15 +103,17 @@ TEST_CASE("who was removed gets nothing more, whoever it is", "[room]") {
     Room room;
     Listener listeners[] = {Listener("a"), Listener("b"), Listener("c"), Listener("d")};
     for (auto& each : listeners) room.add(each.member);
-    room.broadcast("", block("1"));
-    room.remove(listeners[gone].member);
-    room.broadcast("", block("2"));
+    std::string heard[4];
+    room.broadcast("", "1");
+    heard[gone] = room.remove(listeners[gone].member);
+    room.broadcast("", "2");
     for (auto const other : {3u, 0u, 2u, 1u})  // those who moved in the list can still be removed
-      if (other != gone) room.remove(listeners[other].member);
-    room.broadcast("", block("3"));
+      if (other != gone) heard[other] = room.remove(listeners[other].member);
+    room.broadcast("", "3");
     room.add(listeners[gone].member);
-    room.broadcast("", block("4"));
-    for (auto i = 0u; i < 4; ++i) CHECK(listeners[i].take() == (i == gone ? "14" : "12"));
+    room.broadcast("", "4");
+    heard[gone] += listeners[gone].take();
+    for (auto i = 0u; i < 4; ++i) CHECK(heard[i] == (i == gone ? "14" : "12"));
     room.remove(listeners[gone].member);
   }
 }
@@ -105,15 +122,167 @@ TEST_CASE("one who is cut or closed takes nothing from the others", "[room]") {
   Room room;
   Listener stuck("stuck", 100), closed("closed"), fast("fast");
   for (auto* each : {&stuck, &closed, &fast}) room.add(each->member);
-  stuck.queue->stall();
   closed.queue->close();
+  stuck.queue->abort();
   std::string const big(100, 'x');
-  room.broadcast("", block(big));
-  room.broadcast("", block("y"));
+  room.broadcast("", big);
+  room.broadcast("", "y");
   CHECK(fast.take() == big + "y");
-  CHECK(closed.take().empty());
-  CHECK(stuck.take().empty());
-  CHECK_FALSE(stuck.queue->is_open());
+  CHECK(stuck.queue->state == RecordingQueue::State::open);
+}
+
+TEST_CASE("what a member that moves has not read is handed to it", "[room]") {
+  Room room;
+  Listener alice("alice"), bob("bob");
+  room.add(alice.member);
+  room.add(bob.member);
+  CHECK(room.remove(alice.member).empty());
+  room.add(alice.member);
+  room.broadcast("bob", "1\n");
+  room.send_to("bob", "private\n");
+  room.broadcast("bob", "2\n");
+  SECTION("all of it") {
+    CHECK(room.remove(alice.member) == "1\n2\n");
+  }
+  SECTION("from the end of a line") {
+    CHECK(alice.take_some(1) == "1\n");
+    CHECK(room.remove(alice.member) == "2\n");
+  }
+  SECTION("but not if it is gone") {
+    alice.queue->abort();
+    CHECK(room.remove(alice.member).empty());
+  }
+  CHECK(bob.take() == "private\n");
+  CHECK(room.memory() <= 1024);
+}
+
+TEST_CASE("a member that finishes reads what stands in the log, and nothing that comes later", "[room]") {
+  Room room;
+  Listener alice("alice"), bob("bob");
+  room.add(alice.member);
+  room.add(bob.member);
+  SECTION("which may be nothing") {
+    alice.member.finish();
+    CHECK(room.broadcast("", "1\n") == 1);
+    CHECK(alice.take().empty());
+  }
+  SECTION("or something") {
+    room.broadcast("", "1\n2\n");
+    CHECK(alice.take_some(2) == "1\n");
+    alice.member.finish();
+    room.broadcast("", "3\n");
+    alice.member.finish();  // twice is as once
+    CHECK(alice.take() == "2\n");
+    room.broadcast("", "4\n");
+    CHECK(alice.take().empty());
+  }
+  room.remove(alice.member);
+  bob.take();
+}
+
+// --- Members that do not read ------------------------------------------------------------------------------------------
+
+TEST_CASE("a member whose thread is busy is not cut within the hard limit, however far behind", "[room]") {
+  Room room;
+  Listener busy("busy", 1000);
+  room.add(busy.member);
+  std::string const text = std::string(99, 'x') + '\n';
+  for (auto i = 0; i < 600; ++i) room.broadcast("", text);
+  CHECK(busy.queue->wakes == 1);
+  CHECK(busy.queue->is_open());
+  CHECK(busy.take().size() == 60'000);
+}
+
+TEST_CASE("a member that is slow is asked to try again, and only then cut by its link", "[room]") {
+  Room room;
+  Listener slow("slow", 1000), fast("fast", 1000);
+  room.add(slow.member);
+  room.add(fast.member);
+  std::string const text = std::string(99, 'x') + '\n';
+  room.broadcast("", text);
+  CHECK(slow.take_some(50) == text);
+  slow.queue->stall();  // its socket took half a line; the rest waits in the queue
+  auto const wakes = slow.queue->wakes;
+  for (auto i = 0; i < 10; ++i) room.broadcast("", text);
+  CHECK(slow.queue->wakes == wakes);  // within its limit
+  for (auto i = 0; i < 10; ++i) room.broadcast("", text);
+  CHECK(slow.queue->wakes == wakes + 1);
+  CHECK(slow.queue->is_open());
+  CHECK(slow.member.backlog() == 2000);
+  CHECK(fast.take().size() == 2100);
+}
+
+TEST_CASE("a member beyond the hard limit is cut, and the others lose nothing", "[room]") {
+  Room room;
+  Listener lost("lost", 1000), fast("fast", 1000);
+  room.add(lost.member);
+  room.add(fast.member);
+  std::string const text = std::string(99, 'x') + '\n';
+  std::size_t heard = 0;
+  for (auto i = 0; i < 1000; ++i) {
+    room.broadcast("", text);
+    heard += fast.take().size();
+  }
+  CHECK(heard == 100'000);
+  CHECK_FALSE(lost.queue->is_open());
+  CHECK(lost.take().empty());
+  CHECK(lost.queue->state == RecordingQueue::State::overflowed);
+  CHECK(room.memory() < 1000);
+  CHECK(room.remove(lost.member).empty());
+  CHECK(fast.queue->is_open());
+}
+
+TEST_CASE("senders wait for members whose queues block senders", "[room]") {
+  Room room;
+  Listener slow("slow", 1000, Overflow::block_sender), second("second", 1000, Overflow::block_sender), bob("bob"),
+      carol("carol");
+  room.add(slow.member);
+  room.add(second.member);
+  auto resumed = 0;
+  bob.queue->on_resume = carol.queue->on_resume = [&] { ++resumed; };
+  std::string const text = std::string(99, 'x') + '\n';
+  for (auto i = 0; i < 10; ++i) room.broadcast("bob", text);
+  CHECK_FALSE(room.must_wait(bob.member));
+  room.broadcast("bob", text);
+  REQUIRE(room.must_wait(bob.member));
+  CHECK(room.must_wait(bob.member));  // the same wait goes on
+  CHECK(room.must_wait(carol.member));
+  CHECK(bob.member.waits());
+  second.take();
+  CHECK(resumed == 0);
+  SECTION("until half of the limit is free") {
+    slow.take_some(500);  // 600 are left
+    CHECK(resumed == 0);
+    slow.take_some(100);
+  }
+  SECTION("until they are gone") {
+    room.remove(slow.member);
+  }
+  SECTION("until they have read all") {
+    slow.take();
+  }
+  SECTION("unless the senders leave") {
+    room.stop_waiting(bob.member);
+    room.stop_waiting(bob.member);  // twice is as once
+    slow.take();
+    CHECK(resumed == 1);
+    resumed = 2;
+  }
+  CHECK(resumed == 2);
+  CHECK_FALSE(bob.member.waits());
+  CHECK_FALSE(carol.member.waits());
+  CHECK_FALSE(room.must_wait(bob.member));
+  slow.take();
+}
+
+TEST_CASE("no memory for a text: nothing is said", "[room]") {
+  Room room;
+  Listener alice("alice");
+  room.add(alice.member);
+  CHECK_THROWS_AS(room.broadcast("", std::string_view(alice.member.name().data(), ~std::size_t() / 2)), std::bad_alloc);
+  CHECK(alice.queue->wakes == 0);
+  room.broadcast("", "1\n");
+  CHECK(alice.take() == "1\n");
 }
 
 TEST_CASE("a broadcast is over before another one begins", "[room]") {
@@ -122,10 +291,10 @@ TEST_CASE("a broadcast is over before another one begins", "[room]") {
   for (auto* each : {&first, &between, &last}) room.add(each->member);
   std::future<void> other;
   between.queue->on_wake = [&] {  // the first broadcast is half done
-    other = std::async(std::launch::async, [&] { room.broadcast("between", block("2")); });
+    other = std::async(std::launch::async, [&] { room.broadcast("between", "2"); });
     other.wait_for(std::chrono::milliseconds(100));
   };
-  room.broadcast("", block("1"));
+  room.broadcast("", "1");
   other.wait();
   CHECK(first.take() == "12");
   CHECK(between.take() == "1");
@@ -139,7 +308,7 @@ TEST_CASE("a room has one order, whoever broadcasts", "[room]") {
   std::vector<std::thread> threads;
   for (auto const* text : {"0", "1", "2"})
     threads.emplace_back([&room, text] {
-      for (auto i = 0; i < 1000; ++i) room.broadcast("", block(text));
+      for (auto i = 0; i < 1000; ++i) room.broadcast("", text);
     });
   Listener passer("passer");
   threads.emplace_back([&room, &passer] {
@@ -234,7 +403,7 @@ TEST_CASE("rooms are entered and left by many threads", "[room]") {
       for (auto i = 0; i < 2000; ++i) {
         auto const stay = table.enter(std::to_string(i % 3));
         stay.room().add(listener.member);
-        stay.room().broadcast("", block("x"));
+        stay.room().broadcast("", "x");
         stay.room().remove(listener.member);
       }
     });

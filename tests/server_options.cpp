@@ -15,6 +15,7 @@ TEST_CASE("a server has defaults", "[server_options]") {
   CHECK(defaults.threads == 0);
   CHECK(defaults.line_limit == 255);
   CHECK(defaults.queue_limit == 256 * 1024);
+  CHECK(defaults.memory_limit == 0);
   CHECK(defaults.overflow == chatproto::Overflow::disconnect);
   CHECK(defaults.send_buffer == 64 * 1024);
   CHECK(defaults.max_clients == 0);

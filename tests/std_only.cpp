@@ -2,6 +2,7 @@
 // The core of the library stands on the standard library alone.
 #include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/link_rules.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>
@@ -9,6 +10,7 @@
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
+#include <chatproto/room_log.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
 #include <chatproto/token_bucket.hpp>

@@ -5,6 +5,7 @@
 #include <chatproto/message.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
+#include <chatproto/room_log.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -65,13 +66,19 @@ class RecordingQueue final : public chatproto::MessageQueue {
   State state = State::open;  ///< as the last drain found it
   bool paused = false;        ///< no more lines are wanted
 
-  /// Takes out all blocks; of the first one only what is still to be written.
+  /// Takes out all blocks, of the first one only what is still to be written; and what there is in the log that it follows.
   Lines take_blocks() {
     state = drain(batch_);
     Lines result;
     for (auto const& each : batch_.blocks) result.push_back(*each);
     if (!result.empty()) result.front().erase(0, batch_.offset);
     batch_.clear();
+    chatproto::RoomLog::Pieces pieces;
+    std::string rest;
+    while (reader_ != nullptr && reader_->read(pieces)) {
+      for (std::size_t i = 0; i < pieces.count; ++i) result.emplace_back(pieces.pieces[i].data, pieces.pieces[i].size);
+      reader_->advance(pieces, pieces.size, rest);
+    }
     return result;
   }
 
@@ -91,11 +98,11 @@ class RecordingQueue final : public chatproto::MessageQueue {
 
  private:
   void pause_input() override { paused = true; }
-  void resume_input(std::shared_ptr<MessageQueue> then) override {
+  void resume_input() noexcept override {
     on_resume();
     paused = false;
-    if (then) then->resume_input(nullptr);
   }
+  void follow(chatproto::LogReader* reader) noexcept override { reader_ = reader; }
   void wake() override {
     ++wakes;
     on_wake();
@@ -103,6 +110,7 @@ class RecordingQueue final : public chatproto::MessageQueue {
   void wake_failed() noexcept override { ++failures; }
 
   Batch batch_;
+  chatproto::LogReader* reader_ = nullptr;
 };
 
 /// What this thread has asked of operator new, which allocations.cpp replaces.

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -32,10 +31,13 @@ class ChatService {
 
   /// How many rooms have somebody in them.
   std::size_t room_count() const { return rooms_.size(); }
-  /// How many texts were said since the service was made: each sendall and senduser that is answered by `ok`, and each `say`.
+  /// How many texts were said since the service was made: each `sendall` and `senduser` that is answered by `ok`, and
+  /// each `say`.
   std::uint64_t texts() const noexcept { return texts_.load(std::memory_order_relaxed); }
-  /// In how many queues they were put, each text counted for each.
+  /// How many deliveries these made: for each text, one for each of its receivers.
   std::uint64_t deliveries() const noexcept { return deliveries_.load(std::memory_order_relaxed); }
+  /// Bytes of memory that the logs of all rooms hold: what receivers have still to read, and segments' free space.
+  std::size_t queued_bytes() const { return rooms_.memory(); }
 
  private:
   RoomTable rooms_;
@@ -44,8 +46,8 @@ class ChatService {
 
 /// One client's part in the chat: sections 1 to 5 of the protocol.
 ///
-/// Deliveries and replies are kept back until `flush()`, so that those of one read cost each receiver one push. Then the
-/// deliveries go first: an `ok` says that the text stands in every queue. While one of these queues blocks its senders
+/// Deliveries and replies are kept back until `flush()`, so that those of one read cost the room one append. Then the
+/// deliveries go first: an `ok` says that the text stands in the room's log. While the room makes its senders wait
 /// (`Overflow::block_sender`), the client is paused, and its replies are kept back.
 ///
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
@@ -65,88 +67,137 @@ class ChatService::Session {
     std::string_view tag;                            ///< of the message
     unsigned roles;                                  ///< who may send it: bits of `Role`
     void (Session::*run)(std::string_view payload);  ///< carries it out
+    bool leaves = false;                             ///< whether it may take the client out of its room
   };
 
   /// See `ChatService::open`.
-  Session(ChatService& service, Peer peer) : service_(service), peer_(std::move(peer)) {}
+  Session(ChatService& service, Peer peer) : service_(service), member_(std::move(peer)) {}
   Session(Session const&) = delete;
   Session& operator=(Session const&) = delete;
   ~Session() {
     try {
       flush_deliveries();
     } catch (...) {  // no memory: none of them was answered
-      deliveries_.clear();
     }
     leave_room();
   }
 
   /// Carries out one line, which comes without its terminator.
   void on_line(std::string_view line) {
+    catch_up();
     if (role_ == gone) return;
     std::error_code ec;
     auto const message = parse(line, ec);
     if (ec) return refuse(ec.message());
     auto const* const command = find(message.tag);
     if (command == nullptr) return refuse("unknown message");
-    if (admits(command->roles)) (this->*command->run)(message.payload);
+    if (admits(command->roles) && !is_put_off(*command, message.payload)) (this->*command->run)(message.payload);
   }
 
   /// A line that was dropped, for the reason `ec`.
   void on_bad_line(std::error_code ec) {
+    catch_up();
     if (role_ != gone) refuse(ec.message());
   }
 
+  /// The client was resumed: goes on with what was put off, or waits again if somebody has resumed it too early.
+  void on_resume() {
+    if (member_.waits()) return peer().pause();
+    catch_up();
+  }
   /// Sends what was kept back: first the deliveries, then the replies; and closes the client, if that is its end.
   void flush() {
     flush_deliveries();
-    if (auto const hold = hold_.lock()) return peer_.pause();
-    if (!replies_.empty()) peer_.send(std::exchange(replies_, {}));
-    if (role_ == gone) peer_.close();
+    if (member_.waits()) return peer().pause();
+    catch_up();
+    send_replies();
+    kept_.reset();
+    if (role_ == gone) peer().close();
   }
 
   /// Whether the client has logged in.
-  bool logged_in() const noexcept { return member_.has_value(); }
+  bool logged_in() const noexcept { return !member_.name().empty(); }
   /// What the client is now.
   Role role() const noexcept { return role_; }
   /// The user's name; empty before the login.
-  std::string_view name() const noexcept { return member_ ? std::string_view(member_->name()) : std::string_view(); }
+  std::string_view name() const noexcept { return member_.name(); }
 
   /// All commands.
   static auto const& commands() noexcept;
 
-  // For a service with commands of its own, whose session has one of these: it hands on every line that is not its own
-  // (and `on_bad_line`, `flush`, `logged_in`), and answers its own by these, which keep their place among the chat's replies.
+  // For a service with commands of its own. Its session has one of these. It hands on every line that is not its own,
+  // and `on_bad_line`, `on_resume`, `flush` and `logged_in`. It answers its own lines by what follows, so that all
+  // replies keep their order.
 
-  /// Whether the client has one of these roles (bits of `Role`); if not, it is refused, unless it is gone.
+  /// Whether the client has one of these roles (bits of `Role`). Refuses it if not, unless it is gone.
   bool admits(unsigned roles) {
+    catch_up();
     if ((roles & role_) != 0) return true;
     if (role_ != gone) refuse(role_ == guest ? "log in first" : "not allowed now");
     return false;
   }
   /// Replies `ok:` and a text that fits a line.
   void ok(std::string_view text) { reply(tag::ok, text); }
-  /// Replies `err:` and a text that fits a line. It ends a client who was still to introduce itself.
+  /// Replies `err:` and a text that fits a line. Ends a client that is still a `guest` or a `newcomer`.
   void refuse(std::string_view reason) {
     reply(tag::err, reason);
     if ((role_ & (guest | newcomer)) != 0) end();
   }
-  /// Says something to the client's room, as `sendall` does but without a reply; false: it is in no room, or the text is too
-  /// long for a delivery. The client has logged in.
+  /// Says something to the client's room, as `sendall` does but without a reply. False: it is in no room, or the text
+  /// is too long for a delivery. Precondition: the client has logged in.
   bool say(std::string_view text) {
-    if (!append_delivery(deliveries_, text).empty()) return false;
-    ++texts_;
-    if (deliveries_.size() >= block_size) flush_deliveries();
-    return true;
+    catch_up();
+    return keep_delivery(text).empty();
   }
 
  private:
-  /// Deliveries beyond so many bytes are not kept back: one block stays small against a queue's limit.
+  /// A command that is carried out when the client no longer waits.
+  struct PutOff {
+    void (Session::*run)(std::string_view payload);
+    std::string payload;
+  };
+  /// What is kept back until `flush()`. A client that says nothing has none.
+  struct Kept {
+    std::string deliveries;   // for the room, not yet broadcast
+    std::string replies;      // for the client, not yet sent
+    std::uint16_t texts = 0;  // how many are in deliveries; `block_size` bounds them
+    std::unique_ptr<PutOff> put_off;
+  };
+
+  /// With so many bytes of deliveries the block is said at once, so that it stays small against a queue's limit.
   static constexpr std::size_t block_size = 32 * 1024;
 
   static Command const* find(std::string_view tag) noexcept;
 
+  Peer const& peer() const noexcept { return member_.peer(); }
+  Kept& kept() {
+    if (!kept_) kept_ = std::make_unique<Kept>();
+    return *kept_;
+  }
   void reply(std::string_view tag, std::string_view text) {
-    replies_.append(tag).append(1, ':').append(text).append(1, '\n');
+    kept().replies.append(tag).append(1, ':').append(text).append(1, '\n');
+  }
+  /// A client that waits for its room's members cannot leave the room yet. Puts off a command that would; true if so.
+  bool is_put_off(Command const& command, std::string_view payload) {
+    if (!stay_ || !command.leaves) return false;
+    flush_deliveries();  // what was said before belongs to this room
+    if (!member_.waits()) return false;
+    kept().put_off.reset(new PutOff{command.run, std::string(payload)});
+    return true;
+  }
+  /// Carries out the command that was put off, if there is one.
+  void catch_up() {
+    if (!kept_) return;
+    if (auto const command = std::exchange(kept_->put_off, nullptr)) (this->*command->run)(command->payload);
+  }
+  /// Sends the replies, after what was said to the client before. False: it was closed.
+  bool send_replies() {
+    if (!kept_ || kept_->replies.empty()) return true;
+    if (listening_) hand_over(stay_.room().take_unread(member_));
+    return peer().send(std::exchange(kept_->replies, {})) == PushResult::queued;
+  }
+  void hand_over(std::string unread) {
+    if (!unread.empty()) peer().queue().push_unread(std::make_shared<std::string const>(std::move(unread)));
   }
   void end() {
     leave_room();
@@ -155,7 +206,7 @@ class ChatService::Session {
 
   void login(std::string_view name, Role role) {
     if (!is_valid_name(name)) return refuse("invalid user name (letters and digits only)");
-    member_.emplace(std::string(name), peer_);
+    member_.name(std::string(name));
     role_ = role;
     ok("");
   }
@@ -170,10 +221,10 @@ class ChatService::Session {
     stay_ = std::move(next);
     ok("joined");
     if (role_ == sender) return;
-    // The ok is queued first, so that no delivery overtakes it; nothing is written before this client's executor
-    // is free again, so the receiver is registered by then and misses nothing. What it said is in all queues, also if it must wait.
-    peer_.send(std::exchange(replies_, {}));
-    stay_.room().add(*member_);
+    // The ok is queued first, so that no delivery overtakes it. It is written when this client's executor is free
+    // again; the receiver is a member by then, and misses nothing.
+    if (!send_replies()) return end();  // it was closed meanwhile, and is to see nothing of this room
+    stay_.room().add(member_);
     listening_ = true;
     role_ = receiver;
   }
@@ -186,16 +237,16 @@ class ChatService::Session {
 
   void leave_room() {
     if (!stay_) return;
-    flush_deliveries();  // what was said before belongs to this room
-    if (std::exchange(listening_, false)) stay_.room().remove(*member_);
+    flush_deliveries();                  // what was said before belongs to this room
+    stay_.room().stop_waiting(member_);  // always: the room may be about to resume it
+    if (std::exchange(listening_, false)) hand_over(stay_.room().remove(member_));
     stay_ = {};
   }
 
   void sendall(std::string_view text) {
-    if (auto const reason = append_delivery(deliveries_, text); !reason.empty()) return refuse(reason);
-    ++texts_;
+    auto const reason = keep_delivery(text);
+    if (!reason.empty()) return refuse(reason);
     ok("sent");
-    if (deliveries_.size() >= block_size) flush_deliveries();
   }
 
   void senduser(std::string_view user_and_text) {
@@ -203,12 +254,11 @@ class ChatService::Session {
     if (colon == std::string_view::npos) return refuse("no text (senduser:USER:TEXT)");
     auto const user = user_and_text.substr(0, colon);
     if (!is_valid_name(user)) return refuse("invalid user name (letters and digits only)");
+    flush_deliveries();  // order
     std::string line;
     if (auto const reason = append_delivery(line, user_and_text.substr(colon + 1)); !reason.empty())
       return refuse(reason);
-    flush_deliveries();  // order
-    auto const block = std::make_shared<std::string const>(std::move(line));
-    send(1, [&](Backpressure& pressure) { return stay_.room().send_to(user, block, &pressure); });
+    have_said(1, stay_.room().send_to(user, line));
     ok("sent");
   }
 
@@ -221,45 +271,51 @@ class ChatService::Session {
   std::string append_delivery(std::string& lines, std::string_view text) {
     if (!stay_) return "join a room first";
     auto const& room = stay_.name();
-    auto const& user = member_->name();
+    auto const& user = member_.name();
     auto const size = tag::delivery.size() + room.size() + user.size() + text.size() + 4;
     if (size > max_line)
       return "text too long for a delivery, by " + std::to_string(size - max_line) + " (counted in bytes)";
-    if (lines.empty()) lines.reserve(size);
-    lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(user).append(1, ':');
-    lines.append(text).append(1, '\n');
+    auto const before = lines.size();
+    if (before == 0) lines.reserve(size);
+    try {
+      lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(user).append(1, ':');
+      lines.append(text).append(1, '\n');
+    } catch (...) {
+      lines.resize(before);  // never half a line
+      throw;
+    }
     return {};
   }
 
-  void flush_deliveries() {
-    if (deliveries_.empty()) return;
-    auto const block = std::make_shared<std::string const>(std::exchange(deliveries_, {}));
-    send(std::exchange(texts_, std::uint16_t()),
-         [&](Backpressure& pressure) { return stay_.room().broadcast(member_->name(), block, &pressure); });
+  /// Keeps the delivery of `text` for the next block, and says the block if it is full. Returns as `append_delivery`.
+  std::string keep_delivery(std::string_view text) {
+    auto reason = append_delivery(kept().deliveries, text);
+    if (!reason.empty()) return reason;
+    ++kept_->texts;
+    if (kept_->deliveries.size() >= block_size) flush_deliveries();
+    return reason;
   }
 
-  /// Sends so many texts by `call`, and waits if a queue says so.
-  void send(std::uint64_t texts, auto const& call) {
-    auto pressure = peer_.pressure(hold_.lock());
-    auto const receivers = call(pressure);
-    if (pressure.hold()) {
-      hold_ = pressure.hold();
-      peer_.pause();
-    }
+  void flush_deliveries() {
+    if (!kept_ || kept_->deliveries.empty()) return;
+    auto const lines = std::exchange(kept_->deliveries, {});
+    auto const texts = std::exchange(kept_->texts, std::uint16_t());
+    have_said(texts, stay_.room().broadcast(member_.name(), lines));
+  }
+
+  /// After so many texts were said to so many receivers: counts them, and pauses the client if it must wait.
+  void have_said(std::uint64_t texts, std::size_t receivers) {
     service_.texts_.fetch_add(texts, std::memory_order_relaxed);
     service_.deliveries_.fetch_add(texts * receivers, std::memory_order_relaxed);
+    if (peer().is_open() && stay_.room().must_wait(member_)) peer().pause();
   }
 
   ChatService& service_;
-  Peer peer_;
-  std::optional<Room::Member> member_;  // once logged in
+  Room::Member member_;  // its name is empty before the login
   RoomTable::Stay stay_;
+  std::unique_ptr<Kept> kept_;
   Role role_ = guest;
-  bool listening_ = false;          // known to the room
-  std::uint16_t texts_ = 0;         // in deliveries_, which is full before they are too many
-  std::string deliveries_;          // for the room, not yet broadcast
-  std::string replies_;             // for the client, not yet sent
-  std::weak_ptr<void const> hold_;  // what the client waits for
+  bool listening_ = false;  // known to the room
 };
 
 inline auto const& ChatService::Session::commands() noexcept {
@@ -268,9 +324,9 @@ inline auto const& ChatService::Session::commands() noexcept {
       {tag::senduser, sender, &Session::senduser},
       {tag::slogin, guest, &Session::slogin},
       {tag::rlogin, guest, &Session::rlogin},
-      {tag::join, sender | newcomer | receiver, &Session::join},
-      {tag::leave, sender, &Session::leave},
-      {tag::quit, sender | receiver, &Session::quit},
+      {tag::join, sender | newcomer | receiver, &Session::join, true},
+      {tag::leave, sender, &Session::leave, true},
+      {tag::quit, sender | receiver, &Session::quit, true},
   };
   return table;
 }

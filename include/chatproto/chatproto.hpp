@@ -14,6 +14,7 @@
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
+#include <chatproto/room_log.hpp>
 #include <chatproto/server.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>

@@ -1,84 +1,81 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Encoded lines that wait for one peer.
+/// Encoded lines that wait for one client.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <chatproto/detail/held_memory.hpp>
+
 namespace chatproto {
 
-/// Whole encoded lines, immutable, shared by all the queues that they stand in.
+class LogReader;
+
+/// Whole encoded lines, immutable, shared by all the queues that hold them.
 using SharedBlock = std::shared_ptr<std::string const>;
 
 /// What `MessageQueue::push` did.
 enum class PushResult : std::uint8_t {
-  queued,    ///< It stands in the queue.
-  overflow,  ///< The limit was broken, or there is no memory: everything was dropped, and the peer will be cut.
+  queued,    ///< The block is in the queue.
+  overflow,  ///< Too much waits (the hard limit), or memory is short: all was dropped, and the client will be cut.
   closed,    ///< The queue takes nothing any more.
 };
 
-/// What happens when more waits for a peer than its queue's limit.
+/// What happens when a client does not read what is sent to it.
 enum class Overflow : std::uint8_t {
-  disconnect,    ///< The peer is cut.
-  block_sender,  ///< Nothing is lost: who sends waits, see `Backpressure`.
+  disconnect,    ///< The client is cut.
+  block_sender,  ///< Those who send to its room wait, and nothing is lost; see `Room::must_wait`.
 };
 
-class Backpressure;
-class Peer;
-
-/// A bounded queue of encoded bytes for one peer: any number of producers, one consumer.
+/// The output that waits for one client: replies, and what a service of your own sends. What a room's members get is
+/// not here but in the room's log, which the consumer reads too (`follow`). Any number of producers, one consumer.
 ///
-/// The limit counts bytes, and `entry_cost` more for each block, or many tiny blocks would cost more memory than
-/// the limit says. A queue over its limit whose consumer has stalled (`put_back`) is cut: its blocks are dropped, and
-/// what was written before is a gap-free prefix. A consumer that has not stalled was merely not scheduled yet, so a burst
-/// may go beyond the limit, up to `burst` times it.
+/// The limit counts bytes, and `entry_cost` more for each block, so that many tiny blocks cannot use more memory than
+/// it says. A queue beyond its limit wakes its consumer, even a stalled one. The consumer tries a write, and cuts a
+/// client whose socket takes nothing. So a client whose thread was merely busy is not cut.
 ///
-/// With `Overflow::block_sender` a block that is pushed with a `Backpressure` is taken in any case, and if that breaks the limit, its
-/// sender is held until half of the limit is free. So what waits is bounded by the limit and what each sender pushes before it
-/// looks at that (a chat's session: one block or two).
+/// `hard_limit_factor` times the limit is the hard limit: a push beyond it cuts the client.
 ///
-/// The consumer is told by `wake()`, once until it drains. It holds no storage while it is empty.
+/// `wake()` tells the consumer that there is something to do, at most once between two drains. An empty queue holds no
+/// storage.
 ///
-/// A server's links and `BlockingMessageQueue` are such queues.
-///
-/// Thread safety: distinct objects: safe. Shared objects: `push`, `close`, `abort` and `is_open` from any thread;
-/// `drain`, `put_back` and `finish` from the consumer's only.
+/// Thread safety: distinct objects: safe. Shared objects: `drain`, `put_back`, `finish`, `follow`, `push_unread` and
+/// `pause_input` on the consumer's executor only; everything else from any thread.
 class MessageQueue {
  public:
   static constexpr std::size_t default_limit = 256 * 1024;  ///< bytes
   static constexpr std::size_t entry_cost = 64;             ///< bytes counted for each block beside its own
-  static constexpr std::size_t burst = 64;                  ///< see above
+  static constexpr std::size_t hard_limit_factor = 64;      ///< times the limit is the hard limit
 
   /// A queue's life.
   enum class State : std::uint8_t {
-    open,        ///< takes blocks
-    closing,     ///< takes no more; what it holds is still to be written
-    aborted,     ///< takes no more and holds nothing
-    overflowed,  ///< the same, for its limit was broken
-    failed,      ///< the same, for memory or another resource was short
+    open,         ///< takes blocks
+    closing,      ///< takes no more; what it holds is still to be written
+    aborted,      ///< takes no more and holds nothing
+    overflowed,   ///< the same, because too much waited for the client
+    failed,       ///< the same, because memory or another resource was short
+    over_memory,  ///< the same, because all clients together held too much
   };
-
-  /// Keeps a sender waiting: it goes on when the last copy is gone.
-  using Hold = std::shared_ptr<void const>;
 
   /// What the consumer took out and writes.
   struct Batch {
     std::vector<SharedBlock> blocks;  ///< in order
     std::size_t offset = 0;           ///< so many bytes of the first block were written before
-    std::vector<Hold> holds;          ///< of the senders who wait until this is written
 
-    /// All is written, or nothing more will be. Not under a lock: it lets senders go on.
+    /// Drops the blocks.
     void clear() noexcept {
       blocks.clear();
-      holds.clear();
+      offset = 0;
     }
   };
 
@@ -89,65 +86,86 @@ class MessageQueue {
   MessageQueue& operator=(MessageQueue const&) = delete;
   virtual ~MessageQueue() = default;
 
-  /// Appends a block, in the name of a sender who can wait or of nobody. Never blocks on the peer.
-  PushResult push(SharedBlock block, Backpressure* pressure = nullptr) noexcept;
+  std::size_t limit() const noexcept { return limit_; }     ///< bytes
+  Overflow overflow() const noexcept { return overflow_; }  ///< what happens beyond it, in a room
+
+  /// Appends a block. Never blocks on the client.
+  PushResult push(SharedBlock block) noexcept { return push(std::move(block), State::open); }
+  /// The same, but also takes it if the queue was closed meanwhile: for what was said before, and stood in a log. By
+  /// the consumer's session only.
+  PushResult push_unread(SharedBlock block) noexcept { return push(std::move(block), State::closing); }
+
+  /// Wakes the consumer: the log that it follows has something to read. `even_if_stalled`: wakes also a stalled
+  /// consumer, which then tries a write.
+  void notify(bool even_if_stalled = false) noexcept {
+    Dropped dropped;
+    std::lock_guard const lock(mutex_);
+    if (!stalled_ || even_if_stalled) wake_locked(dropped);
+  }
 
   /// Takes no more blocks; those that it holds are still written.
   void close() noexcept {
     Dropped dropped;
     std::lock_guard const lock(mutex_);
-    if (state_.load(std::memory_order_relaxed) != State::open) return;
+    if (!is_open()) return;
     state_.store(State::closing, std::memory_order_relaxed);
     if (!stalled_) wake_locked(dropped);
   }
 
   /// Takes no more blocks and drops those that it holds.
   void abort() noexcept { cut(State::aborted); }
-
-  /// Asks the consumer, if it reads lines from the peer too, to hand over no more of them until `resume_input()`: see `Peer`.
-  virtual void pause_input() {}
-  /// Ends a pause: any thread. `then`, which may be null, is resumed after what has come in until now was handed
-  /// over, see `Peer::resume_before`.
-  virtual void resume_input(std::shared_ptr<MessageQueue> then) {
-    if (then) then->resume_input(nullptr);
+  /// The same for the reason `why`, which is neither `open` nor `closing`. A queue that was cut before keeps its
+  /// reason.
+  void cut(State why) noexcept {
+    Dropped dropped;
+    std::lock_guard const lock(mutex_);
+    if (state_.load(std::memory_order_relaxed) <= State::closing) cut_locked(why, dropped);
   }
+
+  /// Asks the consumer, if it reads lines from the client too, to hand over no more of them until `resume_input()`; see
+  /// `Peer::pause`.
+  virtual void pause_input() {}
+  /// Ends a pause: any thread.
+  virtual void resume_input() noexcept {}
+  /// Tells the consumer what to write once this queue is empty; null: nothing. By the consumer's session only.
+  virtual void follow(LogReader* /*reader*/) noexcept {}
 
   /// Whether it still takes blocks. Another thread may close it at any time.
   bool is_open() const noexcept { return state_.load(std::memory_order_relaxed) == State::open; }
+  /// Whether what it held was dropped. Another thread may do that at any time.
+  bool is_cut() const noexcept { return state_.load(std::memory_order_relaxed) > State::closing; }
 
-  /// What counts against the limit: bytes, for the moment. Any thread.
-  std::size_t queued_bytes() const {
+  /// What counts against the limit now: bytes, and `entry_cost` for each block.
+  std::size_t queued_bytes() const noexcept {
     std::lock_guard const lock(mutex_);
     return bytes_;
   }
 
-  /// Consumer: moves all blocks into `batch`, whose old content is dropped. Whoever was held stays so until `batch.clear()`.
+  /// Consumer: moves all blocks into `batch`, whose old content is dropped.
   State drain(Batch& batch) {
-    // Whoever pushes waits for the lock, so all memory is taken and given back outside of it.
+    // Whoever pushes waits for the lock, so all memory is allocated and freed outside of it.
     batch.clear();
     if (batch.blocks.capacity() > 64) std::vector<SharedBlock>().swap(batch.blocks);  // of a burst
     if (batch.blocks.capacity() == 0) batch.blocks.reserve(1);
     std::vector<SharedBlock> old;
-    std::unique_ptr<std::vector<Hold>> holds;
+    std::unique_ptr<std::vector<SharedBlock>> unused;
     std::lock_guard const lock(mutex_);
-    awake_ = stalled_ = false;
+    woken_ = stalled_ = false;
     if (first_) {
       batch.blocks.push_back(std::move(first_));
-    } else if (!blocks_.empty()) {
+    } else if (blocks_) {
       old.swap(batch.blocks);
-      batch.blocks.swap(blocks_);
+      batch.blocks.swap(*blocks_);
+      unused = std::move(blocks_);
     }
     batch.offset = std::exchange(offset_, 0);
-    if (holds_) {
-      batch.holds.swap(*holds_);
-      holds = std::move(holds_);
-    }
-    bytes_ = 0;
+    set_bytes(0);
     return state_.load(std::memory_order_relaxed);
   }
 
-  /// Consumer: of the batch just drained only `written` bytes could be written (counted from its offset). The rest is
-  /// first again, and until the next drain no block wakes the consumer: it waits for the peer, not for us.
+  /// Consumer: only `written` bytes of the batch just drained were written, from its offset on. The rest stands first
+  /// again. The consumer is stalled and waits for its client: until the next drain only a block beyond the limit wakes
+  /// it.
   void put_back(Batch& batch, std::size_t written) {
     std::size_t first = 0;
     batch.offset += written;
@@ -155,26 +173,26 @@ class MessageQueue {
       batch.offset -= batch.blocks[first++]->size();
     batch.blocks.erase(batch.blocks.begin(), batch.blocks.begin() + static_cast<std::ptrdiff_t>(first));
     {
-      std::unique_ptr<std::vector<Hold>> released;
+      auto all = batch.blocks.empty() ? nullptr : std::make_unique<std::vector<SharedBlock>>();
       std::lock_guard const lock(mutex_);
       if (state_.load(std::memory_order_relaxed) <= State::closing) {
         stalled_ = true;
         offset_ = batch.offset;
-        bytes_ -= batch.offset;
-        for (auto const& block : batch.blocks) bytes_ += block->size() + entry_cost;
-        if (first_) batch.blocks.push_back(std::move(first_));
-        for (auto& block : blocks_) batch.blocks.push_back(std::move(block));
-        blocks_.swap(batch.blocks);
-        if (bytes_ <= limit_ / 2)
-          released = std::move(holds_);
-        else
-          for (; !batch.holds.empty(); batch.holds.pop_back()) hold_locked(batch.holds.back());
+        auto bytes = bytes_ - batch.offset;
+        for (auto const& block : batch.blocks) bytes += block->size() + entry_cost;
+        if (all) {
+          if (first_) batch.blocks.push_back(std::move(first_));
+          if (blocks_) std::move(blocks_->begin(), blocks_->end(), std::back_inserter(batch.blocks));
+          all->swap(batch.blocks);
+          blocks_.swap(all);
+        }
+        set_bytes(bytes);
       }
     }
     batch.clear();
   }
 
-  /// Consumer: it is gone. As `abort`, but wakes nobody.
+  /// Consumer: it is gone. Like `abort`, but wakes nobody, now or later.
   void finish() noexcept {
     Dropped dropped;
     std::lock_guard const lock(mutex_);
@@ -184,18 +202,12 @@ class MessageQueue {
   }
 
  protected:
-  /// Tells the consumer that there is something to drain, or that the queue was closed or aborted. Called under the
-  /// queue's lock: it may only post or notify. If it throws, the queue is cut (`State::failed`).
+  /// Tells the consumer that there is something to do: to drain, to read the log, or to end. Called under the queue's
+  /// lock, so it may only post or notify. If it throws, the queue is cut (`State::failed`).
   virtual void wake() = 0;
-  /// `wake()` has thrown, and the consumer must learn in another way that the queue was cut. Under the queue's lock.
+  /// Called when `wake()` has thrown: tells the consumer in another way that the queue was cut. Under the queue's lock.
   virtual void wake_failed() noexcept {}
 
-  /// Ends it, for this reason, unless it was cut before.
-  void cut(State why) noexcept {
-    Dropped dropped;
-    std::lock_guard const lock(mutex_);
-    if (state_.load(std::memory_order_relaxed) <= State::closing) cut_locked(why, dropped);
-  }
   /// Whether it was cut because something failed: any thread.
   bool has_failed() const noexcept { return state_.load(std::memory_order_relaxed) == State::failed; }
 
@@ -206,30 +218,49 @@ class MessageQueue {
   }
 
  private:
-  /// What is given back when the lock is no longer held: a hold lets its sender go on, which takes that one's lock.
+  /// What is freed when the lock is no longer held.
   struct Dropped {
     SharedBlock first;
-    std::vector<SharedBlock> blocks;
-    std::unique_ptr<std::vector<Hold>> holds;
+    std::unique_ptr<std::vector<SharedBlock>> blocks;
   };
 
-  void hold_locked(Hold const& hold) {
-    if (!holds_) holds_ = std::make_unique<std::vector<Hold>>();
-    if (holds_->empty() || holds_->back() != hold) holds_->push_back(hold);  // often the same one several times
+  /// Appends a block, if the queue's state is `last` or an earlier one.
+  PushResult push(SharedBlock block, State last) noexcept {
+    assert(block);
+    Dropped dropped;
+    std::lock_guard const lock(mutex_);
+    if (state_.load(std::memory_order_relaxed) > last) return PushResult::closed;
+    auto const bytes = bytes_ + block->size() + entry_cost;
+    if ((bytes + hard_limit_factor - 1) / hard_limit_factor > limit_) {
+      cut_locked(State::overflowed, dropped);
+      return PushResult::overflow;
+    }
+    try {
+      append_locked(std::move(block));
+    } catch (...) {
+      cut_locked(State::failed, dropped);
+      return PushResult::overflow;
+    }
+    set_bytes(bytes);
+    if (!stalled_ || bytes > limit_) wake_locked(dropped);
+    return is_cut() ? PushResult::overflow : PushResult::queued;
   }
+
   void append_locked(SharedBlock block) {
-    if (!first_ && blocks_.empty()) {
+    if (!first_ && !blocks_) {
       first_ = std::move(block);
       return;
     }
     if (first_) {
-      blocks_.reserve(16);
-      blocks_.push_back(std::move(first_));
+      auto blocks = std::make_unique<std::vector<SharedBlock>>();
+      blocks->reserve(16);
+      blocks->push_back(std::move(first_));
+      blocks_ = std::move(blocks);
     }
-    blocks_.push_back(std::move(block));
+    blocks_->push_back(std::move(block));
   }
   void wake_locked(Dropped& dropped) noexcept {
-    if (std::exchange(awake_, true)) return;
+    if (finished_ || std::exchange(woken_, true)) return;
     try {
       wake();
     } catch (...) {
@@ -244,85 +275,28 @@ class MessageQueue {
     wake_locked(dropped);
   }
   void drop_locked(Dropped& dropped) noexcept {
-    if (!first_ && blocks_.empty() && !holds_) return;  // it may be called twice
+    if (!first_ && !blocks_) return;  // it may be called twice
     dropped.first.swap(first_);
     dropped.blocks.swap(blocks_);
-    dropped.holds.swap(holds_);
-    bytes_ = 0;
+    set_bytes(0);
+  }
+  void set_bytes(std::size_t bytes) noexcept {
+    bytes_ = bytes;
+    held_.set(bytes);
   }
 
   mutable std::mutex mutex_;
-  SharedBlock first_;                         // the only block: most queues never hold more, and need no storage for it
-  std::vector<SharedBlock> blocks_;           // or all of them
-  std::size_t bytes_ = 0;                     // what counts against the limit
-  std::size_t offset_ = 0;                    // bytes of the first block that are written already
-  std::unique_ptr<std::vector<Hold>> holds_;  // of the senders who wait until there is room, if any
-  std::size_t limit_;
-  Overflow overflow_;
+  SharedBlock first_;  // the only block: most queues never hold more, and need no storage for it
+  std::unique_ptr<std::vector<SharedBlock>> blocks_;  // or all of them
+  std::size_t bytes_ = 0;                             // what counts against the limit
+  std::size_t offset_ = 0;                            // bytes of the first block that are written already
+  std::size_t const limit_;
+  detail::HeldShare held_;
+  Overflow const overflow_;
   std::atomic<State> state_ = State::open;
-  bool awake_ = false;     // woken, and not drained since
-  bool stalled_ = false;   // the peer takes no more for the moment
+  bool woken_ = false;     // woken, and not drained since
+  bool stalled_ = false;   // the client takes no more for the moment
   bool finished_ = false;  // the consumer is gone
 };
-
-/// A sender who can wait, made by `Peer::pressure`: what it pushes to queues that block senders (`Overflow::block_sender`) is taken also
-/// beyond their limits, and `hold()` then tells for how long it is to wait.
-///
-/// Waiting means: no more lines are taken from the sender (`Peer::pause`, to be called while this object lives), and it is told
-/// nothing of what it has said. It is resumed (`MessageQueue::resume_input`) when each full queue has room again, or is gone.
-///
-/// Thread safety: distinct objects: safe; shared objects: unsafe.
-class Backpressure {
- public:
-  Backpressure(Backpressure const&) = delete;
-  Backpressure& operator=(Backpressure const&) = delete;
-
-  /// What the sender has to wait for, or null.
-  MessageQueue::Hold const& hold() const noexcept { return hold_; }
-
- private:
-  friend class MessageQueue;
-  friend class Peer;
-  Backpressure(std::shared_ptr<MessageQueue> const& sender, MessageQueue::Hold before) noexcept
-      : sender_(sender), hold_(std::move(before)) {}
-
-  struct Resuming {
-    std::shared_ptr<MessageQueue> sender;
-    explicit Resuming(std::shared_ptr<MessageQueue> const& queue) : sender(queue) {}
-    Resuming(Resuming const&) = delete;
-    Resuming& operator=(Resuming const&) = delete;
-    ~Resuming() { sender->resume_input(nullptr); }
-  };
-  MessageQueue::Hold const& make_hold() {
-    if (!hold_) hold_ = std::make_shared<Resuming const>(sender_);
-    return hold_;
-  }
-
-  std::shared_ptr<MessageQueue> const& sender_;
-  MessageQueue::Hold hold_;
-};
-
-inline PushResult MessageQueue::push(SharedBlock block, Backpressure* pressure) noexcept {
-  assert(block);
-  Dropped dropped;
-  std::lock_guard const lock(mutex_);
-  if (state_.load(std::memory_order_relaxed) != State::open) return PushResult::closed;
-  auto const bytes = bytes_ + block->size() + entry_cost;
-  auto const can_wait = pressure != nullptr && overflow_ == Overflow::block_sender;
-  if (!can_wait && (stalled_ ? bytes : (bytes + burst - 1) / burst) > limit_) {
-    cut_locked(State::overflowed, dropped);
-    return PushResult::overflow;
-  }
-  try {
-    if (can_wait && bytes > limit_) hold_locked(pressure->make_hold());
-    append_locked(std::move(block));
-  } catch (...) {
-    cut_locked(State::failed, dropped);
-    return PushResult::overflow;
-  }
-  bytes_ = bytes;
-  if (!stalled_) wake_locked(dropped);
-  return state_.load(std::memory_order_relaxed) == State::open ? PushResult::queued : PushResult::overflow;
-}
 
 }  // namespace chatproto

@@ -17,18 +17,19 @@ enum class Ended : std::uint8_t {
   lost,            ///< The connection broke: a reset, a failed write, a dead peer.
   login_deadline,  ///< It had not logged in in time.
   write_deadline,  ///< Something waited for it, and it took nothing for too long.
-  overflow,        ///< More waited for it than the queue's limit.
+  overflow,        ///< More waited for it than the queue's limit, and its socket took nothing.
   failed,          ///< Its session or the observer has thrown, or memory or another resource was short.
   aborted,         ///< Its session has cut it (`Peer::abort`), or the server was stopped (`Stop::now`).
+  memory,          ///< It held most when all clients together held more than `ServerOptions::memory_limit`.
 };
 
 /// How many reasons there are.
-inline constexpr std::size_t ended_reasons = 7;
+inline constexpr std::size_t ended_reasons = 8;
 
 /// A reason in one word, for a log or a metric: "closed", "lost", "login_deadline" and so on.
 inline std::string_view to_string(Ended reason) noexcept {
   constexpr std::array<std::string_view, ended_reasons> words = {
-      "closed", "lost", "login_deadline", "write_deadline", "overflow", "failed", "aborted"};
+      "closed", "lost", "login_deadline", "write_deadline", "overflow", "failed", "aborted", "memory"};
   return words[static_cast<std::size_t>(reason)];
 }
 
@@ -42,7 +43,8 @@ struct ServerStats {
   std::uint64_t lines_in = 0;                        ///< also those that were too long or refused
   std::uint64_t bytes_in = 0;                        ///< read
   std::uint64_t bytes_out = 0;                       ///< given to the system to be sent
-  std::uint64_t queued = 0;                          ///< bytes that wait for clients now, see `MessageQueue`
+  std::uint64_t queued = 0;                          ///< bytes that wait for clients now, in queues and rooms
+  std::uint64_t held = 0;                            ///< see `ServerOptions::memory_limit`
   std::uint64_t throttled = 0;                       ///< how often a client had to wait for the rate limit
   std::uint64_t observer_failures = 0;               ///< how often the observer has thrown
 };

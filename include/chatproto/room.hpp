@@ -1,103 +1,304 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Rooms: who is in one, and the ordered broadcast to them.
+/// Rooms: who is in one, and what is said there.
 #pragma once
 
-#include <cassert>
+#include <algorithm>
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
+#include <chatproto/room_log.hpp>
 
 namespace chatproto {
 
-/// Those who listen in one room, and one order for all that they get.
+/// A room: its members, and the log of what was said. Every member sees its texts in the same order.
 ///
-/// A broadcast pushes to every member's queue while it holds the room's lock. That gives the room one order, and
-/// makes what was pushed complete when it returns. It does nothing else under the lock.
+/// A text is appended to the room's log; each member reads the log at its own pace. A member that has read everything
+/// sleeps: it has no place in the log, and the next text that is for it wakes its client. When a broadcast returns, its
+/// text stands in the log.
+///
+/// A member is *slow* if more than its queue's limit is unread. What happens then depends on its queue's `Overflow`:
+/// - `disconnect`: the room asks its link to write, and the link cuts a client whose socket takes nothing. A member
+///   that is behind by `MessageQueue::hard_limit_factor` times its limit is cut without a try.
+/// - `block_sender`: nobody is cut for it; senders wait (`must_wait`).
 ///
 /// Thread safety: distinct objects: safe; shared objects: safe.
 class Room {
  public:
-  /// Somebody who can be in a room: lives in its session and is known to the room by address.
-  class Member {
+  /// Somebody who can listen and speak in a room. It lives in its session; the room keeps only its address.
+  class Member final : public LogReader {
    public:
+    /// A client reached through `peer`, whose user has no name yet.
+    explicit Member(Peer peer) : peer_(std::move(peer)) {}
     /// A user called `name`, reached through `peer`.
     Member(std::string name, Peer peer) : name_(std::move(name)), peer_(std::move(peer)) {}
     Member(Member const&) = delete;
     Member& operator=(Member const&) = delete;
 
     std::string const& name() const noexcept { return name_; }  ///< the user's
-    Peer const& peer() const noexcept { return peer_; }         ///< where its deliveries go
+    Peer const& peer() const noexcept { return peer_; }         ///< where its texts go
+    /// Gives the user a name. Only while it is in no room.
+    void name(std::string name) noexcept { name_ = std::move(name); }
+    /// Whether it waits for slow members: see `must_wait`.
+    bool waits() const noexcept { return waits_.load(std::memory_order_relaxed); }
+
+    bool read(RoomLog::Pieces& next) override { return room_ != nullptr && room_->read(*this, next); }
+    std::size_t advance(RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) override {
+      return room_ != nullptr ? room_->advance(*this, written, bytes, rest) : 0;
+    }
+    std::size_t backlog() override { return room_ != nullptr ? room_->backlog(*this) : 0; }
+    void finish() noexcept override {
+      if (room_ != nullptr) room_->finish(*this);
+    }
 
    private:
     friend class Room;
     std::string name_;
     Peer peer_;
-    std::size_t slot_ = 0;  // its place in members_; guarded by the room's lock
+    Room* room_ = nullptr;  // to which it was added; set by its own client
+    // What follows is guarded by the room's lock.
+    RoomLog::Place place_;          // empty: it sleeps
+    std::uint64_t until_ = no_end;  // it reads no further
+    std::uint32_t slot_ = 0;        // where it stands in members_
+    bool listens_ = false;          // it is in members_
+    bool writing_ = false;          // its link is writing from the log
+    bool holds_senders_ = false;    // it is slow, and senders wait for it
+    std::atomic<bool> waits_ = false;
   };
 
   Room() = default;
   Room(Room const&) = delete;
   Room& operator=(Room const&) = delete;
 
-  /// Adds `member`, which is in no room and is removed before it dies. It gets all that is broadcast from now on.
+  /// Adds `member`, which is in no room and is removed before it dies. It gets all that is said from now on.
   void add(Member& member) {
     std::lock_guard const lock(mutex_);
-    members_.push_back(&member);
-    member.slot_ = members_.size() - 1;
+    members_.push_back({&member, hash(member.name_)});
+    member.slot_ = static_cast<std::uint32_t>(members_.size() - 1);
+    member.room_ = this;
+    member.until_ = no_end;
+    member.listens_ = true;
+    member.writing_ = false;
+    member.peer_.queue().follow(&member);
   }
 
-  /// Removes `member`, which is in this room. When this returns the room no longer knows it.
-  void remove(Member& member) noexcept {
+  /// Returns what `member` has not read, and takes it as read: for a session that sends something which must not
+  /// overtake it.
+  std::string take_unread(Member& member) {
     std::lock_guard const lock(mutex_);
-    assert(member.slot_ < members_.size() && members_[member.slot_] == &member);
-    members_[member.slot_] = members_.back();
-    members_[member.slot_]->slot_ = member.slot_;
-    members_.pop_back();
+    auto unread = unread_text(member);
+    member.until_ != no_end ? remove_locked(member) : sleep(member);
+    return unread;
+  }
+  /// Removes `member`, which was added to this room, and returns what it has not read. Then the room no longer knows
+  /// it.
+  std::string remove(Member& member) {
+    std::lock_guard const lock(mutex_);
+    auto unread = unread_text(member);
+    remove_locked(member);
+    member.peer_.queue().follow(nullptr);
+    member.room_ = nullptr;
+    return unread;
   }
 
-  /// Queues `block` for every member whose name is not `from`; returns in how many queues it stands. `pressure`: of who says it.
-  std::size_t broadcast(std::string_view from, SharedBlock const& block, Backpressure* pressure = nullptr) noexcept {
-    return send_if([from](Member const& member) { return member.name_ != from; }, block, pressure);
+  /// Says `lines`, which are whole lines, to every member whose name is not `from`. Returns how many members that is.
+  /// If it throws `std::bad_alloc`, nothing was said.
+  std::size_t broadcast(std::string_view from, std::string_view lines) { return say(lines, {from, false}); }
+  /// The same to every member whose name is `user`.
+  std::size_t send_to(std::string_view user, std::string_view lines) { return say(lines, {user, true}); }
+
+  /// Whether `sender` must wait, because a slow member's queue blocks senders. If so, the room has put it on its list:
+  /// the sender's session pauses its client and keeps its replies. When each such member has at most half of its limit
+  /// unread, or is gone, the room resumes the client, and `Member::waits` is false. A sender that leaves first calls
+  /// `stop_waiting`.
+  bool must_wait(Member& sender) {
+    if (holding_.load(std::memory_order_relaxed) == 0) return false;
+    std::lock_guard const lock(mutex_);
+    if (holding_ == 0) return false;
+    if (!sender.waits()) waiting_.push_back(&sender);
+    sender.waits_ = true;
+    return true;
+  }
+  /// The sender waits no more.
+  void stop_waiting(Member& sender) noexcept {
+    std::lock_guard const lock(mutex_);
+    if (sender.waits_.exchange(false)) waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &sender));
   }
 
-  /// The same for every member whose name is `user`.
-  std::size_t send_to(std::string_view user, SharedBlock const& block, Backpressure* pressure = nullptr) noexcept {
-    return send_if([user](Member const& member) { return member.name_ == user; }, block, pressure);
+  /// Bytes of memory that its log holds.
+  std::size_t memory() const noexcept {
+    std::lock_guard const lock(mutex_);
+    return awake_ > 0 ? log_.memory() : 0;
   }
 
  private:
-  std::size_t send_if(auto const& wants, SharedBlock const& block, Backpressure* pressure) noexcept {
-    std::size_t reached = 0;
+  static constexpr std::uint64_t no_end = ~std::uint64_t();
+  static constexpr std::size_t most_limit = ~std::size_t() / 1024;  // so that sums do not overflow
+  static constexpr std::size_t most_at_once = 64 * 1024;  // bytes: the run that reaches this is a link's last in a turn
+
+  /// A member, and a number that tells most names apart without a look at the member.
+  struct Slot {
+    Member* member;
+    std::size_t hash;
+  };
+  static std::size_t hash(std::string_view name) noexcept { return std::hash<std::string_view>()(name); }
+
+  std::size_t say(std::string_view lines, RoomLog::Audience const& audience) {
+    auto const key = hash(audience.user);
+    auto const is_named = [&](Slot const& slot) { return slot.hash == key && slot.member->name_ == audience.user; };
+    auto const listens = [&](Slot const& slot) { return is_named(slot) && slot.member->until_ == no_end; };
     std::lock_guard const lock(mutex_);
-    for (auto const* member : members_)
-      if (wants(*member) && member->peer_.send(block, pressure) == PushResult::queued) ++reached;
+    auto reached = static_cast<std::size_t>(std::count_if(members_.begin(), members_.end(), listens));
+    if (!audience.only) reached = members_.size() - finishing_ - reached;
+    if (reached == 0) return 0;
+    auto const place = log_.append(lines, audience);
+    for (auto i = awake_; i < members_.size(); ++i)
+      if (is_named(members_[i]) == audience.only) wake(*members_[i].member, place);
+    if (log_.end() >= next_look_ || log_.memory() > most_memory_) look_for_slow_members();
     return reached;
   }
 
-  std::mutex mutex_;
-  std::vector<Member*> members_;
+  void swap(std::size_t a, std::size_t b) noexcept {
+    std::swap(members_[a], members_[b]);
+    members_[a].member->slot_ = static_cast<std::uint32_t>(a);
+    members_[b].member->slot_ = static_cast<std::uint32_t>(b);
+  }
+  void wake(Member& member, RoomLog::Place const& place) noexcept {
+    swap(member.slot_, awake_++);
+    log_.pin(member.place_, place);
+    auto& queue = member.peer_.queue();
+    auto const limit = std::min(queue.limit(), most_limit);
+    next_look_ = std::min(next_look_, place.position() + limit);
+    most_memory_ = std::max(most_memory_, 2 * MessageQueue::hard_limit_factor * limit + 4 * most_at_once);
+    queue.notify();
+  }
+  void sleep(Member& member) noexcept {
+    if (!member.place_) return;
+    log_.unpin(member.place_);
+    swap(member.slot_, --awake_);
+    release_senders(member);
+  }
+  void remove_locked(Member& member) noexcept {
+    if (!std::exchange(member.listens_, false)) return;
+    sleep(member);
+    if (member.until_ != no_end) --finishing_;
+    swap(member.slot_, members_.size() - 1);
+    members_.pop_back();
+  }
+
+  bool read(Member& member, RoomLog::Pieces& next) noexcept {
+    std::lock_guard const lock(mutex_);
+    if (!member.place_) return false;
+    log_.read(member.place_, member.name_, member.until_, most_at_once, next);
+    if (next.size > 0) return member.writing_ = true;
+    go_to(member, next.end);  // all of it is for others
+    return false;
+  }
+  std::size_t advance(Member& member, RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) {
+    std::lock_guard const lock(mutex_);
+    member.writing_ = false;
+    if (!member.place_) return 0;  // it was cut meanwhile
+    go_to(member, bytes < written.size ? log_.after(member.place_, member.name_, bytes, rest) : written.end);
+    return unread(member);
+  }
+  /// The member has read up to there.
+  void go_to(Member& member, RoomLog::Place const& place) noexcept {
+    log_.move(member.place_, place);
+    if (place.position() >= member.until_) return remove_locked(member);
+    if (log_.is_at_end(place)) return sleep(member);
+    if (member.holds_senders_ && unread(member) <= member.peer_.queue().limit() / 2) release_senders(member);
+  }
+  std::string unread_text(Member const& member) const {
+    if (!member.place_ || member.peer_.queue().is_cut()) return {};
+    return log_.read_all(member.place_, member.name_, member.until_);
+  }
+  std::size_t unread(Member const& member) const noexcept {
+    if (!member.place_) return 0;
+    return static_cast<std::size_t>(std::min(log_.end(), member.until_) - member.place_.position());
+  }
+  std::size_t backlog(Member const& member) const noexcept {
+    std::lock_guard const lock(mutex_);
+    return unread(member);
+  }
+  void finish(Member& member) noexcept {
+    std::lock_guard const lock(mutex_);
+    if (!member.place_) return remove_locked(member);
+    if (member.until_ != no_end) return;
+    member.until_ = log_.end();
+    ++finishing_;
+  }
+
+  /// Finds slow members, and decides when to look again.
+  void look_for_slow_members() noexcept {
+    auto most = std::size_t(), limit = most_limit;  // unread bytes, and the least of the limits
+    auto const is_bloated = log_.memory() > most_memory_;
+    for (std::size_t i = 0; i < awake_;) {
+      auto& member = *members_[i].member;
+      auto& queue = member.peer_.queue();
+      auto const behind = static_cast<std::size_t>(log_.end() - member.place_.position());  // what it pins
+      auto const is_last = is_bloated && log_.is_first(member.place_);
+      if (behind > queue.limit() || is_last) {
+        if (queue.overflow() == Overflow::block_sender) {
+          if (!std::exchange(member.holds_senders_, true)) ++holding_;
+        } else if ((is_last || behind / MessageQueue::hard_limit_factor >= queue.limit()) && !member.writing_) {
+          queue.cut(MessageQueue::State::overflowed);
+          remove_locked(member);
+          continue;
+        } else if (unread(member) > queue.limit()) {
+          queue.notify(true);  // a stalled link is to try a write; any other has been woken already
+        }
+      }
+      most = std::max(most, behind);
+      limit = std::min(limit, queue.limit());
+      ++i;
+    }
+    // If nobody is slow: nobody can be before so many bytes more. If somebody is: soon, and if senders wait, at each
+    // text.
+    next_look_ = log_.end() + (most < limit ? limit - most : holding_ > 0 ? 0 : std::min(limit / 16, most_at_once));
+  }
+
+  void release_senders(Member& member) noexcept {
+    if (!std::exchange(member.holds_senders_, false) || --holding_ > 0) return;
+    for (auto* const sender : waiting_) {
+      sender->waits_ = false;
+      sender->peer_.resume();
+    }
+    waiting_.clear();
+  }
+
+  mutable std::mutex mutex_;
+  RoomLog log_;
+  std::vector<Slot> members_;             // those that are awake first
+  std::size_t awake_ = 0;                 // how many of them are
+  std::size_t finishing_ = 0;             // of them: they read to their end, and hear nothing new
+  std::size_t most_memory_ = 0;           // bytes of the log, its description of runs included
+  std::vector<Member*> waiting_;          // senders that wait
+  std::atomic<std::size_t> holding_ = 0;  // how many members they wait for
+  std::uint64_t next_look_ = 0;           // look for slow members when the log's end gets there
 };
 
 /// All rooms by name. A room is made when the first enters and is gone when the last has left.
 ///
 /// @code
 /// chatproto::RoomTable rooms;
-/// auto const queue = std::make_shared<chatproto::BlockingMessageQueue>();  // in a server: the peer that a session is given
+/// auto const queue = std::make_shared<chatproto::BlockingMessageQueue>();  // in a server: the session's peer
 /// chatproto::Room::Member alice("alice", chatproto::Peer(queue));
 ///
 /// auto const cafe = rooms.enter("cafe");
 /// cafe.room().add(alice);
-/// cafe.room().broadcast("bob", std::make_shared<std::string const>("delivery:cafe:bob:hey!\n"));
-/// std::cout << *queue->pop_for(std::chrono::seconds(1));
-/// cafe.room().remove(alice);
+/// cafe.room().broadcast("bob", "delivery:cafe:bob:hey!\n");  // wakes the queue; a link would read the log
+/// std::cout << cafe.room().remove(alice);                      // here nobody has read it
 /// @endcode
 ///
 /// Thread safety: distinct objects: safe; shared objects: safe.
@@ -126,11 +327,11 @@ class RoomTable {
 
    private:
     friend class RoomTable;
-    struct Use {
+    struct CountedRoom {
       Room room;
       std::size_t stays = 0;  // guarded by the table's lock
     };
-    using Entry = std::pair<std::string const, Use>;
+    using Entry = std::pair<std::string const, CountedRoom>;
     Stay(RoomTable& table, Entry& entry) noexcept : table_(&table), entry_(&entry) {}
 
     RoomTable* table_ = nullptr;
@@ -151,19 +352,22 @@ class RoomTable {
     std::lock_guard const lock(mutex_);
     return rooms_.size();
   }
+  /// Bytes of memory that their logs hold.
+  std::size_t memory() const {
+    std::lock_guard const lock(mutex_);
+    return std::accumulate(rooms_.begin(), rooms_.end(), std::size_t(),
+                           [](std::size_t sum, Stay::Entry const& entry) { return sum + entry.second.room.memory(); });
+  }
 
  private:
-  struct Hash : std::hash<std::string_view> {
-    using is_transparent = void;
-  };
-
   void leave(Stay::Entry& entry) noexcept {
     std::lock_guard const lock(mutex_);
     if (--entry.second.stays == 0) rooms_.erase(rooms_.find(entry.first));
   }
 
   mutable std::mutex mutex_;
-  std::unordered_map<std::string, Stay::Use, Hash, std::equal_to<>> rooms_;
+  // Not hashed: clients choose the names.
+  std::map<std::string, Stay::CountedRoom, std::less<>> rooms_;
 };
 
 }  // namespace chatproto

@@ -30,9 +30,10 @@ struct ServerOptions {
   /// The longest line of a client, in bytes, terminator included. A longer one goes to `on_bad_line`. For the chat it is a rule of the
   /// protocol; a service of your own may have another.
   std::size_t line_limit = max_line;
-  /// Bytes that may wait for one client that does not read: what half a second of a fast chat brings. See `MessageQueue`.
+  /// Bytes that may wait for one client that does not read, in its queue and in its room: what half a second of a fast chat
+  /// brings. A client is cut only when a write was tried and its socket took nothing. See `MessageQueue` and `Room`.
   std::size_t queue_limit = MessageQueue::default_limit;
-  /// What happens beyond that: the client is cut, or those who send to it wait, and nothing is lost.
+  /// What happens beyond that: the client is cut, or those who send to its room wait, and nothing is lost.
   Overflow overflow = Overflow::disconnect;
   /// The system's send buffer for one client, in bytes; 0: what the system likes, which may be megabytes for a client that does not
   /// read. Smaller ones cost more system calls when much is sent.
@@ -40,6 +41,10 @@ struct ServerOptions {
   /// Clients at once; more are told `err:server full` and closed. 0: what the process has descriptors for, less 32 for the
   /// program itself and 3 for each of the policy's threads.
   std::size_t max_clients = 0;
+  /// Bytes that the process may hold for clients, of all its servers: logs of rooms, output and input that waits.
+  /// Beyond that new clients wait in the network, and no client is read; if that does not help, the one that holds most
+  /// is cut (`Ended::memory`). 0: half of the memory that the process may have.
+  std::size_t memory_limit = 0;
   /// Lines per second that a client may send for long; 0: any. Who is faster is read more slowly; nothing is dropped.
   double rate = 0;
   /// Lines that it may send at once before that counts.

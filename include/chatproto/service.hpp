@@ -24,6 +24,7 @@ namespace chatproto {
 /// - `on_bad_line(std::error_code)`: a line had more bytes than the limit (`ServerOptions::line_limit`; `Errc::line_too_long`) and has been dropped;
 /// - `flush()`: the lines that one read brought are over, or as many as there are before or after a pause. What was kept back to
 ///   be sent at once is sent here;
+/// - `on_resume()`: a pause (`Peer::pause`) is over; called before anything else, so that what was waited for can be acted on;
 /// - `bool logged_in() const`: a client for which it is still false at the login deadline is closed;
 /// - `name() const`, which converts to `std::string_view`: as whom, for the server's `Observer`.
 template <class S>

@@ -16,6 +16,7 @@
 #include <asio/execution/outstanding_work.hpp>
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
+#include <asio/post.hpp>
 #include <asio/require.hpp>
 #include <asio/strand.hpp>
 
@@ -70,6 +71,7 @@ class ThreadPerClient {
     reap();
     auto context = std::make_shared<asio::io_context>(1);
     auto executor = asio::require(context->get_executor(), asio::execution::outstanding_work.tracked);
+    asio::post(*context, [] {});  // or a context whose client is gone at once could end while it is told so
     std::list<std::thread> one(1);
     auto const self = one.begin();
     std::lock_guard const lock(mutex_);  // the thread cannot move itself before it stands in the list

@@ -33,9 +33,12 @@ class TokenBucket {
   /// Takes a token, if there is one.
   bool take(Clock::time_point now) {
     if (wait(now) > Clock::duration::zero()) return false;
-    full_ = std::max(full_, now) + each_;
+    owe(now);
     return true;
   }
+
+  /// Takes a token that may not be there yet: later ones come later.
+  void owe(Clock::time_point now) { full_ = std::max(full_, now) + each_; }
 
   /// How long until there is a token; 0: there is one.
   Clock::duration wait(Clock::time_point now) const { return std::max(full_ - depth_ - now, Clock::duration::zero()); }

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-targets='line_reader message message_queue session'
+targets='line_reader message message_queue room_log session'
 build=build/fuzz-coverage
 flags='-std=c++20 -O0 -g -fprofile-instr-generate -fcoverage-mapping -Iinclude'
 mkdir -p $build
@@ -31,7 +31,7 @@ cover() {
   command=$1
   shift
   llvm-cov-19 "$command" $build/replay -instr-profile $build/profdata "$@" \
-    $(printf 'include/chatproto/%s.hpp ' error message line_reader message_queue peer room service chat_service)
+    $(printf 'include/chatproto/%s.hpp ' error message line_reader message_queue peer room_log room service chat_service detail/link_rules)
 }
 cover report -show-branch-summary=0 -show-region-summary=0
 [ "${1-}" != -v ] || cover show | grep -E '^/|^ +[0-9]+\| +0\|'

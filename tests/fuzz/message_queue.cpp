@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// A queue does what a plain list of blocks and a sum do: nothing is lost, doubled or out of order, whatever is written in
-// parts, and its limit is kept to the byte. Each byte of the input is something that happens, some with an argument.
+// A queue does what a plain list of blocks and a sum do: nothing is lost, doubled or out of order, whatever is
+// written in parts, and its limit is kept to the byte. Each byte of the input is something that happens, some with an
+// argument.
 #include "fuzz.hpp"
 
 #include <algorithm>
@@ -31,28 +32,45 @@ struct Plain {
   std::size_t offset = 0;
   State state = State::open;
   bool stalled = false, awake = false, finished = false;
+  int wakes = 0;
 
-  std::size_t bytes(std::size_t more) const {
-    auto sum = more + MessageQueue::entry_cost - offset;
+  std::size_t bytes() const {
+    auto sum = std::size_t() - offset;
     for (auto const& block : blocks) sum += block.size() + MessageQueue::entry_cost;
     return sum;
   }
-  PushResult push(std::string const& block) {
-    if (state != State::open) return PushResult::closed;
-    if (bytes(block.size()) > limit * (stalled ? 1 : MessageQueue::burst)) {
-      abort(State::overflowed);
+  void wake() {
+    if (!finished && !std::exchange(awake, true)) ++wakes;
+  }
+  PushResult push(std::string const& block, State last = State::open) {
+    if (state > last) return PushResult::closed;
+    blocks.push_back(block);
+    if (bytes() > limit * MessageQueue::hard_limit_factor) {
+      cut(State::overflowed);
       return PushResult::overflow;
     }
-    blocks.push_back(block);
-    awake = awake || !stalled;
+    if (!stalled || bytes() > limit) wake();
     return PushResult::queued;
   }
+  void close() {
+    if (state == State::open && !stalled) wake();
+    state = std::max(state, State::closing);
+  }
   bool was_cut() const { return state > State::closing; }
-  void abort(State why = State::aborted) {
+  void cut(State why) {
     if (was_cut()) return;
-    awake = true;
     state = why;
+    drop();
+    wake();
+  }
+  void finish() {
+    finished = true;
+    state = State::aborted;
+    drop();
+  }
+  void drop() {
     blocks.clear();
+    offset = 0;
   }
 };
 
@@ -69,20 +87,23 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   char letter = 'a';
   std::size_t popped = 0;  // of what the blocking queue drained at once
   std::vector<std::string> drained;
+  auto const next_block = [&](std::size_t bytes) {
+    auto const used = letter;
+    letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
+    return std::make_shared<std::string const>(bytes, used);
+  };
 
   while (data != end) {
     auto const what = *data++;
     auto const argument = [&] { return data != end ? *data++ : 0u; };
-    auto const wakes = queue.wakes;
-    auto const was_awake = plain.awake;
     switch (what % 8) {
       case 0:
       case 1: {
-        std::string const block(argument() % 200, letter);
-        letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
-        auto const shared = std::make_shared<std::string const>(block);
-        assert(queue.push(shared) == plain.push(block));
-        assert(blocking.push(shared) == plain_blocking.push(block));
+        auto const block = next_block(argument() % 200);
+        auto const unread = what % 16 == 1;  // which may come when it is closing
+        assert((unread ? queue.push_unread(block) : queue.push(block)) ==
+               plain.push(*block, unread ? State::closing : State::open));
+        assert(blocking.push(block) == plain_blocking.push(*block));
         break;
       }
       case 2:
@@ -90,27 +111,35 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
         assert(queue.drain(batch) == plain.state && (batch.offset == plain.offset || plain.was_cut()));
         assert(std::equal(batch.blocks.begin(), batch.blocks.end(), plain.blocks.begin(), plain.blocks.end(),
                           [](auto const& a, auto const& b) { return *a == b; }));
-        auto const taken = std::exchange(plain.blocks, {});
+        auto taken = std::exchange(plain.blocks, {});
         auto const offset = std::exchange(plain.offset, 0);
         plain.stalled = plain.awake = false;
         if (what % 8 == 3) break;
         std::string rest;
         for (auto const& block : taken) rest += block;
         auto written = std::min<std::size_t>(argument(), rest.size() - offset);
-        auto const meanwhile = argument() % 5;
+        auto const meanwhile = argument();
         for (auto more = meanwhile % 3; more > 0; --more) {
-          std::string const block(10, letter);
-          assert(queue.push(std::make_shared<std::string const>(block)) == plain.push(block));
+          auto const block = next_block(10);
+          assert(queue.push(block) == plain.push(*block));
         }
-        if (meanwhile > 2) {
+        if (meanwhile % 5 > 2) {
           queue.abort();
-          plain.abort();
+          plain.cut(State::aborted);
         }
-        queue.put_back(batch, written);
+        if (meanwhile % 7 == 6) {  // something else was to be written before it, and stalled
+          batch.clear();
+          batch.blocks.push_back(next_block(5));
+          queue.put_back(batch, 0);
+          taken.assign(1, std::string(5, letter == 'a' ? 'z' : static_cast<char>(letter - 1)));
+          written = 0;
+        } else {
+          queue.put_back(batch, written);
+          written += offset;
+        }
         assert(batch.blocks.empty());
         if (plain.was_cut()) break;
         plain.stalled = true;
-        written += offset;
         auto first = taken.begin();
         for (; first != taken.end() && written >= first->size(); ++first) written -= first->size();
         plain.blocks.insert(plain.blocks.begin(), first, taken.end());
@@ -120,20 +149,34 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
       case 4:
         queue.close();
         blocking.close();
-        if (plain.state == State::open) plain.awake = plain.awake || !plain.stalled;
-        if (plain.state == State::open) plain.state = State::closing;
-        if (plain_blocking.state == State::open) plain_blocking.state = State::closing;
+        plain.close();
+        plain_blocking.close();
         break;
       case 5:
-        if (argument() % 4 != 0) break;  // or most runs would be short
-        queue.abort();
-        plain.abort();
+        switch (argument() % 8) {  // mostly nothing, or most runs would be short
+          case 0:
+            queue.abort();
+            plain.cut(State::aborted);
+            break;
+          case 1:
+            queue.notify();
+            if (!plain.stalled) plain.wake();
+            break;
+          case 2:
+            queue.notify(true);
+            plain.wake();
+            break;
+          case 3:
+            queue.cut(State::over_memory);
+            plain.cut(State::over_memory);
+            break;
+          default: break;
+        }
         break;
       case 6:
         if (argument() % 4 != 0) break;
         queue.finish();
-        plain.abort();
-        plain.awake = was_awake;
+        plain.finish();
         break;
       case 7: {
         // What it has drained is not counted any more, nor dropped by an overflow.
@@ -148,9 +191,8 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
       }
       default: break;
     }
-    assert(queue.is_open() == (plain.state == State::open));
-    assert(queue.wakes >= wakes);
-    if (what % 8 != 2) assert((queue.wakes > wakes) == (plain.awake && !was_awake));
+    assert(queue.is_open() == (plain.state == State::open) && queue.is_cut() == plain.was_cut());
+    assert(queue.queued_bytes() == plain.bytes() && queue.wakes == plain.wakes);
   }
   return 0;
 }

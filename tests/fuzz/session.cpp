@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// The whole chat without a socket: four clients send any bytes, read slowly, are cut, and come again. Each must see, byte for
-// byte but for the text of a reply, what model.hpp says; if its queue overflows, a part of that without a gap.
+// The whole chat without a socket: four clients, moved by the real rules of their links, send any bytes, read slowly,
+// are cut, and come again. Each must see, byte for byte but for the text of a reply, what model.hpp says; if it is
+// cut, a part of that without a gap. Deliveries and replies may overtake each other, but not the ok of a move.
 //
 // The bytes of the input go to one client, except:
 //   F8 to FB  go on with client 0 to 3
@@ -16,14 +17,16 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <deque>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 
 #include <chatproto/chat_service.hpp>
-#include <chatproto/line_reader.hpp>
+#include <chatproto/detail/held_memory.hpp>
+#include <chatproto/detail/link_rules.hpp>
+#include <chatproto/server_options.hpp>
 
 #include "../model.hpp"
 
@@ -33,128 +36,155 @@ using namespace chatproto;
 using model::Sight;
 using Role = model::Chat::Role;
 
-class Client {
+struct Time {
+  static std::chrono::steady_clock::time_point now() { return {}; }
+};
+
+class Client final : public MessageQueue, public std::enable_shared_from_this<Client> {
  public:
-  Client(ChatService& service, model::Chat& chat, int number, std::size_t limit = MessageQueue::default_limit)
-      : chat_(chat), number_(number), queue_(std::make_shared<Queue>(limit)) {
+  Client(ChatService& service, model::Chat& chat, int number, std::size_t limit)
+      : MessageQueue(limit), service_(service), chat_(chat), number_(number), rules_(*this, options_) {
     chat_.connect(number_);
-    session_.reset(new ChatService::Session(service.open(Peer(queue_))));
   }
-  ~Client() {
-    queue_->finish();
-    session_.reset();
-    assert(queue_.use_count() == 1);
+  void start() { rules_.open(Opening{*this}); }
+  /// Its connection breaks.
+  void end() {
+    finish();
+    rules_.forget();
     if (chat_.knows(number_)) chat_.vanish(number_);
   }
 
   void send(char byte) { unread_ += byte; }
   void end_read() {
-    if (queue_->paused) return;
-    untold_ += unread_;
-    take_lines(std::exchange(unread_, {}));
+    while (!is_over() && rules_.wants_input() && !unread_.empty()) {
+      auto const bytes = unread_.substr(0, rules_.read_size());
+      unread_.erase(0, bytes.size());
+      untold_ += bytes;
+      rules_.received(bytes);
+      go_on();
+    }
   }
   void end_input() {
-    if (!queue_->paused) close();
+    if (is_over() || !rules_.wants_input() || rules_.wants_shutdown()) return;
+    rules_.input_ended();
+    chat_.end_of_input(number_);
+    take(0);  // it leaves its room
   }
   void close() {
-    if (was_cut()) return;
-    Peer(queue_).close();
-    session_.reset();
+    if (is_over()) return;
+    Peer(shared_from_this()).close();
     chat_.end_of_input(number_);
+    take(0);
   }
-  void abort() { Peer(queue_).abort(); }
+  void abort() { Peer(shared_from_this()).abort(); }
   void pause_or_resume() {
-    if (!queue_->paused) {
+    if (paused_)
+      Peer(shared_from_this()).resume();
+    else
       pauses_ = true;
-    } else {
-      Peer(queue_).resume();
-      take_lines(std::exchange(held_, {}));
-    }
   }
 
-  /// Takes at most so many bytes of what is queued for it, and compares.
-  void take(std::size_t size) {
-    if (was_cut()) return;
-    auto const state = queue_->drain(batch_);
-    auto const nothing_new = batch_.blocks.empty() && state == MessageQueue::State::open;
-    assert(queue_->woken || queue_->stalled || nothing_new);  // else nobody would have drained it
-    queue_->woken = queue_->stalled = false;
-    if (state > MessageQueue::State::closing) {
-      assert(batch_.blocks.empty());
-      session_.reset();
-      return chat_.vanish(number_);
+  /// Takes at most so many bytes of what waits for it, and compares.
+  void take(std::size_t most) {
+    while (!is_over()) {
+      auto const expected = std::exchange(woken_, false) || rules_.wants_writable();
+      auto const found = rules_.next_output(output_);
+      assert(expected || (found && output_.batch.blocks.empty() && output_.log.size == 0));
+      if (!found) return end();
+      std::string bytes;
+      for (auto const& block : output_.batch.blocks) bytes += *block;
+      bytes.erase(0, output_.batch.offset);
+      for (std::size_t i = 0; i < output_.log.count; ++i)
+        bytes.append(output_.log.pieces[i].data, output_.log.pieces[i].size);
+      auto const all = bytes.size() <= most;
+      bytes.resize(std::min(bytes.size(), most));
+      most -= bytes.size();
+      see(bytes);
+      rules_.written(output_, bytes.size());
+      output_.batch.clear();
+      if (rules_.over() && *rules_.over() != Ended::closed) return end();
+      if (all && !woken_) {
+        assert(unseen_.empty() && due_.size() == (rules_.over() || rules_.wants_shutdown() ? 1u : 0u));
+        assert(due_.empty() || due_.front().kind == Sight::end);
+        if (!due_.empty()) return end();
+      }
+      go_on();
+      if (!all || !woken_) return;
     }
-    std::string bytes;
-    for (auto const& block : batch_.blocks) bytes += *block;
-    bytes.erase(0, batch_.offset);
-    unseen_ += bytes.substr(0, size);
-    if (size < bytes.size()) {
-      queue_->put_back(batch_, size);
-      queue_->stalled = true;
-    }
-    for (auto& sight : chat_.sights(number_)) due_.push_back(std::move(sight));
-    for (auto end = unseen_.find('\n'); end != unseen_.npos; end = unseen_.find('\n')) {
-      assert(!due_.empty() && end < max_line);
-      see(unseen_.substr(0, end + 1));
-      unseen_.erase(0, end + 1);
-    }
-    if (size < bytes.size()) return;
-    assert(unseen_.empty() && due_.size() == (state == MessageQueue::State::closing ? 1u : 0u));
-    assert(due_.empty() || due_.front().kind == Sight::end);
-    if (!due_.empty()) chat_.vanish(number_);
   }
   void take_all() { take(static_cast<std::size_t>(-1)); }
 
-  /// As a link does when it finds the queue aborted.
+  /// As a link does when it finds the queue cut.
   void end_if_cut() {
-    if (was_cut() || queue_->is_open() || chat_.role(number_) == Role::closed) return;
-    take_all();
-    assert(was_cut());
+    if (is_cut()) take_all();
   }
-  void finish() {
+  bool is_closing() const { return !is_over() && !is_open(); }
+  void take_what_comes() {
     end_read();
-    if (queue_->paused) pause_or_resume();
-    end_if_cut();
+    if (paused_) pause_or_resume();
+    while (!is_over() && woken_) take_all();
   }
 
  private:
-  struct Queue final : MessageQueue {
-    using MessageQueue::MessageQueue;
-    void wake() override {
-      assert(!woken && (!stalled || !is_open()));
-      woken = true;
-    }
-    void pause_input() override { paused = true; }
-    void resume_input(std::shared_ptr<MessageQueue>) override { paused = false; }
+  /// The chat's session, and the model gets what it gets.
+  struct Session {
+    Client& client;
+    ChatService::Session chat;
 
-    bool woken = false, stalled = false, paused = false;
+    void on_line(std::string_view line) {
+      client.tell_model();
+      chat.on_line(line);
+      client.pause_after_line();
+    }
+    void on_bad_line(std::error_code ec) {
+      client.tell_model();
+      chat.on_bad_line(ec);
+      client.pause_after_line();
+    }
+    void on_resume() { chat.on_resume(); }
+    void flush() {
+      chat.flush();
+      if (!client.is_open()) return;
+      auto const role = client.chat_.role(client.number_);
+      assert((chat.role() == chat.sender) == (role == Role::sender));
+      assert((chat.role() == chat.receiver) == (role == Role::receiver));
+      assert(chat.logged_in() == (role != Role::guest));
+    }
+    bool logged_in() const { return chat.logged_in(); }
+  };
+  using Rules = detail::LinkRules<Session, Client, Time>;
+  friend Rules;
+  struct Opening {
+    Client& client;
+    operator Session() const { return {client, client.service_.open(Peer(client.shared_from_this()))}; }
   };
 
-  bool was_cut() const { return !chat_.knows(number_); }
+  ServerOptions const& options() const { return options_; }
+  void wake() override {
+    assert(!woken_);
+    woken_ = true;
+  }
+  void pause_input() override {
+    paused_ = true;
+    rules_.pause();
+  }
+  void resume_input() noexcept override {
+    if (!std::exchange(paused_, false)) return;
+    rules_.resume();
+    go_on();
+  }
+  void follow(LogReader* reader) noexcept override { rules_.follow(reader); }
+  bool logged_in(std::string_view /*name*/) { return chat_.role(number_) != Role::guest; }
+  void throttled(std::chrono::steady_clock::duration /*time*/) { assert(false); }
 
-  void take_lines(std::string const& bytes) {
-    if (!session_) return;
-    reader_.feed(bytes);
-    while (queue_->is_open() && !queue_->paused) {
-      auto const line = reader_.next();
-      if (!line) {  // and no line was overlooked
-        assert(std::count(untold_.begin(), untold_.end(), '\n') <= (too_long_ ? 1 : 0));
-        break;
-      }
-      tell_model();
-      if (line->too_long)
-        session_->on_bad_line(Errc::line_too_long);
-      else
-        session_->on_line(line->text);
-      if (std::exchange(pauses_, false)) Peer(queue_).pause();
-    }
-    if (queue_->is_open() && queue_->paused) held_ = reader_.take_rest();
-    session_->flush();
-    if (!queue_->is_open()) return session_.reset();
-    auto const role = session_->role();
-    assert((role == session_->sender) == (chat_.role(number_) == Role::sender));
-    assert((role == session_->receiver) == (chat_.role(number_) == Role::receiver));
-    assert(session_->logged_in() == (chat_.role(number_) != Role::guest));
+  bool is_over() const { return !chat_.knows(number_); }
+  void go_on() {
+    while (rules_.wants_turn()) rules_.take_turn();
+    if (is_open() && rules_.wants_input())  // no line was overlooked
+      assert(std::count(untold_.begin(), untold_.end(), '\n') <= (too_long_ ? 1 : 0));
+  }
+  void pause_after_line() {
+    if (std::exchange(pauses_, false)) Peer(shared_from_this()).pause();
   }
 
   /// The model gets the next line. Of one that is too long the reader speaks before its end has come.
@@ -170,24 +200,37 @@ class Client {
     too_long_ = !tell();
   }
 
-  void see(std::string const& line) {
-    auto const due = std::move(due_.front());
-    due_.pop_front();
-    if (due.kind == Sight::delivery)
-      assert(line == due.line);
+  void see(std::string const& bytes) {
+    for (auto& sight : chat_.sights(number_)) due_.push_back(std::move(sight));
+    unseen_ += bytes;
+    for (auto end = unseen_.find('\n'); end != unseen_.npos; end = unseen_.find('\n')) {
+      assert(end < max_line);
+      see_line(unseen_.substr(0, end + 1));
+      unseen_.erase(0, end + 1);
+    }
+  }
+  void see_line(std::string const& line) {
+    auto const is_delivery = line.starts_with("delivery:");
+    auto const due = std::find_if(due_.begin(), due_.end(), [&](Sight const& sight) {
+      return sight.moves || (sight.kind == Sight::delivery) == is_delivery;
+    });
+    assert(due != due_.end() && due->kind != Sight::end && (!due->moves || due == due_.begin()));
+    if (is_delivery)
+      assert(line == due->line);
     else
-      assert(due.kind != Sight::end && line.starts_with(due.kind == Sight::ok ? "ok:" : "err:"));
+      assert(line.starts_with(due->kind == Sight::ok ? "ok:" : due->kind == Sight::err ? "err:" : "nothing"));
+    due_.erase(due);
   }
 
+  ChatService& service_;
   model::Chat& chat_;
   int const number_;
-  std::shared_ptr<Queue> queue_;
-  std::unique_ptr<ChatService::Session> session_;
-  LineReader reader_;
-  MessageQueue::Batch batch_;
-  std::string unread_, held_, untold_, unseen_;  // read, but the session has paused; read, but the model has not got it
+  ServerOptions const options_ = {};
+  Rules rules_;
+  detail::Output output_;
+  std::string unread_, untold_, unseen_;  // not read; read, but the model has not got it; half a line
   std::deque<Sight> due_;
-  bool pauses_ = false, too_long_ = false;
+  bool woken_ = false, paused_ = false, pauses_ = false, too_long_ = false;
 };
 
 }  // namespace
@@ -196,12 +239,27 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   ChatService service;
   {
     model::Chat chat;
-    std::array<std::optional<Client>, 4> clients;
-    for (auto i = 0; i < 4; ++i) clients[static_cast<std::size_t>(i)].emplace(service, chat, i);
+    std::array<std::shared_ptr<Client>, 4> clients;
     auto number = 0;
+    auto const leave = [&](std::shared_ptr<Client>& client) {
+      client->end();
+      assert(client.use_count() == 1);
+    };
+    auto const come = [&](std::size_t limit) {
+      auto& client = clients[static_cast<std::size_t>(number)];
+      if (client) leave(client);
+      client = std::make_shared<Client>(service, chat, number, limit);
+      client->start();
+    };
+    for (; number < 4; ++number) come(MessageQueue::default_limit);
+    number = 0;
     auto const settle = [&] {
       for (auto& client : clients) client->end_if_cut();
-      assert(service.room_count() == chat.rooms());
+      // Who is closed stays, unseen, until it has read what was said before.
+      auto const closing =
+          std::count_if(clients.begin(), clients.end(), [](auto const& client) { return client->is_closing(); });
+      assert(service.room_count() >= chat.rooms());
+      assert(service.room_count() <= chat.rooms() + static_cast<std::size_t>(closing));
     };
     for (std::size_t i = 0; i < size; ++i) {
       auto& client = clients[static_cast<std::size_t>(number)];
@@ -212,10 +270,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
         case 0xFA:
         case 0xFB: number = byte - 0xF8; continue;
         case 0xFC: client->end_read(); break;
-        case 0xFD:
-          client.reset();
-          client.emplace(service, chat, number);
-          break;
+        case 0xFD: come(MessageQueue::default_limit); break;
         case 0xFE: client->end_input(); break;
         case 0xF7:
           if (++i == size || data[i] == 0xFF)
@@ -226,18 +281,16 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
         case 0xF6: client->pause_or_resume(); break;
         case 0xF5: client->close(); break;
         case 0xF3: client->abort(); break;
-        case 0xF4:
-          client.reset();
-          client.emplace(service, chat, number, ++i < size ? data[i] * 4u : 0u);
-          break;
+        case 0xF4: come(++i < size ? data[i] * 4u : 0u); break;
         default: client->send(static_cast<char>(byte)); continue;
       }
       settle();
     }
-    for (auto& client : clients) client->finish();
+    for (auto& client : clients) client->take_what_comes();
     settle();
     for (auto& client : clients) client->take_all();
+    for (auto& client : clients) leave(client);
   }
-  assert(service.room_count() == 0);
+  assert(service.room_count() == 0 && detail::HeldMemory::total() == 0);
   return 0;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -22,29 +23,54 @@
 #include <asio/ip/tcp.hpp>
 
 #include <chatproto/detail/alarm.hpp>
+#include <chatproto/detail/events.hpp>
 #include <chatproto/detail/listener.hpp>
+#include <chatproto/detail/reserved.hpp>
 #include <chatproto/listen.hpp>
+#include <chatproto/server_options.hpp>
 
 namespace chatproto::detail {
+
+/// What an acceptor asks of its server, on the server's context.
+template <class H, class Executor>
+concept AcceptorHost = requires(H& host, asio::basic_stream_socket<asio::ip::tcp, Executor> socket) {
+  { host.context() } -> std::same_as<asio::io_context&>;
+  { host.options() } -> std::same_as<ServerOptions const&>;
+  { host.events() } -> std::same_as<Events&>;
+  { host.has_room() } -> std::same_as<bool>;           // for one client more
+  { host.has_memory() } -> std::same_as<bool>;         // for clients at all; if not, they wait in the network
+  host.watch_memory();                                 // somebody is to look after it
+  { host.next_executor() } -> std::same_as<Executor>;  // as `ThreadingPolicy` has it
+  host.add(std::move(socket));                         // a client
+};
+
+/// What an acceptor's operations live in; it outlives the context.
+struct AcceptorMemory {
+  Reserved accept, retry, drop;
+};
 
 /// Accepts the clients of a `Host` (a `Server`), each on an executor of the host's policy.
 ///
 /// Used on the host's own context only. An error never ends it. It asks again at once if one connection was lost; if
 /// descriptors or memory are short, and after errors that it does not know, some time later, doubling.
-template <class Host, class Policy>
+template <class Host, class Executor>
 class Acceptor {
  public:
-  /// Listens on one address, or on all if it is empty. Throws `std::system_error`.
-  Acceptor(Host& host, std::string const& address, std::uint16_t port)
+  /// Listens where the host's options say. Throws `std::system_error`.
+  Acceptor(Host& host, AcceptorMemory& memory)
       : host_(host),
+        memory_(memory),
         acceptor_(host.context()),
-        retry_(host.context(), host.retry_memory_, callback<&Acceptor::accept_when_ready>(this)),
-        drop_(host.context(), host.drop_input_memory_, callback<&Acceptor::drop_input>(this)),
+        retry_(host.context(), memory.retry, callback<&Acceptor::accept_when_ready>(this)),
+        drop_(host.context(), memory.drop, callback<&Acceptor::drop_input>(this)),
         retry_delay_(host.options().accept_retry) {
-    listen(acceptor_, port, address);
+    static_assert(AcceptorHost<Host, Executor>);
+    listen(acceptor_, host.options().port, host.options().address);
     acceptor_.non_blocking(true);
     set_up_clients(acceptor_, host.options());
-    port_ = acceptor_.local_endpoint().port();
+    auto const endpoint = acceptor_.local_endpoint();
+    listener_.set_protocol(endpoint.protocol());
+    port_ = endpoint.port();
   }
 
   std::uint16_t port() const noexcept { return port_; }
@@ -61,7 +87,6 @@ class Acceptor {
 
  private:
   using tcp = asio::ip::tcp;
-  using Executor = typename Policy::executor_type;
   struct Refused {
     explicit Refused(asio::io_context& context) : socket(context) {}
     asio::basic_stream_socket<tcp, ContextExecutor> socket;
@@ -71,9 +96,13 @@ class Acceptor {
   void accept_when_ready() {
     if (!acceptor_.is_open()) return;
     try {
-      listener_.async_wait(host_.accept_memory_([this](std::error_code const& ec) {
+      listener_.async_wait(memory_.accept([this](std::error_code const& ec) {
         if (!acceptor_.is_open()) return;
         if (ec) return accept_later(ec);
+        if (!host_.has_memory()) {
+          host_.watch_memory();
+          return retry_.set(memory_retry);
+        }
         accept();
       }));
     } catch (std::bad_alloc const&) {  // on Windows, where the wait does not live in our memory
@@ -111,7 +140,7 @@ class Acceptor {
     if (!host_.has_room()) return refuse_one(ec);
     if (!next_executor_) {
       try {
-        next_executor_.emplace(host_.policy_.next_executor());
+        next_executor_.emplace(host_.next_executor());
       } catch (std::system_error const& error) {
         if (is_shortage(error.code())) throw;
         return refuse_one(ec);
@@ -167,7 +196,10 @@ class Acceptor {
   /// A part of the reserve of descriptors, see `ServerOptions::max_clients`.
   static constexpr std::size_t most_refused = 8;
 
+  static constexpr auto memory_retry = std::chrono::milliseconds(10);
+
   Host& host_;
+  AcceptorMemory& memory_;
   ContextAcceptor acceptor_;
   Listener listener_{acceptor_};
   Alarm retry_, drop_;

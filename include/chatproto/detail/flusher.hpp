@@ -1,25 +1,34 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// When the links with something to write are flushed.
+/// When links write, and when they go on with input that waits.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <asio/execution/context.hpp>
 #include <asio/execution_context.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
+#include <asio/query.hpp>
 
 #include <chatproto/detail/reserved.hpp>
 
 namespace chatproto::detail {
 
-/// Posts one flush for all links of a thread that have something to write. Blocks of several senders then share
-/// a write, and a broadcast wakes each thread once.
+/// The links of one thread that have something to do: output to write, or a turn of input to take. One posted handler
+/// serves all of them, so texts of several senders share a write, and a broadcast wakes each thread once.
+///
+/// The handler stops after a while and is posted again, so that the thread also looks for new events. A client that
+/// sends a line now and then is served between two such handlers, however many others have input that waits.
 template <class Link>
 class FlushList : public asio::execution_context::service {
  public:
@@ -28,47 +37,148 @@ class FlushList : public asio::execution_context::service {
 
   explicit FlushList(asio::io_context& context) : service(context), context_(context) {}
 
-  void add(std::shared_ptr<Link> link) {
-    std::lock_guard const lock(mutex_);
-    links_.push_back(std::move(link));
-    if (!std::exchange(posted_, true)) asio::post(context_, memory_([this] { run(); }));
-  }
+  /// `link` is to write.
+  void add_output(auto const& /*executor*/, std::shared_ptr<Link> link) { add(outputs_, std::move(link)); }
+  /// `link` is to take a turn.
+  void add_turn(auto const& /*executor*/, std::shared_ptr<Link> link) { add(turns_, std::move(link)); }
 
  private:
+  using Clock = std::chrono::steady_clock;
+  /// Links that are added by any thread, and served by one.
+  struct Links {
+    std::vector<std::shared_ptr<Link>> added, served;
+    std::size_t next = 0;  // of those that are served
+
+    bool empty() const noexcept { return next == served.size() && added.empty(); }
+    void take_added() {
+      if (next < served.size()) return;
+      served.clear();
+      next = 0;
+      served.swap(added);
+    }
+  };
+  // For output; then comes one turn of input. What is written ends work, what is read makes more.
+  static constexpr auto output_time = std::chrono::milliseconds(1);
+  static constexpr std::size_t clock_step = 4;  // links from one look at the clock to the next
+
+  void add(Links& links, std::shared_ptr<Link> link) {
+    std::lock_guard const lock(mutex_);
+    links.added.push_back(std::move(link));
+    post_once();
+  }
+  void post_once() {
+    if (!posted_) asio::post(context_, memory_([this] { run(); }));
+    posted_ = true;
+  }
   void run() {
     {
       std::lock_guard const lock(mutex_);
-      posted_ = false;
-      running_.swap(links_);
+      outputs_.take_added();
+      turns_.take_added();
     }
-    for (auto& link : running_) link->flush();
-    running_.clear();
+    Clock::time_point end;
+    for (std::size_t served = 1; outputs_.next < outputs_.served.size(); ++served) {
+      auto const link = std::move(outputs_.served[outputs_.next++]);
+      link->flush();
+      if (served % clock_step != 0) continue;
+      auto const now = Clock::now();
+      if (served == clock_step) end = now + output_time;
+      if (now > end) break;
+    }
+    if (turns_.next < turns_.served.size()) {
+      auto const link = std::move(turns_.served[turns_.next++]);
+      link->take_turn();
+    }
+    std::lock_guard const lock(mutex_);
+    posted_ = false;
+    if (!outputs_.empty() || !turns_.empty()) post_once();
+    outputs_.take_added();  // frees the links that were served
+    turns_.take_added();
   }
-  void shutdown() noexcept override { links_.clear(); }
+  void shutdown() noexcept override { outputs_ = turns_ = {}; }
 
   asio::io_context& context_;
   Reserved memory_;
   std::mutex mutex_;  // taken within a queue's lock
-  std::vector<std::shared_ptr<Link>> links_;
-  std::vector<std::shared_ptr<Link>> running_;
+  Links outputs_, turns_;
   bool posted_ = false;
 };
 
-/// A link's way to the list of its context.
-template <class Link>
-struct FlushListed {
-  explicit FlushListed(auto const& executor) : list(asio::use_service<FlushList<Link>>(executor.context())) {}
-  void add(auto const&, std::shared_ptr<Link> link) { list.add(std::move(link)); }
-  FlushList<Link>& list;
-};
+/// The same where each client has an executor of its own, on which its link is served. Only some links are posted at a
+/// time, and each that was served posts the next one, so that new events do not wait behind all of them.
+template <class Link, class Executor>
+class FlushQueue : public asio::execution_context::service {
+ public:
+  using key_type = FlushQueue;
+  static inline asio::execution_context::id id;
 
-/// The same where several threads share a context: a post for each link.
-template <class Link>
-struct FlushPost {
-  explicit FlushPost(auto const&) {}
-  void add(auto const& executor, std::shared_ptr<Link> link) {
-    asio::post(executor, [link = std::move(link)] { link->flush(); });
+  explicit FlushQueue(asio::execution_context& context) : service(context) {}
+
+  void add_output(Executor const& executor, std::shared_ptr<Link> link) { add(outputs_, executor, std::move(link)); }
+  void add_turn(Executor const& executor, std::shared_ptr<Link> link) { add(turns_, executor, std::move(link)); }
+
+ private:
+  struct Item {
+    Executor executor;
+    std::shared_ptr<Link> link;
+  };
+  static constexpr unsigned outputs_per_turn = 8;
+  // A session that computes keeps what is posted to its client waiting, so there are more than threads.
+  unsigned const most_posted_ = std::max(32u, 2 * std::thread::hardware_concurrency());
+
+  /// First in, first out, in memory that is used again.
+  class Items {
+   public:
+    bool empty() const noexcept { return next_ == served_.size() && added_.empty(); }
+    void push(Item item) { added_.push_back(std::move(item)); }
+    Item pop() noexcept {
+      if (next_ == served_.size()) {
+        served_.clear();
+        next_ = 0;
+        served_.swap(added_);
+      }
+      return std::move(served_[next_++]);
+    }
+
+   private:
+    std::vector<Item> added_, served_;
+    std::size_t next_ = 0;  // of those that are served
+  };
+
+  void add(Items& items, Executor const& executor, std::shared_ptr<Link> link) {
+    std::lock_guard const lock(mutex_);
+    items.push({executor, std::move(link)});
+    if (posted_ == most_posted_) return;
+    ++posted_;
+    post_next();
   }
+  /// One that was posted has been served.
+  void go_on() noexcept {
+    std::lock_guard const lock(mutex_);
+    post_next();
+  }
+  void post_next() noexcept {
+    while (!outputs_.empty() || !turns_.empty()) {
+      auto const turn = outputs_.empty() || (!turns_.empty() && ++outputs_in_a_row_ > outputs_per_turn);
+      if (turn) outputs_in_a_row_ = 0;
+      auto const item = (turn ? turns_ : outputs_).pop();
+      try {
+        asio::post(item.executor, [this, turn, link = item.link] {
+          turn ? link->take_turn() : link->flush();
+          go_on();
+        });
+        return;
+      } catch (...) {
+        item.link->not_served();
+      }
+    }
+    --posted_;
+  }
+  void shutdown() noexcept override { outputs_ = turns_ = {}; }
+
+  std::mutex mutex_;  // taken within a queue's lock
+  Items outputs_, turns_;
+  unsigned posted_ = 0, outputs_in_a_row_ = 0;
 };
 
 template <class Executor>
@@ -76,8 +186,15 @@ concept OfIoContext = requires(Executor const& executor) {
   { executor.context() } -> std::same_as<asio::io_context&>;
 };
 
-/// The one that fits an executor: an executor of a context itself says that one thread runs it, see `ThreadingPolicy`.
+/// The one for this executor. An executor of an `io_context` itself means that one thread runs it, see
+/// `ThreadingPolicy`.
 template <class Executor, class Link>
-using Flusher = std::conditional_t<OfIoContext<Executor>, FlushListed<Link>, FlushPost<Link>>;
+using Flusher = std::conditional_t<OfIoContext<Executor>, FlushList<Link>, FlushQueue<Link, Executor>>;
+
+/// That of the executor's context, which owns it.
+template <class Executor, class Link>
+Flusher<Executor, Link>& flusher_of(Executor const& executor) {
+  return asio::use_service<Flusher<Executor, Link>>(asio::query(executor, asio::execution::context));
+}
 
 }  // namespace chatproto::detail

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// The one I/O loop: socket <-> LineReader, MessageQueue, Session.
+/// One client's socket, moved by the rules of its link.
 #pragma once
 
-#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,28 +25,47 @@
 
 #include <chatproto/detail/events.hpp>
 #include <chatproto/detail/flusher.hpp>
+#include <chatproto/detail/link_rules.hpp>
 #include <chatproto/detail/transfer.hpp>
-#include <chatproto/line_reader.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
+#include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
-#include <chatproto/token_bucket.hpp>
 
 namespace chatproto::detail {
 
-/// One client of a `Host` (a `Server`): its socket, the lines it sends, the blocks that wait for it.
+/// What a link asks of its server, from any thread.
+template <class H, class Link>
+concept LinkHost = requires(H& host, Link& link, std::weak_ptr<Link> client, std::chrono::steady_clock::duration time) {
+  typename H::executor_type;  // of a client
+  { host.options() } -> std::same_as<ServerOptions const&>;
+  { host.events() } -> std::same_as<Events&>;
+  host.service();          // whose sessions it opens
+  host.remove(link);       // it has ended
+  host.watch_deadlines();  // it has one, see `due`
+  { host.has_memory() } -> std::same_as<bool>;
+  host.watch_memory();                 // there is none: it waits until `memory_is_free`
+  host.end_throttle_in(time, client);  // `end_throttle` is to be called then
+};
+
+/// One client of a `Host` (a `ServerCore`): its socket, and the output that waits for it. `LinkRules` decides what
+/// happens; the link does it, and nobody else touches the socket.
 ///
-/// All but the queue is used on the client's executor only. It lives as long as somebody knows it (the host, an operation
-/// under way, a `Peer`), but after `end()` it is only a closed queue.
+/// Thread safety: what says "any thread", and the queue, from any thread; the rest from the client's executor only. A
+/// link lives as long as somebody holds it (the host, an operation under way, a `Peer`). After `end()` it is only a
+/// closed queue.
 ///
 /// A connection ends in one of two ways. At once: `end()`. In order: the queue is closed, written out, then our side
-/// is shut down, and what the peer still sends is read and dropped for a moment: closing a socket that holds unread
-/// bytes would reset the connection and could destroy what the peer has not yet read (RFC 1122, 4.2.2.13).
+/// is shut down, and what the client still sends is read and dropped for a moment: closing a socket that holds unread
+/// bytes would reset the connection and could destroy what the client has not yet read (RFC 1122, 4.2.2.13).
 ///
 /// Whatever throws here, as for want of memory, costs this client and nobody else: each handler is `guarded`.
 template <class Host>
 class Link final : public MessageQueue, public std::enable_shared_from_this<Link<Host>> {
+  using Session = typename std::remove_reference_t<decltype(std::declval<Host&>().service())>::Session;
+  using Rules = LinkRules<Session, Link>;
+
  public:
   using Executor = typename Host::executor_type;
   using Socket = asio::basic_stream_socket<asio::ip::tcp, Executor>;
@@ -57,10 +75,12 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   Link(Host& host, Socket socket, std::uint64_t number)
       : MessageQueue(host.options().queue_limit, host.options().overflow),
         host_(host),
-        flusher_(socket.get_executor()),
+        flusher_(flusher_of<Executor, Link>(socket.get_executor())),
         socket_(std::move(socket)),
-        reader_(host.options().line_limit),
-        number_(number) {}
+        rules_(*this, host.options()),
+        number_(number) {
+    static_assert(LinkHost<Host, Link>);
+  }
 
   /// Begins: on the client's executor. The host may have stopped it already.
   void start() noexcept {
@@ -68,68 +88,81 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       if (!socket_) return;
       std::error_code ec;
       socket_->non_blocking(true, ec);
+#ifndef __linux__
       if (!ec) socket_->set_option(asio::ip::tcp::no_delay(true), ec);
+#endif
       if (ec) return end(Ended::lost, ec);
-      if (is_open()) {
-        auto& events = host_.events();
-        if (events.observed() && !events.connected(number_, remote_address(*socket_))) return end(Ended::failed);
-        auto const& options = host_.options();
-        if (options.rate > 0) bucket_ = std::make_unique<TokenBucket>(options.rate, std::max(options.rate_burst, 1.0));
-        session_.emplace(Opening{*this});
-        if constexpr (has_login) due_in(options.login_deadline);
-      }
-      wait_readable();
+      if (!is_open()) return;
+      auto& events = host_.events();
+      if (events.observed() && !events.connected(number_, remote_address(*socket_))) return end(Ended::failed);
+      rules_.open(Opening{*this});
     });
   }
 
-  /// It could not be told to begin.
+  /// Ends a link whose `start` could not be posted.
   void drop() noexcept { end(Ended::failed); }
 
   /// Writes what waits: on the client's executor.
   void flush() noexcept {
     guarded([this] { write_out(); });
   }
-
-  /// When it is to be asked whether its time is over; any thread.
-  Clock::time_point due() const noexcept {
-    if (has_failed()) return Clock::time_point();  // and could not be told
-    return Clock::time_point(Clock::duration(due_.load(std::memory_order_relaxed)));
+  /// Goes on with input that waits: on the client's executor.
+  void take_turn() noexcept {
+    guarded([this] {
+      is_listed_ = false;
+      count_lines(rules_.take_turn());
+    });
   }
 
-  /// Reads no more lines: any thread. `done` is released when the last one that was read has been carried out.
+  /// `flush` or `take_turn` could not be posted, for want of memory: any thread, also under a queue's lock.
+  void not_served() noexcept {
+    not_served_ = true;
+    host_.watch_deadlines();
+  }
+
+  /// When to call `ask_if_overdue`; any thread.
+  Clock::time_point due() const noexcept { return is_broken() ? Clock::time_point() : rules_.due(); }
+  /// Bytes that are held for the client, as it was when `measure` was asked for; any thread.
+  std::size_t held() const noexcept { return this->is_cut() ? 0 : this->queued_bytes() + rules_.held(); }
+
+  /// Hands over no more lines: any thread. `done` is released when the line under way has been carried out.
   void stop_reading(std::shared_ptr<void> done) noexcept {
-    post([](Link& link, auto&) { link.reads_lines_ = false; }, std::move(done));
+    post([](Link& link) { link.rules_.stop_reading(); }, std::move(done));
   }
-  /// Asks it: any thread.
+  /// Ends it if its time is over: any thread.
   void ask_if_overdue() noexcept {
-    post([](Link& link, auto&) { link.end_if_overdue(); });
+    post([](Link& link) {
+      if (link.is_broken()) return link.end(Ended::failed);
+      if (link.due() > Clock::now()) return;
+      if (link.rules_.wants_writable()) link.write_out();  // we may have been too busy to see that it can be written
+      link.rules_.time_is_over(Clock::now());
+    });
   }
   /// It may send again: any thread.
   void end_throttle() noexcept {
-    post([](Link& link, auto&) {
-      link.throttled_ = false;
-      link.go_on();
-    });
+    post([](Link& link) { link.count_lines(link.rules_.end_throttle()); });
+  }
+  /// Asks it to measure what it holds: any thread.
+  void measure() noexcept {
+    post([](Link& link) { link.rules_.measure(); });
+  }
+  /// It may read again, if it waits for memory: any thread.
+  void memory_is_free() noexcept {
+    if (needs_memory_.exchange(false)) post([](Link&) {});  // `guarded` then goes on
   }
 
   Executor executor() { return socket_->get_executor(); }  ///< before it starts
   std::uint32_t& slot() noexcept { return slot_; }         ///< its place, where the host keeps its links
 
  private:
-  using Session = typename std::remove_reference_t<decltype(std::declval<Host&>().service())>::Session;
+  friend Rules;
   using Flusher = detail::Flusher<Executor, Link>;
-  static constexpr bool has_login = requires(Session const& session) { session.logged_in(); };
-
-  /// What was read and is not handed over yet.
-  struct Held {
-    std::string bytes;
-    std::size_t taken = 0;  // of these
-  };
+  using Wait = typename Socket::wait_type;
 
   /// Lets a session that cannot be moved be made in place by `open`.
   struct Opening {
     Link& link;
-    operator Session() {
+    operator Session() const {
       auto& service = link.host_.service();
       Peer peer(link.shared_from_this());
       if constexpr (Opens<std::remove_reference_t<decltype(service)>, Peer, std::string>)
@@ -139,261 +172,160 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     }
   };
 
-  /// Whatever is thrown within cuts this client, and nobody else is touched.
+  /// It was not told what to do, as nothing could be posted: only `ask_if_overdue` ends it.
+  bool is_broken() const noexcept { return this->has_failed() || not_served_; }
+
+  /// Whatever is thrown within cuts this client, and nobody else is touched. Then does what the rules want.
   void guarded(auto&& call) noexcept {
     try {
       call();
+      go_on();
     } catch (...) {
       end(Ended::failed);
     }
   }
 
-  /// Calls `action` on the client's executor with what is to be kept until then, if the link has not finished; false: it will not
-  /// be called. Any thread. All actions are of one type, as each type of handler costs the compiler some hundredth of a second.
-  bool post(void (*action)(Link&, std::shared_ptr<void>& kept), std::shared_ptr<void> kept = nullptr) noexcept {
-    auto posted = false;
+  /// Calls `action` on the client's executor, if the link has not ended, and then lets `kept` go. Any thread. All
+  /// actions have one type: each type of handler costs the compiler some hundredth of a second.
+  void post(void (*action)(Link&), std::shared_ptr<void> kept = nullptr) noexcept {
     try {
       this->unless_finished([&] {
-        asio::post(socket_->get_executor(),
-                   [self = this->shared_from_this(), action, kept = std::move(kept)]() mutable {
-                     self->guarded([&] { action(*self, kept); });
-                   });
-        posted = true;
+        asio::post(socket_->get_executor(), [self = this->shared_from_this(), action, kept = std::move(kept)] {
+          self->guarded([&] {
+            if (self->socket_) action(*self);
+          });
+        });
       });
     } catch (...) {
-      cut(State::failed);
+      this->cut(State::failed);
     }
-    return posted;
   }
 
-  void end_if_overdue() {
+  /// Does what the rules want now.
+  void go_on() {
     if (!socket_) return;
-    if (has_failed()) return end(Ended::failed);
-    if (due() > Clock::now()) return;
-    if (stalled_) return end(Ended::write_deadline);
-    if (!session_) return end(why_);  // it has lingered long enough
-    not_due();
-    if constexpr (has_login)
-      if (!session_->logged_in()) {
-        why_ = Ended::login_deadline;
-        close();
-      }
+    if (auto const& over = rules_.over()) return end(*over);
+    if (rules_.wants_shutdown()) {
+      std::error_code ec;
+      socket_->shutdown(Socket::shutdown_send, ec);
+      if (ec) return end(Ended::lost, ec);
+      rules_.shut_down();
+    }
+    if (rules_.wants_turn() && !std::exchange(is_listed_, true))
+      flusher_.add_turn(socket_->get_executor(), this->shared_from_this());
+    if (rules_.wants_input() && !needs_memory_) wait<Socket::wait_read>();
+    if (rules_.wants_writable()) wait<Socket::wait_write>();
+    if (rules_.wants_errors()) wait<Socket::wait_error>();
+    if (rules_.has_new_deadline()) host_.watch_deadlines();
   }
 
-  // --- In ---
-
-  void pause_input() override { paused_ = true; }
-  void resume_input(std::shared_ptr<MessageQueue> then) noexcept override {
-    auto const posted = post(
-        [](Link& link, std::shared_ptr<void>& kept) {
-          link.guarded([&] {  // or whoever waits for it would wait for ever
-            if (std::exchange(link.paused_, false)) link.go_on();
-          });
-          if (kept) std::static_pointer_cast<MessageQueue>(kept)->resume_input(nullptr);
-        },
-        then);
-    if (!posted && then) then->resume_input(nullptr);
-  }
-
-  void wait_readable() {
-    if (!may_read() || std::exchange(waits_readable_, true)) return;
-    socket_->async_wait(Socket::wait_read, [self = this->shared_from_this()](std::error_code const& ec) {
-      self->waits_readable_ = false;
+  /// Waits, unless it does already.
+  template <Wait what>
+  void wait() {
+    if (std::exchange(waits_[what], true)) return;
+    socket_->async_wait(what, [self = this->shared_from_this()](std::error_code const& ec) {
       self->guarded([&] {
         if (!self->socket_) return;
-        if (self->may_read()) self->read_once(ec);
-        if (self->socket_) self->wait_readable();
+        self->waits_[what] = false;
+        if constexpr (what == Socket::wait_read)
+          self->read(ec);
+        else if constexpr (what == Socket::wait_write)
+          self->write_out();
+        else
+          self->look_for_error();
       });
     });
   }
-  Traffic& traffic() noexcept { return host_.events().traffic(number_); }
-  bool may_take() const noexcept { return !paused_ && !throttled_; }
-  /// A peer that does not take our replies is not heard, where it is not cut for that.
-  bool waits_for_peer() const noexcept { return stalled_ && host_.options().overflow == Overflow::block_sender; }
-  bool may_read() const noexcept { return may_take() && !input_ended_ && !waits_for_peer(); }
 
-  /// After a pause, or when the peer takes our replies again.
-  void go_on() {
-    if (!socket_ || !may_take() || waits_for_peer()) return;
-    auto held = std::exchange(held_, nullptr);
-    if (!reads_lines_) held = nullptr;
-    auto const bytes = held ? std::string_view(held->bytes).substr(held->taken) : std::string_view();
-    if (session_) take_lines(bytes, std::move(held));
-    // What has come in meanwhile comes before what comes in now; so does the end of it.
-    auto more = true;
-    for (auto i = 0; more && i < most_reads && socket_ && may_read(); ++i) more = read_once({});
-    if (socket_) wait_readable();
-  }
-
-  /// Reads what is there, up to a buffer; whether there was something.
-  bool read_once(std::error_code ec) {
+  void read(std::error_code ec) {
+    if (!rules_.wants_input()) return;
+    if (!host_.has_memory()) {
+      needs_memory_ = true;
+      return host_.watch_memory();
+    }
     auto* const buffer = ThreadBuffers::mine().read.get();
     std::size_t size = 0;
-    if (!ec) size = socket_->read_some(asio::buffer(buffer, io_size), ec);
+    if (!ec) size = socket_->read_some(asio::buffer(buffer, rules_.read_size()), ec);
     add(traffic().bytes_in, size);
     if (ec == asio::error::eof)
-      input_ended();
+      rules_.input_ended();
     else if (ec && !would_block(ec))
       end(Ended::lost, ec);
-    else if (session_ && reads_lines_ && size > 0)
-      take_lines({buffer, size}, nullptr);
-    return size > 0;
+    else if (size > 0)
+      count_lines(rules_.received({buffer, size}));
   }
-
-  /// `from`: where the bytes lie, if they were held.
-  void take_lines(std::string_view bytes, std::unique_ptr<Held> from) {
-    std::uint64_t lines = 0;
-    reader_.feed(bytes);
-    while (is_open() && may_take()) {  // what comes after a close is ignored
-      if (bucket_ && throttle()) break;
-      auto const line = reader_.next();
-      if (!line) break;
-      ++lines;
-      if (bucket_) bucket_->take(Clock::now());
-      if (!line->too_long)
-        session_->on_line(line->text);
-      else if constexpr (requires { session_->on_bad_line(std::error_code()); })
-        session_->on_bad_line(Errc::line_too_long);
-    }
-    add(traffic().lines_in, lines);
-    if (auto const rest = reader_.take_rest(); !rest.empty() && !may_take()) {
-      if (!from) from = std::make_unique<Held>(Held{std::string(rest)});
-      from->taken = from->bytes.size() - rest.size();
-      held_ = std::move(from);
-    }
-    if constexpr (requires { session_->flush(); }) session_->flush();
-    if constexpr (has_login)
-      if (!logged_in_ && session_->logged_in()) greet();
-    if (!is_open()) session_.reset();
-  }
-
-  void greet() {
-    logged_in_ = true;
-    if (!stalled_) not_due();
-    std::string_view name;
-    if constexpr (requires { name = session_->name(); }) name = session_->name();
-    if (!host_.events().logged_in(number_, name)) end(Ended::failed);
-  }
-
-  /// Whether the client must wait for the rate limit. Not shorter than what a timer costs is worth.
-  bool throttle() {
-    auto const wait = bucket_->wait(Clock::now());
-    if (wait <= Clock::duration::zero()) return false;
-    throttled_ = true;
-    add(traffic().throttled, 1);
-    auto const& options = host_.options();  // longer than it takes to fill the bucket would be slower than the rate
-    std::chrono::duration<double> const worth(std::min(0.01, std::max(options.rate_burst, 1.0) / options.rate));
-    host_.end_throttle_in(std::max(wait, std::chrono::duration_cast<Clock::duration>(worth)), this->weak_from_this());
-    return true;
-  }
-
-  /// The peer sends no more. What waits for it is still written.
-  void input_ended() {
-    input_ended_ = true;
-    session_.reset();
-    if (lingering_) return end(why_);
-    close();
-  }
-
-  // --- Out ---
-
-  void wake() override { flusher_.add(socket_->get_executor(), this->shared_from_this()); }
-  void wake_failed() noexcept override { host_.watch_deadlines(); }
 
   void write_out() {
     if (!socket_) return;
     auto& buffers = ThreadBuffers::mine();
-    auto const state = drain(buffers.batch);
     struct Clear {
       Batch& batch;
       ~Clear() { batch.clear(); }
-    } const clear{buffers.batch};
-    if (state == State::aborted) return end(Ended::aborted);
-    if (state == State::overflowed) return end(Ended::overflow);
-    if (state == State::failed) return end(Ended::failed);
-    if (state == State::closing) session_.reset();
+    } const clear{buffers.output.batch};
+    if (!rules_.next_output(buffers.output)) return;
     std::error_code ec;
-    std::size_t written = 0;
-    auto const all = write(*socket_, buffers, written, ec);
-    add(traffic().bytes_out, written);
+    auto const size = write(*socket_, buffers, ec);
+    add(traffic().bytes_out, size);
     if (ec) return end(Ended::lost, ec);
-    if (!all) {
-      put_back(buffers.batch, written);
-      return wait_writable(written > 0);
-    }
-    if (std::exchange(stalled_, false)) {
-      not_due();
-      if constexpr (has_login)
-        if (session_ && !session_->logged_in()) due_in(host_.options().login_deadline);
-      if (state != State::closing && host_.options().overflow == Overflow::block_sender) return go_on();
-    }
-    if (state == State::closing) finish_output();
+    rules_.written(buffers.output, size);
   }
 
-  /// Everything is written and nothing more will be.
-  void finish_output() {
-    if (input_ended_) return end(why_);
+  /// Something is wrong with the connection, though we do not read.
+  void look_for_error() {
+    asio::detail::socket_option::integer<SOL_SOCKET, SO_ERROR> error;
     std::error_code ec;
-    socket_->shutdown(Socket::shutdown_send, ec);
+    socket_->get_option(error, ec);
+    if (!ec && error.value() != 0) ec = {error.value(), asio::error::get_system_category()};
     if (ec) return end(Ended::lost, ec);
-    lingering_ = true;
-    due_in(host_.options().linger);
-    paused_ = throttled_ = false;
-    wait_readable();
+    // Urgent data, which would wake us for ever: we wait for no more errors, and see its end when it is read again.
+    waits_[Socket::wait_error] = true;
   }
 
-  void wait_writable(bool progress) {
-    if (!std::exchange(stalled_, true) || progress) due_in(host_.options().write_deadline);
-    if (std::exchange(waits_writable_, true)) return;
-    socket_->async_wait(Socket::wait_write, [self = this->shared_from_this()](std::error_code const& ec) {
-      self->waits_writable_ = false;
-      if (ec) return self->end(Ended::lost, ec);
-      self->flush();
-    });
+  // What the rules ask and tell.
+  ServerOptions const& options() const noexcept { return host_.options(); }
+  bool logged_in(std::string_view name) { return host_.events().logged_in(number_, name); }
+  void throttled(Clock::duration time) {
+    add(traffic().throttled, 1);
+    host_.end_throttle_in(time, this->weak_from_this());
+  }
+
+  // What the queue asks.
+  void wake() override { flusher_.add_output(socket_->get_executor(), this->shared_from_this()); }
+  void wake_failed() noexcept override { host_.watch_deadlines(); }
+  void pause_input() override { rules_.pause(); }
+  void resume_input() noexcept override {
+    post([](Link& link) { link.count_lines(link.rules_.resume()); });
+  }
+  void follow(LogReader* reader) noexcept override { rules_.follow(reader); }
+
+  Traffic& traffic() noexcept { return host_.events().traffic(number_); }
+  void count_lines(std::size_t lines) {
+    if (lines > 0) add(traffic().lines_in, lines);
   }
 
   /// Ends it now. Whatever still holds this link finds a closed queue.
   void end(Ended reason, std::error_code const& error = {}) noexcept {
     if (!socket_) return;
-    finish();  // from here on nobody wakes us
-    session_.reset();
-    held_.reset();
+    rules_.end(reason);
+    this->finish();  // from here on nobody wakes us
+    rules_.forget();
     std::error_code ignored;
     socket_->close(ignored);
     socket_.reset();
-    host_.events().ended(number_, reason, error);
+    host_.events().ended(number_, *rules_.over(), error);
     host_.remove(*this);
   }
 
-  void not_due() noexcept { due_.store(never, std::memory_order_relaxed); }
-  void due_in(std::chrono::milliseconds time) noexcept {
-    due_.store((Clock::now() + time).time_since_epoch().count(), std::memory_order_relaxed);
-    host_.watch_deadlines();
-  }
-
-  static constexpr int most_reads = 4;  // of a client that floods, before others have their turn
-  static constexpr Clock::rep never = std::numeric_limits<Clock::rep>::max();
-
   Host& host_;
-  [[no_unique_address]] Flusher flusher_;
+  Flusher& flusher_;
   std::optional<Socket> socket_;  // gone when the link has ended
-  std::optional<Session> session_;
-  LineReader reader_;
-  std::atomic<Clock::rep> due_ = never;
-  std::unique_ptr<Held> held_;           // read, but the session has paused or the client must wait
-  std::unique_ptr<TokenBucket> bucket_;  // of a client whose rate is limited
+  Rules rules_;
   std::uint64_t number_;
   std::uint32_t slot_ = 0;
-  Ended why_ = Ended::closed;    // if it ends in order
-  bool paused_ = false;          // by the session
-  bool throttled_ = false;       // by the rate limit
-  bool logged_in_ = false;       // and the observer knows
-  bool reads_lines_ = true;      // the host has not stopped
-  bool stalled_ = false;         // the peer did not take all
-  bool waits_readable_ = false;  // an operation is under way
-  bool waits_writable_ = false;  // the same
-  bool input_ended_ = false;     // the peer sends no more
-  bool lingering_ = false;       // we send no more
+  std::array<bool, 3> waits_ = {};          // an operation is under way: to read, to write, for an error
+  bool is_listed_ = false;                  // for a turn, at flusher_
+  std::atomic<bool> needs_memory_ = false;  // before it reads again
+  std::atomic<bool> not_served_ = false;    // see not_served()
 };
 
 }  // namespace chatproto::detail

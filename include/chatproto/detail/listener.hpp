@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
 #include <system_error>
 #include <utility>
@@ -49,6 +50,33 @@ std::size_t client_limit([[maybe_unused]] unsigned threads) noexcept {
   return std::numeric_limits<std::size_t>::max() / each;
 }
 
+/// Half of the memory that the process may have: by its limits, its control group or the machine, whatever is least. 1 GiB where
+/// that cannot be asked.
+inline std::size_t half_of_memory() noexcept {
+  std::uint64_t most = std::uint64_t(2) << 30;  // bytes
+#ifdef _SC_PHYS_PAGES
+  auto const pages = ::sysconf(_SC_PHYS_PAGES), page_size = ::sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page_size > 0) most = static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page_size);
+#endif
+#ifndef _WIN32
+  for (auto const resource : {RLIMIT_AS, RLIMIT_DATA}) {
+    rlimit limit{};
+    if (::getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+      most = std::min<std::uint64_t>(most, limit.rlim_cur);
+  }
+#endif
+#ifdef __linux__
+  for (auto const* const name : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    auto* const file = std::fopen(name, "re");
+    if (file == nullptr) continue;
+    unsigned long long limit = 0;  // "max" is no number
+    if (std::fscanf(file, "%llu", &limit) == 1) most = std::min<std::uint64_t>(most, limit);
+    std::fclose(file);
+  }
+#endif
+  return static_cast<std::size_t>(std::min<std::uint64_t>(most / 2, std::numeric_limits<std::size_t>::max()));
+}
+
 template <int name>
 using TcpOption = asio::detail::socket_option::integer<IPPROTO_TCP, name>;
 
@@ -56,6 +84,9 @@ using TcpOption = asio::detail::socket_option::integer<IPPROTO_TCP, name>;
 /// for each of them. What a system does not know is left out.
 inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& options) {
   std::error_code ignored;
+#ifdef __linux__  // elsewhere a client may not inherit it, see Link::start
+  acceptor.set_option(asio::ip::tcp::no_delay(true), ignored);
+#endif
   if (options.send_buffer > 0) acceptor.set_option(asio::socket_base::send_buffer_size(options.send_buffer), ignored);
   if (options.keepalive.count() <= 0) return;
   acceptor.set_option(asio::socket_base::keep_alive(true), ignored);
@@ -86,6 +117,9 @@ class Listener {
   Listener(Listener const&) = delete;
   Listener& operator=(Listener const&) = delete;
 
+  /// What the acceptor, which listens now, and its clients speak.
+  void set_protocol(asio::ip::tcp protocol) noexcept { protocol_ = protocol; }
+
 #ifndef _WIN32
   /// Calls `handler` when there is a client, or with what went wrong.
   void async_wait(auto handler) { acceptor_.async_wait(asio::socket_base::wait_read, std::move(handler)); }
@@ -101,7 +135,7 @@ class Listener {
     ec = {errno, asio::error::get_system_category()};
     if (client < 0) return;
     try {
-      socket.assign(acceptor_.local_endpoint(ec).protocol(), client, ec);
+      socket.assign(protocol_, client, ec);
     } catch (...) {
       ec = asio::error::no_memory;
     }
@@ -122,7 +156,7 @@ class Listener {
 
   void async_wait(auto handler) {
     if (!there_) drop();
-    auto const family = acceptor_.local_endpoint().protocol().family();
+    auto const family = protocol_.family();
     constexpr auto flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
     if (!there_) client_ = ::WSASocketW(family, SOCK_STREAM, IPPROTO_TCP, nullptr, 0, flags);
     asio::windows::overlapped_ptr operation(
@@ -145,7 +179,7 @@ class Listener {
     auto listener = acceptor_.native_handle();
     ::setsockopt(client_, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT, reinterpret_cast<char const*>(&listener),
                  sizeof listener);
-    socket.assign(acceptor_.local_endpoint().protocol(), client_, ec);
+    socket.assign(protocol_, client_, ec);
     if (ec) return drop();
     there_ = false;
     client_ = INVALID_SOCKET;
@@ -169,6 +203,7 @@ class Listener {
   char addresses_[2 * (sizeof(sockaddr_in6) + 16)];
 #endif
   ContextAcceptor& acceptor_;
+  asio::ip::tcp protocol_ = asio::ip::tcp::v4();
 };
 
 }  // namespace chatproto::detail

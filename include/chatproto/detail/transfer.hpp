@@ -13,8 +13,8 @@
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
 
+#include <chatproto/detail/link_rules.hpp>
 #include <chatproto/detail/of_this_thread.hpp>
-#include <chatproto/message_queue.hpp>
 
 namespace chatproto::detail {
 
@@ -24,7 +24,7 @@ inline constexpr std::size_t io_size = 64 * 1024;
 /// The buffers of a thread. An idle client holds none.
 struct ThreadBuffers {
   std::unique_ptr<char[]> read{new char[io_size]}, write{new char[io_size]};
-  MessageQueue::Batch batch;
+  Output output;
 
   static ThreadBuffers& mine() { return of_this_thread<ThreadBuffers>(); }
 };
@@ -33,36 +33,39 @@ inline bool would_block(std::error_code const& ec) noexcept {
   return ec == asio::error::would_block || ec == asio::error::try_again || ec == asio::error::interrupted;
 }
 
-/// Writes the drained batch as far as the peer takes it, and counts the bytes; true: all of it.
-bool write(auto& socket, ThreadBuffers& buffers, std::size_t& written, std::error_code& ec) {
-  auto const& blocks = buffers.batch.blocks;
-  auto skip = buffers.batch.offset;
-  for (std::size_t i = 0; i < blocks.size();) {
-    // One block goes straight from where it lies; several are gathered, which is cheaper than writev.
-    asio::const_buffer chunk(blocks[i]->data() + skip, blocks[i]->size() - skip);
-    auto next = i + 1;
-    if (next < blocks.size() && chunk.size() + blocks[next]->size() <= io_size) {
+/// Writes the output as far as the socket takes it, and returns how many bytes that is.
+std::size_t write(auto& socket, ThreadBuffers& buffers, std::error_code& ec) {
+  auto const& batch = buffers.output.batch;  // Clang 14 captures no structured bindings
+  auto const& log = buffers.output.log;
+  auto const count = batch.blocks.size() + log.count;
+  auto const chunk_at = [&, blocks = batch.blocks.size(), skip = batch.offset](std::size_t i) {
+    if (i >= blocks) return asio::const_buffer(log.pieces[i - blocks].data, log.pieces[i - blocks].size);
+    return asio::buffer(*batch.blocks[i]) + (i == 0 ? skip : 0);
+  };
+  std::size_t written = 0;
+  for (std::size_t i = 0; i < count;) {
+    // One chunk goes straight from where it lies; several are gathered, which is cheaper than writev.
+    auto chunk = chunk_at(i++);
+    if (i < count && chunk.size() + chunk_at(i).size() <= io_size) {
       auto* const gathered = buffers.write.get();
       auto size = chunk.size();
       std::memcpy(gathered, chunk.data(), size);
-      for (; next < blocks.size() && size + blocks[next]->size() <= io_size; ++next) {
-        std::memcpy(gathered + size, blocks[next]->data(), blocks[next]->size());
-        size += blocks[next]->size();
+      for (; i < count && size + chunk_at(i).size() <= io_size; ++i) {
+        std::memcpy(gathered + size, chunk_at(i).data(), chunk_at(i).size());
+        size += chunk_at(i).size();
       }
       chunk = asio::const_buffer(gathered, size);
     }
     while (chunk.size() > 0) {
       auto const n = socket.write_some(chunk, ec);
       if (would_block(ec)) ec.clear();
-      if (ec) return false;
+      if (ec) return written;
       written += n;
-      if (n < chunk.size()) return false;
+      if (n < chunk.size()) return written;
       chunk += n;
     }
-    i = next;
-    skip = 0;
   }
-  return true;
+  return written;
 }
 
 /// Address and port of the other end as they are written in a URL: "127.0.0.1:47374", "[::1]:47374". Empty if it has gone.

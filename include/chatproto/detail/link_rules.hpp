@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// What a link does with its client, without a socket.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <chatproto/detail/held_memory.hpp>
+#include <chatproto/error.hpp>
+#include <chatproto/line_reader.hpp>
+#include <chatproto/message_queue.hpp>
+#include <chatproto/observer.hpp>
+#include <chatproto/room_log.hpp>
+#include <chatproto/server_options.hpp>
+#include <chatproto/token_bucket.hpp>
+
+namespace chatproto::detail {
+
+/// Output that a link writes now: what its queue held, then what its client's session reads from a log.
+struct Output {
+  MessageQueue::Batch batch;
+  RoomLog::Pieces log;
+};
+
+/// The rules of one client's link: when it reads, hands lines to the session, writes, waits and ends. The link tells
+/// what happened (input came, so much was written, time has passed) and then asks what is wanted.
+///
+/// - Lines are handed over in *turns*: after `turn_lines` lines or `turn_time` the others of the thread have theirs.
+/// - No line is handed over while more than `reply_limit` bytes wait for the client, so a client that does not take its
+///   replies is not read. Before the write deadline it is not cut for them, unless the queue's limit is less than the
+///   replies of one turn.
+/// - A client is cut for too much output only when a write was tried and its socket took nothing.
+/// - A session that reads a room's log lives until it has read what stood there when the link noticed the close.
+///
+/// `Owner` is the client's queue (a `MessageQueue`) and has the server's `options()`. The rules call its
+/// `logged_in(name)`, which returns false to end the client, and its `throttled(time)`, which calls `end_throttle`
+/// after that time. `Time::now()` tells the time; a test gives its own clock.
+///
+/// Thread safety: `due()` and `held()` from any thread; everything else from the client's executor only.
+template <class Session, class Owner, class Time = std::chrono::steady_clock>
+class LinkRules {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  LinkRules(Owner& owner, ServerOptions const& options) : owner_(owner), lines_(options.line_limit) {
+    if (options.rate > 0) bucket_ = std::make_unique<TokenBucket>(options.rate, std::max(options.rate_burst, 1.0));
+  }
+
+  /// Begins the session, which is made by a conversion of `maker`.
+  void open(auto const& maker) {
+    session_.emplace(maker);
+    if constexpr (has_login) due_in(options().login_deadline);
+  }
+
+  // --- What is wanted -----------------------------------------------------------------------------------------------
+
+  /// The client has ended, for this reason.
+  std::optional<Ended> const& over() const noexcept { return over_; }
+  /// To read, as soon as there is something. A client that does not take its output is read once more, so that its end
+  /// is seen.
+  bool wants_input() const noexcept { return may_take() && !unread_ && !input_ended_; }
+  /// How many bytes to read at most.
+  std::size_t read_size() const noexcept { return read_size_; }
+  /// To learn when the connection breaks, though nothing is to be read or written.
+  bool wants_errors() const noexcept { return (paused_ || throttled_) && !stalled_; }
+  /// To call `take_turn` when others have had their turn.
+  bool wants_turn() const noexcept { return yielded_ && !over_; }
+  /// To write again, as soon as the socket takes something.
+  bool wants_writable() const noexcept { return stalled_; }
+  /// To end our side of the connection, and call `shut_down`.
+  bool wants_shutdown() const noexcept { return all_written_ && !lingering_ && !over_; }
+  /// When to call `time_is_over`. Any thread.
+  Clock::time_point due() const noexcept {
+    return Clock::time_point(Clock::duration(due_.load(std::memory_order_relaxed)));
+  }
+
+  /// Whether `due` has a new time since this was asked.
+  bool has_new_deadline() noexcept { return std::exchange(new_deadline_, false); }
+  /// Bytes that were held for the client beside its queue when that was measured last. Any thread.
+  std::size_t held() const noexcept { return held_.load(std::memory_order_relaxed); }
+
+  // --- Input --------------------------------------------------------------------------------------------------------
+
+  /// These bytes came, when input was wanted. Returns how many lines the session got.
+  std::size_t received(std::string_view bytes) {
+    if (!reads_lines_ || !takes_lines()) return 0;
+    auto const lines = take_lines(bytes, nullptr);
+    if (!unread_ && bytes.size() == read_size_) read_size_ = std::min<std::uint32_t>(2 * read_size_, most_read);
+    return lines;
+  }
+  /// The client sends no more. What waits for it is still written.
+  void input_ended() {
+    input_ended_ = true;
+    if (lingering_) return end(why_);
+    if (reader_)
+      reader_->finish();  // at once, though a stalled queue is drained later
+    else
+      session_.reset();
+    queue().close();
+  }
+  /// It is the link's turn again: goes on with input that waits. Returns how many lines the session got. Calls the
+  /// session's `flush()` even if that is none: it may have kept replies back.
+  std::size_t take_turn() {
+    yielded_ = false;
+    if (!takes_lines() || paused_) return 0;
+    auto unread = std::exchange(unread_, nullptr);
+    auto const bytes = unread ? std::string_view(unread->bytes).substr(unread->taken) : std::string_view();
+    return take_lines(bytes, std::move(unread));
+  }
+  /// Hands over no more lines until `resume()`.
+  void pause() noexcept { paused_ = true; }
+  /// The pause is over, if there is one.
+  std::size_t resume() {
+    if (!std::exchange(paused_, false) || !takes_lines()) return 0;
+    if constexpr (requires { session_->on_resume(); }) session_->on_resume();
+    return take_turn();
+  }
+  /// The client may send again.
+  std::size_t end_throttle() {
+    throttled_ = false;
+    return take_turn();
+  }
+  /// Hands over no more lines, ever.
+  void stop_reading() noexcept {
+    reads_lines_ = false;
+    unread_.reset();
+  }
+  /// Brings `held` up to date.
+  void measure() {
+    auto const bytes = (unread_ ? unread_->bytes.size() : 0) + (reader_ ? reader_->backlog() : 0);
+    held_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, ~std::uint32_t()));
+  }
+  /// What to write beside the queue; null: nothing.
+  void follow(LogReader* reader) noexcept { reader_ = reader; }
+
+  // --- Output -------------------------------------------------------------------------------------------------------
+
+  /// Finds what is to be written now; call `written` next. False: the client has ended.
+  bool next_output(Output& output) {
+    output.log.count = output.log.size = 0;
+    switch (queue().drain(output.batch)) {
+      case MessageQueue::State::open: break;
+      case MessageQueue::State::closing: close_session(); break;
+      case MessageQueue::State::aborted: end(Ended::aborted); break;
+      case MessageQueue::State::overflowed: end(Ended::overflow); break;
+      case MessageQueue::State::failed: end(Ended::failed); break;
+      case MessageQueue::State::over_memory: end(Ended::memory); break;
+    }
+    if (over_) return false;
+    if (reader_) reader_->read(output.log);
+    return true;
+  }
+  /// The socket took `bytes` of that.
+  void written(Output& output, std::size_t bytes) {
+    auto& batch = output.batch;
+    std::size_t queued = 0;
+    for (auto const& block : batch.blocks) queued += block->size();
+    queued -= batch.offset;
+    auto const stalled = bytes < queued + output.log.size;
+    std::size_t backlog = 0;
+    std::string rest;
+    if (output.log.size > 0) backlog = reader_->advance(output.log, bytes - std::min(bytes, queued), rest);
+    if (!stalled) return all_is_written(backlog);
+    if (bytes >= queued) {
+      batch.clear();
+      if (!rest.empty()) batch.blocks.push_back(std::make_shared<std::string const>(std::move(rest)));
+    }
+    queue().put_back(batch, bytes >= queued ? 0 : bytes);
+    if (bytes == 0 && queue().overflow() == Overflow::disconnect &&
+        std::max(backlog, queue().queued_bytes()) > queue().limit())
+      return end(Ended::overflow);
+    if (!std::exchange(stalled_, true) || bytes > 0) due_in(options().write_deadline);
+    unblock();
+  }
+  /// Our side of the connection is ended.
+  void shut_down() {
+    lingering_ = true;
+    paused_ = throttled_ = blocked_ = yielded_ = false;
+    unread_.reset();
+    due_in(options().linger);
+  }
+
+  // --- Time ---------------------------------------------------------------------------------------------------------
+
+  /// It is `now`. If the client is stalled, a write was just tried.
+  void time_is_over(Clock::time_point now) {
+    if (over_ || due() > now) return;
+    if (stalled_) return end(Ended::write_deadline);
+    if (lingering_) return end(why_);
+    due_ = none;
+    if constexpr (has_login)
+      if (session_ && !session_->logged_in()) {
+        why_ = Ended::login_deadline;
+        queue().close();
+      }
+  }
+  /// It has ended, for this reason, unless it had before.
+  void end(Ended reason) noexcept {
+    if (!over_) over_ = reason;
+  }
+  /// Destroys the session, and all that is kept for it.
+  void forget() noexcept {
+    session_.reset();
+    unread_.reset();
+  }
+
+  static constexpr std::size_t turn_lines = 1024;
+  static constexpr auto turn_time = std::chrono::microseconds(200);
+  static constexpr std::size_t reply_limit = 32 * 1024;                     // bytes
+  static constexpr std::uint32_t least_read = 4096, most_read = 64 * 1024;  // bytes
+
+ private:
+  static constexpr bool has_login = requires(Session const& session) { session.logged_in(); };
+  static constexpr std::size_t clock_step = 8;  // lines from one look at the clock to the next
+  static constexpr Clock::rep none = std::numeric_limits<Clock::rep>::max();
+
+  /// What was read and not yet handed over.
+  struct UnreadInput {
+    std::string bytes;
+    std::size_t taken = 0;  // of these
+    HeldShare held;
+  };
+
+  bool takes_lines() const noexcept { return session_ && queue().is_open(); }
+  bool may_take() const noexcept { return !paused_ && !throttled_ && !yielded_; }
+  bool output_waits() { return queue().queued_bytes() > reply_limit || (reader_ && reader_->backlog() > reply_limit); }
+
+  /// Hands lines over until the turn ends. `from`: what holds the bytes, if an earlier turn left them; or null.
+  std::size_t take_lines(std::string_view bytes, std::unique_ptr<UnreadInput> from) {
+    std::size_t lines = 0;
+    Clock::time_point end_of_turn;
+    blocked_ = output_waits();
+    lines_.feed(bytes);
+    while (queue().is_open() && may_take() && !blocked_) {  // what comes after a close is ignored
+      if (bucket_ && throttle()) break;
+      auto const line = lines_.next();
+      if (!line) break;
+      if (bucket_) bucket_->take(Time::now());
+      if (!line->too_long)
+        session_->on_line(line->text);
+      else if constexpr (requires { session_->on_bad_line(std::error_code()); })
+        session_->on_bad_line(Errc::line_too_long);
+      if (++lines % clock_step != 0) continue;
+      auto const now = Time::now();
+      if (lines == clock_step) end_of_turn = now + turn_time;
+      yielded_ = lines >= turn_lines || now > end_of_turn;
+    }
+    auto const rest = lines_.take_rest();
+    if (bucket_) charge_unfinished(lines, bytes.size() - rest.size());
+    keep(rest, bytes.size(), std::move(from));
+    if constexpr (requires { session_->flush(); }) session_->flush();
+    if constexpr (has_login)
+      if (!logged_in_ && session_->logged_in()) tell_login();
+    if (!queue().is_open() && !reader_) session_.reset();
+    blocked_ = blocked_ || output_waits();
+    return lines;
+  }
+  void keep(std::string_view rest, std::size_t of, std::unique_ptr<UnreadInput> from) {
+    if (rest.empty() || !queue().is_open()) {
+      yielded_ = false;
+      return;
+    }
+    read_size_ = std::clamp(static_cast<std::uint32_t>(of - rest.size()), least_read, most_read);
+    if (!from) {
+      from = std::make_unique<UnreadInput>();
+      from->bytes = rest;
+    }
+    from->taken = from->bytes.size() - rest.size();
+    from->held.set(from->bytes.size());
+    unread_ = std::move(from);
+  }
+
+  /// Whether the client must wait for the rate limit. It then waits at least 10 ms: less is not worth a timer.
+  bool throttle() {
+    auto const wait = bucket_->wait(Time::now());
+    if (wait <= Clock::duration::zero()) return false;
+    throttled_ = true;
+    // But no longer than it takes to fill the bucket, or the client would be slower than its rate.
+    std::chrono::duration<double> const worth(std::min(0.01, std::max(options().rate_burst, 1.0) / options().rate));
+    owner_.throttled(std::max(wait, std::chrono::duration_cast<Clock::duration>(worth)));
+    return true;
+  }
+  /// An unfinished line counts as one line for each `line_limit` bytes of it.
+  void charge_unfinished(std::size_t lines, std::size_t bytes) {
+    auto unfinished = lines > 0 ? 0 : unfinished_ + bytes;
+    auto const limit = std::max<std::size_t>(options().line_limit, 1);
+    for (; unfinished >= limit; unfinished -= limit) bucket_->owe(Time::now());
+    unfinished_ = static_cast<std::uint32_t>(unfinished);
+  }
+
+  void tell_login() {
+    logged_in_ = true;
+    if (!stalled_) due_ = none;
+    std::string_view name;
+    if constexpr (requires { name = session_->name(); }) name = session_->name();
+    if (!owner_.logged_in(name)) end(Ended::failed);
+  }
+
+  /// The queue is closed: the session gets no more lines, and lives only until it has read its log.
+  void close_session() {
+    closing_ = true;
+    if (reader_)
+      reader_->finish();
+    else
+      session_.reset();
+  }
+
+  void all_is_written(std::size_t backlog) {
+    if (std::exchange(stalled_, false)) {
+      due_ = none;
+      if constexpr (has_login)
+        if (session_ && !session_->logged_in()) due_in(options().login_deadline);
+    }
+    if (backlog == 0 && !unread_) held_ = 0;
+    if (backlog > 0) {
+      queue().notify();  // it goes on when the others of its thread have written
+    } else if (closing_) {
+      session_.reset();
+      if (input_ended_) return end(why_);
+      all_written_ = true;
+    }
+    unblock();
+  }
+  /// Lines are handed over again when the client has taken enough.
+  void unblock() {
+    if (!blocked_ || output_waits()) return;
+    blocked_ = false;
+    yielded_ = session_.has_value();
+  }
+
+  void due_in(std::chrono::milliseconds time) noexcept {
+    constexpr std::chrono::milliseconds longest = std::chrono::hours(1'000'000);
+    due_.store((Time::now() + std::min(time, longest)).time_since_epoch().count(), std::memory_order_relaxed);
+    new_deadline_ = true;
+  }
+
+  MessageQueue& queue() const noexcept { return owner_; }
+  ServerOptions const& options() const noexcept { return owner_.options(); }
+
+  Owner& owner_;
+  std::optional<Session> session_;
+  LineReader lines_;
+  LogReader* reader_ = nullptr;
+  std::unique_ptr<UnreadInput> unread_;
+  std::unique_ptr<TokenBucket> bucket_;  // null: no rate limit
+  std::atomic<Clock::rep> due_ = none;
+  std::uint32_t unfinished_ = 0;  // bytes since the last line
+  std::uint32_t read_size_ = 16 * 1024;
+  std::atomic<std::uint32_t> held_ = 0;
+  std::optional<Ended> over_;
+  Ended why_ = Ended::closed;  // if it ends in order
+  bool paused_ = false;        // by the session
+  bool throttled_ = false;     // by the rate limit
+  bool yielded_ = false;       // its turn is over
+  bool blocked_ = false;       // by output that waits
+  bool stalled_ = false;       // the socket did not take all
+  bool reads_lines_ = true;    // until stop_reading()
+  bool new_deadline_ = false;  // due_ was set, and the link has not asked since
+  bool logged_in_ = false;     // and the owner knows
+  bool input_ended_ = false;   // the client sends no more
+  bool closing_ = false;       // the queue takes no more
+  bool all_written_ = false;   // all is written, and nothing more will be
+  bool lingering_ = false;     // our side is ended
+};
+
+}  // namespace chatproto::detail

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// What is behind a `Server`: its clients, deadlines, memory and end.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <asio/basic_stream_socket.hpp>
+#include <asio/dispatch.hpp>
+#include <asio/error.hpp>
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/post.hpp>
+
+#include <chatproto/detail/acceptor.hpp>
+#include <chatproto/detail/alarm.hpp>
+#include <chatproto/detail/events.hpp>
+#include <chatproto/detail/held_memory.hpp>
+#include <chatproto/detail/link.hpp>
+#include <chatproto/detail/listener.hpp>
+#include <chatproto/detail/mailbox.hpp>
+#include <chatproto/detail/reserved.hpp>
+#include <chatproto/observer.hpp>
+#include <chatproto/server_options.hpp>
+#include <chatproto/threading.hpp>
+
+namespace chatproto::detail {
+
+/// A server's clients, acceptor, deadlines and end. `Server` is its face; links and the acceptor are its users.
+template <class Policy, class Svc>
+class ServerCore {
+ public:
+  using executor_type = typename Policy::executor_type;
+  using Link = detail::Link<ServerCore>;
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  template <class... Args>
+  explicit ServerCore(ServerOptions options, Args&&... service_args)
+      : options_(complete(std::move(options))),
+        service_(std::forward<Args>(service_args)...),
+        events_(options_.observer),
+        mailbox_(io_, *this, mailbox_memory_),
+        ticker_(io_, tick_memory_, callback<&ServerCore::tick>(this)),
+        deadline_(io_, deadline_memory_, callback<&ServerCore::stop_now>(this)),
+        memory_timer_(io_, memory_timer_memory_, callback<&ServerCore::look_at_memory>(this)),
+        acceptor_(*this, acceptor_memory_),
+        policy_(make_policy(threads_of(options_))) {}
+  ServerCore(ServerCore const&) = delete;
+  ServerCore& operator=(ServerCore const&) = delete;
+  ~ServerCore() {
+    acceptor_.stop();
+    cut_all();
+    constexpr TimePoint failed;
+    while (ask_overdue(failed) == failed) std::this_thread::yield();  // a broken link ends only if it is asked
+    policy_.join();
+  }
+
+  // --- For the server ------------------------------------------------------------------------------------------------
+
+  std::uint16_t port() const noexcept { return acceptor_.port(); }
+  void run() {
+    auto const work = asio::make_work_guard(io_);  // until the last client has ended: see ThreadingPolicy
+    acceptor_.start();
+    io_.run();
+    policy_.join();
+  }
+  void ask_to_drain() noexcept { mailbox_.template ask<&ServerCore::drain>(); }
+  void ask_to_stop() noexcept { mailbox_.template ask<&ServerCore::stop_now>(); }
+  ServerStats stats() const {
+    auto stats = events_.stats();
+    stats.held = HeldMemory::total();
+    if constexpr (requires { service_.queued_bytes(); }) stats.queued += service_.queued_bytes();
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_) stats.queued += link->queued_bytes();
+    return stats;
+  }
+
+  // --- For links and the acceptor ------------------------------------------------------------------------------------
+
+  asio::io_context& context() noexcept { return io_; }
+  ServerOptions const& options() const noexcept { return options_; }
+  Svc& service() noexcept { return service_; }
+  Events& events() noexcept { return events_; }
+  executor_type next_executor() { return policy_.next_executor(); }
+
+  bool has_room() const {
+    std::lock_guard const lock(mutex_);
+    return links_.size() < options_.max_clients;
+  }
+  bool has_memory() const noexcept { return HeldMemory::total() <= options_.memory_limit; }
+
+  /// A client is there.
+  void add(asio::basic_stream_socket<asio::ip::tcp, executor_type> socket) {
+    auto const number = events_.accepted();
+    std::shared_ptr<Link> link;
+    try {
+      link = std::make_shared<Link>(*this, std::move(socket), number);
+      std::lock_guard const lock(mutex_);
+      link->slot() = static_cast<std::uint32_t>(links_.size());
+      links_.push_back(link);
+    } catch (...) {
+      events_.ended(number, Ended::failed, asio::error::no_memory);
+      throw;
+    }
+    try {
+      asio::dispatch(link->executor(), [link] { link->start(); });
+    } catch (...) {
+      link->drop();
+      throw;
+    }
+  }
+
+  /// A link has ended: on its executor.
+  void remove(Link& link) noexcept {
+    std::shared_ptr<Link> last;  // released after the lock
+    std::lock_guard const lock(mutex_);
+    auto& place = links_[link.slot()];
+    last = std::move(place);
+    place = std::move(links_.back());
+    if (place) place->slot() = link.slot();
+    links_.pop_back();
+    if (links_.empty()) mailbox_.template ask<&ServerCore::finish_if_empty>();
+  }
+
+  /// A link has a new deadline. One timer looks after the deadlines of all links, and runs only while there is one.
+  void watch_deadlines() noexcept {
+    if (!ticking_.exchange(true)) mailbox_.template ask<&ServerCore::tick_later>();
+  }
+  /// A link waits for memory.
+  void watch_memory() noexcept { mailbox_.template ask<&ServerCore::look_at_memory_later>(); }
+
+  /// A client may send again after this time: from any thread.
+  void end_throttle_in(std::chrono::steady_clock::duration time, std::weak_ptr<Link> client) {
+    asio::post(io_, [this, time, client = std::move(client)] {
+      try {
+        auto const timer = std::make_shared<ContextTimer>(io_, time);
+        timer->async_wait([timer, client](std::error_code const&) {
+          if (auto const link = client.lock()) link->end_throttle();
+        });
+      } catch (...) {
+        if (auto const link = client.lock()) link->abort();
+      }
+    });
+  }
+
+ private:
+  /// How many threads to make the policy with; 0: it chooses itself.
+  static unsigned threads_of(ServerOptions const& options) noexcept {
+    if constexpr (!std::constructible_from<Policy, unsigned>) return 0;
+    return options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  }
+  /// Fills in the limits that are 0.
+  static ServerOptions complete(ServerOptions options) noexcept {
+    if (options.max_clients == 0) options.max_clients = client_limit<Policy>(threads_of(options));
+    if (options.memory_limit == 0) options.memory_limit = half_of_memory();
+    return options;
+  }
+  static Policy make_policy(unsigned threads) {
+    if constexpr (std::constructible_from<Policy, unsigned>)
+      return Policy(threads);
+    else
+      return Policy();
+  }
+
+  void stop_now() {
+    stopping_ = true;
+    acceptor_.stop();
+    cut_all();
+    finish_if_empty();
+  }
+
+  void cut_all() noexcept {
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_) link->abort();
+  }
+
+  void drain() {
+    if (std::exchange(stopping_, true)) return;
+    acceptor_.stop();
+    {
+      // A client that is closed may miss what is said later. So first nobody says anything more; what was answered by
+      // ok then stands in a log. The last link that has stopped reading lets `reading` go, which closes all.
+      auto const read_by_all = [](ServerCore* core) { core->mailbox_.template ask<&ServerCore::close_all>(); };
+      std::shared_ptr<void> const reading(this, read_by_all, reader_memory_.template allocator<ServerCore>());
+      std::lock_guard const lock(mutex_);
+      for (auto const& link : links_) link->stop_reading(reading);
+    }
+    deadline_.set(options_.drain);
+    finish_if_empty();
+  }
+  void close_all() {
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_) link->close();
+  }
+  void finish_if_empty() {
+    std::lock_guard const lock(mutex_);
+    if (stopping_ && links_.empty()) io_.stop();
+  }
+
+  void tick_later() {
+    ticker_.set(std::clamp<std::chrono::milliseconds>(
+        std::min({options_.login_deadline, options_.write_deadline, options_.linger}) / 4, std::chrono::milliseconds(5),
+        std::chrono::seconds(1)));
+  }
+
+  void tick() {
+    ticking_.exchange(false);  // not a store: a deadline whose setter has found `true` is then seen below
+    if (ask_overdue(Link::Clock::now()) != TimePoint::max()) watch_deadlines();
+  }
+
+  /// Asks the links that are due at `until` or before. Returns the earliest deadline of all, `max()` if there is none.
+  TimePoint ask_overdue(TimePoint until) {
+    auto first = TimePoint::max();
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_) {
+      auto const due = link->due();
+      first = std::min(first, due);
+      if (due <= until) link->ask_if_overdue();
+    }
+    return first;
+  }
+
+  void look_at_memory_later() {
+    if (!memory_timer_.is_set()) memory_timer_.set(memory_step);
+  }
+  /// While all clients together hold too much: cuts the one that holds most, after some patience. Otherwise links read
+  /// again.
+  void look_at_memory() {
+    std::lock_guard const lock(mutex_);
+    if (has_memory()) {
+      memory_looks_ = 0;
+      for (auto const& link : links_) link->memory_is_free();
+      return;
+    }
+    if (memory_looks_++ % memory_patience == 0) {
+      for (auto const& link : links_) link->measure();
+    } else if (memory_looks_ > memory_patience && !links_.empty()) {
+      auto const holds_less = [](auto const& a, auto const& b) { return a->held() < b->held(); };
+      auto const& most = *std::max_element(links_.begin(), links_.end(), holds_less);
+      if (most->held() > 0) most->cut(MessageQueue::State::over_memory);
+    }
+    memory_timer_.set(memory_step);
+  }
+
+  static constexpr auto memory_step = std::chrono::milliseconds(10);
+  static constexpr unsigned memory_patience = 20;  // looks before somebody is cut
+
+  ServerOptions const options_;
+  Svc service_;
+  Events events_;
+  // For the server's own operations, which must go on when memory is short.
+  Reserved mailbox_memory_, reader_memory_, tick_memory_, deadline_memory_, memory_timer_memory_;
+  AcceptorMemory acceptor_memory_;
+  asio::io_context io_{1};
+  Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::close_all, &ServerCore::finish_if_empty,
+          &ServerCore::tick_later, &ServerCore::look_at_memory_later>
+      mailbox_;
+  Alarm ticker_, deadline_, memory_timer_;
+  Acceptor<ServerCore, executor_type> acceptor_;
+  bool stopping_ = false;
+  unsigned memory_looks_ = 0;  // since there was too little
+  std::atomic<bool> ticking_ = false;
+  mutable std::mutex mutex_;  // of links_; a queue's lock may be taken within it
+  std::vector<std::shared_ptr<Link>> links_;
+  Policy policy_;  // last: its threads end before anything that they use
+};
+
+}  // namespace chatproto::detail

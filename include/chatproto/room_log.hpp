@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// What was said in a room, kept until every reader has read it.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <chatproto/detail/held_memory.hpp>
+
+namespace chatproto {
+
+/// An append-only log of encoded lines. Each reader reads it at its own pace, from a place of its own.
+///
+/// The log is a list of segments. A reader that has a place keeps the segment that it reads, and all later ones, in
+/// memory; segments before the first such place are freed. Text never moves, so a reader may use what `read` has
+/// returned without a lock, until it moves its place.
+///
+/// Neighbouring lines with the same audience form one *run*. A run begins and ends at a line boundary.
+///
+/// Thread safety: distinct objects: safe. Shared objects: unsafe; a `Room` guards its log.
+class RoomLog {
+  struct Segment;
+
+ public:
+  /// Who reads a run: everybody but `user`; with `only`, nobody but `user`.
+  struct Audience {
+    std::string_view user;  ///< a name
+    bool only = false;      ///< nobody else, or everybody else
+
+    /// Whether they are the same readers.
+    bool operator==(Audience const&) const = default;
+    /// Whether the reader called `name` is one of them.
+    bool includes(std::string_view name) const noexcept { return (name == user) == only; }
+  };
+
+  /// Where a reader is. Empty: the reader has read everything, and holds nothing in memory.
+  class Place {
+   public:
+    /// Whether it is somewhere.
+    explicit operator bool() const noexcept { return segment_ != nullptr; }
+    /// Bytes of the log before it. Precondition: not empty.
+    std::uint64_t position() const noexcept { return segment_->base + text_; }
+
+   private:
+    friend class RoomLog;
+    Segment* segment_ = nullptr;
+    std::uint32_t run_ = 0;   // where its run stands in the segment; see Run
+    std::uint32_t text_ = 0;  // where the next text stands
+  };
+
+  /// Bytes in memory, in order.
+  struct Piece {
+    char const* data;  ///< the first of them
+    std::size_t size;  ///< how many
+  };
+  /// What a reader is to write next.
+  struct Pieces {
+    std::array<Piece, 64> pieces;  ///< the first `count` of these
+    std::size_t count = 0;         ///< see there
+    std::size_t size = 0;          ///< bytes of all of them
+    Place end;                     ///< the reader's place once it has written them; pins nothing yet
+  };
+
+  RoomLog() = default;
+  RoomLog(RoomLog const&) = delete;
+  RoomLog& operator=(RoomLog const&) = delete;
+  ~RoomLog() { drop_all(); }
+
+  /// Appends whole lines, and returns their place, which pins nothing yet. If it throws `std::bad_alloc`, nothing has
+  /// changed.
+  Place append(std::string_view lines, Audience audience) {
+    auto const need = lines.size() + Run::size_of(audience.user);
+    if (last_ == nullptr || need > last_->runs - last_->text) add_segment(need);
+    auto& segment = *last_;
+    Place place;
+    place.segment_ = &segment;
+    place.text_ = segment.text;
+    std::memcpy(segment.bytes() + segment.text, lines.data(), lines.size());
+    segment.text += static_cast<std::uint32_t>(lines.size());
+    end_ += lines.size();
+    if (auto const last = segment.last_run; last != 0 && segment.audience_of(last) == audience) {
+      place.run_ = last;
+      segment.set_end(last, segment.text);
+    } else {
+      place.run_ = segment.add_run(audience);
+    }
+    return place;
+  }
+
+  /// Bytes that were ever appended.
+  std::uint64_t end() const noexcept { return end_; }
+  /// Bytes of memory that it holds.
+  std::size_t memory() const noexcept { return memory_; }
+
+  /// Gives a reader that has none the place `at`.
+  void pin(Place& place, Place const& at) noexcept {
+    place = at;
+    ++place.segment_->pins;
+    ++readers_;
+  }
+  /// Takes a reader's place away. Frees what nobody reads any more.
+  void unpin(Place& place) noexcept {
+    --std::exchange(place.segment_, nullptr)->pins;
+    --readers_;
+    trim();
+  }
+  /// Moves a reader forward. Frees what nobody reads any more.
+  void move(Place& place, Place const& to) noexcept {
+    if (place.segment_ != to.segment_) {
+      --place.segment_->pins;
+      ++to.segment_->pins;
+      trim();
+    }
+    place = to;
+  }
+  /// Whether nobody is further behind.
+  bool is_first(Place const& place) const noexcept { return place.segment_ == first_; }
+  /// Whether it has nothing after it.
+  bool is_at_end(Place const& place) const noexcept { return place.segment_ == last_ && place.text_ == last_->text; }
+
+  /// Finds what the reader called `name` is to write between `from` and `until` (a position). Stops after the run that
+  /// reaches `most` bytes, or when `result` is full.
+  void read(Place const& from, std::string_view name, std::uint64_t until, std::size_t most,
+            Pieces& result) const noexcept {
+    result.count = result.size = 0;
+    result.end = from;
+    walk(result.end, name, until, [&](char const* data, std::size_t size) {
+      if (result.count > 0 && result.pieces[result.count - 1].data + result.pieces[result.count - 1].size == data)
+        result.pieces[result.count - 1].size += size;
+      else if (result.count < result.pieces.size())
+        result.pieces[result.count++] = {data, size};
+      else
+        return std::size_t(0);
+      result.size += size;
+      return result.size < most ? size : stop;
+    });
+  }
+
+  /// All that the reader called `name` is to get between `place` and `until` (a position).
+  std::string read_all(Place place, std::string_view name, std::uint64_t until) const {
+    std::string all;
+    walk(place, name, until, [&](char const* data, std::size_t size) { return all.append(data, size), size; });
+    return all;
+  }
+
+  /// The place of the reader called `name` after it has written `bytes` from `place` on. If they end within a line, the
+  /// place is after that line, and the line's rest is appended to `rest`: a place is always at the beginning of a line.
+  Place after(Place place, std::string_view name, std::size_t bytes, std::string& rest) const {
+    if (bytes == 0) return place;
+    walk(place, name, end(), [&](char const* data, std::size_t size) {
+      if (bytes > size) return bytes -= size, size;
+      auto line_end = bytes;
+      while (data[line_end - 1] != '\n') ++line_end;
+      rest.append(data + bytes, line_end - bytes);
+      return line_end == size ? stop : line_end;
+    });
+    return place;
+  }
+
+ private:
+  static constexpr std::size_t smallest = 512, largest = 64 * 1024;  // bytes of a segment; well below what malloc maps
+  static constexpr std::size_t stop = ~std::size_t(0);               // tells walk(): all of this is used, stop
+
+  /// Describes a run. Text fills a segment from the front, descriptions from the back. A description is known by the
+  /// offset at which it ends; the user's name stands in front of it.
+  struct Run {
+    std::uint32_t text_end;
+    std::uint32_t name_size : 31;
+    std::uint32_t only : 1;
+
+    static std::uint32_t size_of(std::string_view name) noexcept {
+      return static_cast<std::uint32_t>((sizeof(Run) + name.size() + 7) / 8 * 8);
+    }
+  };
+
+  struct Segment {
+    Segment* next = nullptr;
+    std::uint64_t base = 0;      // bytes of the log before it
+    std::uint32_t capacity = 0;  // bytes that follow this header
+    std::uint32_t text = 0;      // bytes of text: they are the first
+    std::uint32_t runs = 0;      // where the descriptions begin: they are the last
+    std::uint32_t last_run = 0;  // 0: none
+    std::uint32_t pins = 0;      // readers whose place is here
+
+    char* bytes() noexcept { return reinterpret_cast<char*>(this + 1); }
+    char const* bytes() const noexcept { return reinterpret_cast<char const*>(this + 1); }
+    Run run(std::uint32_t at) const noexcept {
+      Run run;
+      std::memcpy(&run, bytes() + at - sizeof run, sizeof run);
+      return run;
+    }
+    Audience audience_of(std::uint32_t at) const noexcept {
+      auto const it = run(at);
+      return {{bytes() + at - sizeof it - it.name_size, it.name_size}, it.only != 0};
+    }
+    std::uint32_t add_run(Audience const& audience) noexcept {
+      Run const run{text, static_cast<std::uint32_t>(audience.user.size()) & 0x7fff'ffff, audience.only ? 1u : 0u};
+      last_run = runs;
+      std::memcpy(bytes() + last_run - sizeof run, &run, sizeof run);
+      std::memcpy(bytes() + last_run - sizeof run - audience.user.size(), audience.user.data(), audience.user.size());
+      runs -= Run::size_of(audience.user);
+      return last_run;
+    }
+    void set_end(std::uint32_t at, std::uint32_t end) noexcept {
+      auto changed = run(at);
+      changed.text_end = end;
+      std::memcpy(bytes() + at - sizeof changed, &changed, sizeof changed);
+    }
+  };
+
+  /// Moves `place` towards `until`, and calls `use` with each piece for `name`. `use` returns how many bytes it has
+  /// used: all (go on), fewer (the place is after these), or `stop` (the place is after this piece).
+  void walk(Place& place, std::string_view name, std::uint64_t until, auto const& use) const {
+    for (;;) {
+      auto const& segment = *place.segment_;
+      auto const most = static_cast<std::uint32_t>(std::min<std::uint64_t>(segment.text, until - segment.base));
+      for (;;) {
+        auto const run = segment.run(place.run_);
+        auto const run_end = std::min(run.text_end, most);
+        if (place.text_ < run_end) {
+          if (segment.audience_of(place.run_).includes(name)) {
+            auto const size = run_end - place.text_;
+            auto const used = use(segment.bytes() + place.text_, std::size_t(size));
+            place.text_ += used == stop ? size : static_cast<std::uint32_t>(used);
+            if (used != size) return;
+          } else {
+            place.text_ = run_end;
+          }
+        }
+        // The place stays in the last run, to which more may be appended.
+        if (run_end == most || place.run_ == segment.last_run) break;
+        place.run_ -= Run::size_of({nullptr, run.name_size});
+      }
+      if (segment.next == nullptr || place.text_ < segment.text || until <= segment.next->base) return;
+      place.segment_ = segment.next;
+      place.run_ = segment.next->capacity;
+      place.text_ = 0;
+    }
+  }
+
+  void add_segment(std::size_t need) {
+    if (readers_ == 0) drop_all();
+    auto const wanted = last_ == nullptr ? next_size_ : std::min(std::size_t(last_->capacity) * 2, largest);
+    auto const capacity = (std::max(wanted, need) + 7) / 8 * 8;
+    auto* const segment = static_cast<Segment*>(::operator new(sizeof(Segment) + capacity));
+    new (segment) Segment{};
+    segment->base = end_;
+    segment->capacity = segment->runs = static_cast<std::uint32_t>(capacity);
+    (last_ != nullptr ? last_->next : first_) = segment;
+    last_ = segment;
+    memory_ += sizeof(Segment) + capacity;
+    detail::HeldMemory::add(sizeof(Segment) + capacity);
+  }
+  void drop_first() noexcept {
+    auto* const old = std::exchange(first_, first_->next);
+    if (first_ == nullptr) last_ = nullptr;
+    auto const size = sizeof(Segment) + old->capacity;
+    ::operator delete(old);
+    memory_ -= size;
+    detail::HeldMemory::remove(size);
+  }
+  void drop_all() noexcept {
+    while (first_ != nullptr) drop_first();
+  }
+  /// Frees what nobody reads any more. When nobody reads at all, a small segment is kept to be filled again, and what a
+  /// larger burst needed is remembered: the next one may be like it.
+  void trim() noexcept {
+    while (first_ != last_ && first_->pins == 0) drop_first();
+    if (readers_ > 0) return;
+    auto const burst = static_cast<std::size_t>(end_ - std::exchange(idle_since_, end_));
+    next_size_ = std::bit_ceil(std::clamp(burst, smallest, largest));
+    if (first_->capacity > smallest) return drop_all();
+    first_->base = end_;
+    first_->text = first_->last_run = 0;
+    first_->runs = first_->capacity;
+  }
+
+  Segment *first_ = nullptr, *last_ = nullptr;
+  std::uint64_t end_ = 0;         // bytes that were ever appended
+  std::uint64_t idle_since_ = 0;  // end_ when the last reader had read everything
+  std::size_t memory_ = 0;
+  std::size_t readers_ = 0;           // how many have a place
+  std::size_t next_size_ = smallest;  // of the first segment of the next burst
+};
+
+/// What a link writes beside its client's queue: a reader of a log. Used on the client's executor only.
+class LogReader {
+ public:
+  /// Finds what comes next, which stays where it is until `advance`. False: there is nothing; the client's queue is
+  /// woken when there is.
+  virtual bool read(RoomLog::Pieces& next) = 0;
+  /// The link has written `bytes` of that. If they end within a line, appends the line's rest to `rest`, which the link
+  /// writes before anything else. Returns the new backlog.
+  virtual std::size_t advance(RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) = 0;
+  /// Bytes of the log that it has not yet passed, also those that are for others.
+  virtual std::size_t backlog() = 0;
+  /// From now on it reads to the present end of the log, and no further.
+  virtual void finish() noexcept = 0;
+
+ protected:
+  ~LogReader() = default;
+};
+
+}  // namespace chatproto
