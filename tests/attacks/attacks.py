@@ -1,0 +1,588 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSL-1.0
+"""Attacks a server at default limits while two innocent clients talk in another room, and judges what they saw.
+
+Each case starts a server and connects everybody. The innocent pair first talks undisturbed, and then under attack.
+It is a process of its own, so that it measures the server's delay and not that of the attackers' loop.
+"""
+import argparse
+import collections
+import contextlib
+import itertools
+import math
+import multiprocessing
+import re
+import resource
+import selectors
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+
+PATIENCE = 60  # seconds; only a hang lasts longer
+TICK = 0.005  # between two bursts of the innocent sender
+BURST = 65536  # bytes that an attacker writes at once, over and over
+ENOUGH = 2_000_000  # bytes of replies to one that reads slowly
+MEMORY = 64  # MiB that a server may hold at its peak
+DELAY = 50  # ms that an attack may add to the p99 of others
+DRAIN = 2  # seconds for which the server is told to drain
+PLACE = 0.5  # seconds after which the places of dead clients are to be free
+
+# With any of these appended, libstdc++'s hash of a string of 64 bytes comes back to the state before them (64 bits,
+# little-endian), so all strings of four of them have one hash. They are found in milliseconds: take any eight letters,
+# compute the eight bytes that undo them, and try again until those are letters too.
+NEUTRAL = ["wYSRZ1oSfW5yBslN", "j6VghdXbOSWRhNW5", "SyM6AeXKegvcCMBR", "CsnN63dF4SnwGEvH", "UkUTJCP024f5jmeF",
+           "Qu7vmZglEa3lhAys", "N7Eyv2ABjvZzKbGH", "djvJcVMpRBKQXSVp", "angjsk5zBhzFayA2", "KP0VMbTYsGUzZoMM"]
+
+
+def repeated(*lines):
+    """About BURST bytes of these lines in turn, each whole."""
+    unit = "".join(line + "\n" for line in lines).encode()
+    return unit * max(1, BURST // len(unit))
+
+
+def connect(port, buffers=None):
+    connection = socket.socket()
+    if buffers:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+    connection.settimeout(PATIENCE)
+    connection.connect(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def expect_oks(connection, count):
+    replies = b""
+    while replies.count(b"\n") < count and (data := connection.recv(4096)):
+        replies += data
+    if re.fullmatch(b"(ok:[^\n]*\n){%d}" % count, replies) is None:
+        raise ConnectionError(f"{count} times ok: was expected, and {replies[:200]!r} came")
+
+
+def reset(connection):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+# --- The innocent pair ------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """A sender that says a few texts at each tick, whatever it has been answered, and a receiver that reads at once."""
+
+    def __init__(self, port, texts, size):
+        self.texts = texts
+        self.padding = b"x" * (size - len(b"sendall:0000000 \n"))
+        self.ends = selectors.DefaultSelector()
+        # Small buffers: what the server could have written is not to wait in the system's.
+        self.sender, self.receiver = connect(port), connect(port, 32768)
+        for connection, login in ((self.sender, b"slogin:ann"), (self.receiver, b"rlogin:bob")):
+            connection.sendall(login + b"\njoin:quiet\n")
+            expect_oks(connection, 2)
+            connection.setblocking(False)
+            self.ends.register(connection, selectors.EVENT_READ)
+        self.unsent = b""
+        self.said = []  # when each text was due
+        self.input = {self.sender: b"", self.receiver: b""}
+        self.oks = self.heard = 0
+        self.wrong = []
+        self.cut = set()
+
+    def talk(self, seconds):
+        """For so long, and then until every text is answered and heard, or both are cut. Returns what was seen."""
+        self.waits = []
+        first = len(self.said)
+        now = due = begin = time.monotonic()
+        while now < begin + seconds + PATIENCE and len(self.cut) < 2:
+            speaking = now < begin + seconds and self.sender not in self.cut
+            while speaking and due <= now:
+                for _ in range(self.texts):
+                    self.unsent += b"sendall:%07d %s\n" % (len(self.said), self.padding)
+                    self.said.append(due)
+                due += TICK
+            self.write()
+            answered = self.oks == len(self.said) or self.sender in self.cut
+            if not speaking and answered and (self.heard >= self.oks or self.receiver in self.cut):
+                break
+            for key, _ in self.ends.select(max(0, due - time.monotonic()) if speaking else 1):
+                self.read(key.fileobj)
+            now = time.monotonic()
+        self.waits.sort()
+        return {"said": len(self.said) - first, "waits": self.waits, "lost": self.oks - self.heard,
+                "unanswered": len(self.said) - self.oks, "wrong": self.wrong,
+                "cut": [who for who, connection in (("sender", self.sender), ("receiver", self.receiver))
+                        if connection in self.cut]}
+
+    def write(self):
+        if self.sender in self.cut:
+            return
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while self.unsent:
+                self.unsent = self.unsent[self.sender.send(self.unsent[:BURST]):]
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.unsent else 0)
+        if self.ends.get_key(self.sender).events != events:
+            self.ends.modify(self.sender, events)
+
+    def read(self, connection):
+        try:
+            data = connection.recv(BURST)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.cut.add(connection)
+            self.ends.unregister(connection)
+            connection.close()
+            return
+        *lines, self.input[connection] = (self.input[connection] + data).split(b"\n")
+        now = time.monotonic()
+        for line in lines:
+            if connection is self.sender:
+                self.oks += 1
+                right = line.startswith(b"ok:")
+            else:
+                right = line == b"delivery:quiet:ann:%07d %s" % (self.heard, self.padding)
+                self.heard += 1
+                if self.heard <= len(self.said):
+                    self.waits.append(now - self.said[self.heard - 1])
+            if not right and len(self.wrong) < 3:
+                self.wrong.append(f"the {'sender' if connection is self.sender else 'receiver'} got {line[:60]!r}")
+
+
+def pair(control, port, texts, size):
+    innocent = Pair(port, texts, size)
+    control.send(True)
+    while seconds := control.recv():
+        control.send(innocent.talk(seconds))
+
+
+# --- The attackers ----------------------------------------------------------------------------------------------------
+
+# So many clients of one kind. `hello(i)` are the first two lines of the i-th. If there is a burst, one client in
+# `every` writes it again and again, each time that the last one is answered in full. A client that does not read its
+# replies, or that reads them at a pace (bytes a second), does not wait for them.
+Crowd = collections.namedtuple("Crowd", "count hello burst reads pace every", defaults=(b"", True, 0, 1))
+
+
+class Progress:
+    """How much of its burst a client has written, and how many replies are still to come for the bursts before."""
+
+    def __init__(self):
+        self.written = self.unanswered = 0
+
+
+def attack(control, port, crowd):
+    connections = []
+    for first in range(0, crowd.count, 100):
+        some = [connect(port) for _ in range(first, min(first + 100, crowd.count))]
+        for i, connection in enumerate(some, first):
+            connection.sendall(crowd.hello(i).encode())
+        for connection in some:
+            expect_oks(connection, 2)
+            connection.setblocking(False)
+        connections += some
+    control.send(True)
+    control.recv()
+    signal.alarm(10 * PATIENCE)  # should nobody tell it to end
+
+    ends = selectors.DefaultSelector()
+    ends.register(control, selectors.EVENT_READ)
+    at_once = crowd.reads and not crowd.pace
+    for i, connection in enumerate(connections):
+        writes = crowd.burst and i % crowd.every == crowd.every - 1
+        events = (selectors.EVENT_READ if at_once else 0) | (selectors.EVENT_WRITE if writes else 0)
+        if events:
+            ends.register(connection, events, Progress())
+    burst, lines, buffer = memoryview(crowd.burst), crowd.burst.count(b"\n"), bytearray(BURST)
+    taken, cut = 0, set()
+    paced = time.monotonic()
+
+    def read(connection, limit):
+        nonlocal taken
+        count = connection.recv_into(buffer, limit)
+        taken += count
+        if count == 0:
+            raise ConnectionError
+        return count
+
+    def write(connection, progress):
+        progress.written += connection.send(burst[progress.written:])
+        if progress.written == len(burst):
+            progress.written = 0
+            if at_once:
+                progress.unanswered += lines
+                ends.modify(connection, selectors.EVENT_READ, progress)
+
+    def lose(connection):
+        cut.add(connection)
+        with contextlib.suppress(KeyError):
+            ends.unregister(connection)
+        connection.close()
+
+    deadline = None  # once it is told to end
+    while not deadline or (crowd.pace and taken < ENOUGH and len(cut) < crowd.count and time.monotonic() < deadline):
+        for key, events in ends.select(0.01 if crowd.pace else None):
+            if key.fileobj is control:
+                control.recv()
+                ends.unregister(control)
+                deadline = time.monotonic() + PATIENCE
+                continue
+            try:
+                if events & selectors.EVENT_WRITE:
+                    write(key.fileobj, key.data)
+                if events & selectors.EVENT_READ:
+                    count = read(key.fileobj, BURST)
+                    if lines and at_once:
+                        key.data.unanswered -= buffer.count(b"\n", 0, count)
+                        if key.data.unanswered == 0:
+                            ends.modify(key.fileobj, selectors.EVENT_READ | selectors.EVENT_WRITE, key.data)
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                lose(key.fileobj)
+        if crowd.pace and time.monotonic() - paced >= 0.01:
+            most = min(int(crowd.pace * (time.monotonic() - paced)), len(buffer))  # steadily, also on a busy machine
+            paced = time.monotonic()
+            for connection in set(connections) - cut:
+                try:
+                    read(connection, most)
+                except BlockingIOError:
+                    pass
+                except ConnectionError:
+                    lose(connection)
+    for connection in set(connections) - cut:
+        reset(connection)
+    control.send({"cut": len(cut), "taken": taken})
+
+
+# --- The server -------------------------------------------------------------------------------------------------------
+
+
+class Server:
+    def __init__(self, program, policy, *options):
+        command = [program, "0", "--address", "127.0.0.1", "--policy", policy, "--threads", "2", *map(str, options)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        words = self.process.stderr.readline().split()
+        if words[:3] != ["listening", "on", "port"]:
+            raise SystemExit(f"attacks: the server does not start: {' '.join(words)}")
+        self.port = int(words[3])
+        self.peak = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+    def watch_memory(self):
+        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            if found := re.search(r"VmHWM:\s*(\d+) kB", status.read()):
+                self.peak = max(self.peak, int(found[1]) / 1024)
+
+    def stop(self):
+        """SIGTERM. Returns how long the server took, None if it hangs."""
+        begin = time.monotonic()
+        self.watch_memory()
+        self.process.send_signal(signal.SIGTERM)
+        while self.process.poll() is None and time.monotonic() < begin + PATIENCE:
+            self.watch_memory()
+            time.sleep(0.01)
+        return time.monotonic() - begin if self.process.poll() == 0 else None
+
+
+class Process:
+    """A function in a process of its own, which is given one end of a pipe; this is the other."""
+
+    def __init__(self, function, *arguments):
+        context = multiprocessing.get_context("fork")
+        self.control, other = context.Pipe()
+        self.process = context.Process(target=function, args=(other, *arguments), daemon=True)
+        self.process.start()
+        other.close()
+
+    def ask(self, what):
+        self.control.send(what)
+        return self.answer()
+
+    def answer(self):
+        return self.control.recv()
+
+    def end(self):
+        self.control.close()
+        self.process.kill()
+        self.process.join()
+
+
+# --- The cases --------------------------------------------------------------------------------------------------------
+
+# What happens while the pair talks. Texts at a tick and their size are the pair's. A polite crowd must not be cut. In a
+# short run `short` takes the place of `crowds`; a case without it is left out. `drain`: SIGTERM in the middle.
+Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain",
+                              defaults=(None, 1, 40, DELAY, False, False))
+
+
+def receivers(count, *rooms):
+    return Crowd(count, lambda i: f"rlogin:listener{i}\njoin:{rooms[i % len(rooms)]}\n")
+
+
+def senders(count, *lines, **how):
+    return Crowd(count, lambda i: f"slogin:attacker{i}\njoin:a\n", repeated(*lines), **how)
+
+
+def named_rooms(name):
+    """6,000 receivers, each in its own room, and four senders that join these rooms in turn."""
+    names = list(itertools.islice((name(parts) for parts in itertools.product(range(len(NEUTRAL)), repeat=4)), 6000))
+    return [Crowd(len(names), lambda i: f"rlogin:listener{i}\njoin:{names[i]}\n"),
+            Crowd(4, lambda i: f"slogin:attacker{i}\njoin:a\n", "".join(f"join:{it}\n" for it in names[::7]).encode())]
+
+
+def hop(listeners):
+    return [receivers(listeners, "a", "b"), senders(32, "join:a", "sendall:", "join:b", "sendall:")]
+
+
+def lookups(listeners):
+    return [receivers(listeners, "a"), senders(2, "senduser:a:")]
+
+
+def empty(count, **how):
+    return [senders(count, "", **how)]
+
+
+CASES = {
+    # All on the receiver's thread, where the policy pool puts each second client. 240 hold it for a second at a time.
+    "stream": Case("empty lines from 40 clients, a stream of 1 MB/s", empty(80, every=2), texts=25, size=200),
+    "stream240": Case("empty lines from 240 clients, a stream of 1 MB/s", empty(480, every=2), empty(480, every=2),
+                      texts=25, size=200, delay=None),
+    "empty": Case("empty lines from 300 clients", empty(300)),
+    "unread": Case("empty lines from 300 clients, replies unread", empty(300, reads=False), empty(300, reads=False)),
+    "lookups": Case("two senders of `senduser:`, 5,000 receivers", lookups(5000)),
+    "hop": Case("32 senders hop between two rooms, 500 receivers", hop(500)),
+    "hop2000": Case("32 senders hop between two rooms, 2,000 receivers", hop(2000), hop(1000), delay=250),
+    "slow": Case("a sender reads 100,000 replies a second", [senders(1, "", pace=3_200_000)],
+                 [senders(1, "", pace=3_200_000)], polite=True),
+    "joins": Case("joins among 6,000 rooms", named_rooms(lambda parts: "".join(map(str, parts)) * 16)),
+    "hashes": Case("joins among 6,000 rooms of one hash",
+                   named_rooms(lambda parts: "".join(NEUTRAL[i] for i in parts))),
+    "drain-empty": Case("drain amid empty lines from 300 clients", empty(300), drain=True),
+    "drain-lookups": Case("drain amid `senduser:`, 5,000 receivers", lookups(5000), drain=True),
+    "drain-hop": Case("drain amid 32 senders that hop, 2,000 receivers", hop(2000), hop(1000), drain=True),
+}
+PLACES = {"places-rate": "59 senders die above their rate",
+          "places-lossless": "59 senders die as they wait for a receiver"}
+
+# What one run of a case saw: p50 and p99 in ms undisturbed and under attack, the memory in MiB, and the seconds until
+# the server was over, or until the places of the dead were free.
+Seen = collections.namedtuple("Seen", "before during peak lost end notes", defaults=([],))
+
+
+def percentile(waits, part):
+    return 1000 * waits[min(len(waits) - 1, math.floor(part * len(waits)))] if waits else None
+
+
+def disturb(program, policy, case, short):
+    crowds = case.short if short else case.crowds
+    if policy == "thread-per-client":  # a thread and four descriptors for each
+        crowds = [crowd._replace(count=min(crowd.count, 500)) for crowd in crowds]
+    options = ["--drain", DRAIN] if case.drain else []
+    with Server(program, policy, *options) as server, contextlib.ExitStack() as stack:
+
+        def start(*what):
+            process = Process(*what)
+            stack.callback(process.end)
+            process.answer()
+            return process
+
+        attackers = [start(attack, server.port, crowd) for crowd in crowds]
+        innocent = start(pair, server.port, case.texts, case.size)
+        before = {} if short or case.drain else innocent.ask(3)
+        innocent.control.send(PATIENCE if case.drain else 2 if short else 8)
+        for attacker in attackers:
+            attacker.control.send(True)
+        if case.drain:
+            time.sleep(2 if short else 6)
+            end = server.stop()
+        seen = innocent.answer()
+        server.watch_memory()
+        innocent.end()
+        left = [attacker.ask(True) for attacker in attackers]
+        if not case.drain:
+            end = server.stop()
+
+    notes = [f"wrong: {what}" for what in seen["wrong"]]
+    if end is None:
+        notes.append(f"the server ended with {server.process.returncode}, or hangs")
+    if not case.drain:
+        notes += [f"the innocent {who} was cut" for who in seen["cut"]]
+        if seen["unanswered"]:
+            notes.append(f"{seen['unanswered']} of {seen['said']} texts without a reply")
+    if case.polite and left[0]["cut"]:
+        notes.append(f"was cut after {left[0]['taken']} bytes of replies")
+    elif case.polite and left[0]["taken"] < ENOUGH:
+        notes.append(f"got only {left[0]['taken']} bytes of replies")
+    # At the end of a drain receivers may be cut, and lose what they have not read.
+    if seen["lost"] > 0 and (not case.drain or (end or 0) < DRAIN):
+        notes.append(f"{seen['lost']} of {seen['said']} texts with an ok were lost")
+    if server.peak >= MEMORY * (2 if policy == "thread-per-client" else 1):  # with a stack and a buffer for each client
+        notes.append(f"{server.peak:.0f} MiB")
+    waits = [[percentile(they.get("waits", []), part) for part in (0.5, 0.99)] for they in (before, seen)]
+    return Seen(*waits, server.peak, max(0, seen["lost"]), end, notes)
+
+
+def leave_places(program, policy, case):
+    """59 senders speak until they have to wait, and die. Their places must be free for others at once."""
+    options = ["--rate", 1] if case == "places-rate" else ["--overflow", "block-sender", "--write-deadline", 600]
+    with Server(program, policy, "--max-clients", 60, *options) as server, contextlib.ExitStack() as stack:
+        listener = stack.enter_context(connect(server.port, 4096))
+        listener.sendall(b"rlogin:listener\njoin:a\n")
+        expect_oks(listener, 2)
+        dead = [connect(server.port, BURST) for _ in range(59)]
+        for connection in dead:
+            connection.sendall(b"slogin:attacker\njoin:a\n")
+            expect_oks(connection, 2)
+        with connect(server.port) as other:
+            if not other.recv(4096).startswith(b"err:"):
+                raise ConnectionError("a client more than there are places was let in")
+        burst = b"sendall:%s\n" % (b"x" * 200) * 300
+        if case == "places-rate":
+            for connection in dead:
+                connection.sendall(burst)
+            for connection in dead:
+                expect_oks(connection, 18)
+        notes = []
+        if case == "places-lossless" and not speak_until_quiet(dead, burst):
+            notes.append("the senders did not have to wait for the receiver")
+        for connection in dead:
+            reset(connection)
+
+        begin = time.monotonic()
+        free = 0
+        while free < len(dead) and time.monotonic() < begin + 20:
+            with contextlib.suppress(ConnectionError):
+                other = connect(server.port)
+                other.sendall(b"slogin:other\n")
+                expect_oks(other, 1)
+                stack.enter_context(other)
+                free += 1
+                continue
+            other.close()
+            time.sleep(0.02)
+        end = time.monotonic() - begin
+        stack.close()
+        if free < len(dead):
+            notes.append(f"only {free} of {len(dead)} places were free after {end:.0f} s")
+        if server.stop() is None:
+            notes.append(f"the server ended with {server.process.returncode}, or hangs")
+    return Seen([None] * 2, [None] * 2, server.peak, 0, end, notes)
+
+
+def speak_until_quiet(connections, burst):
+    """Writes and reads until nothing goes any more for a second; False: that never comes."""
+    ends = selectors.DefaultSelector()
+    for connection in connections:
+        connection.setblocking(False)
+        ends.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE, [0])
+    deadline = time.monotonic() + PATIENCE
+    while ready := ends.select(1):
+        if time.monotonic() > deadline:
+            return False
+        for key, events in ready:
+            with contextlib.suppress(BlockingIOError):
+                if events & selectors.EVENT_READ:
+                    key.fileobj.recv(BURST)
+                if events & selectors.EVENT_WRITE:
+                    key.data[0] = (key.data[0] + key.fileobj.send(memoryview(burst)[key.data[0]:])) % len(burst)
+    return True
+
+
+# --- All of it --------------------------------------------------------------------------------------------------------
+
+
+def median(values):
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def shown(value, digits=1):
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def row(policy, name, runs):
+    """A line of the table, and what is wrong with these runs."""
+    case = CASES.get(name)
+    before, during = ([median([times[i] for times in phase]) for i in range(2)]
+                      for phase in ([run.before for run in runs], [run.during for run in runs]))
+    end = median([run.end for run in runs])
+    notes = list(dict.fromkeys(note for run in runs for note in run.notes))
+    measured = before[1] is not None
+    if measured and during[1] is None:
+        notes.append("no text came through")
+    elif measured and case.delay and during[1] > before[1] + case.delay:
+        notes.append(f"p99 is {during[1] - before[1]:,.0f} ms above undisturbed, {case.delay} are allowed")
+    limit = None if case and not case.drain else DRAIN + 1 if case else PLACE
+    if limit and end and end > limit:
+        notes.append(f"took {end:.1f} s of at most {limit} s")
+    cells = [policy, case.title if case else PLACES[name], *(shown(value) for value in before)]
+    cells += [shown(value) if measured else "-" for value in during]
+    cells += [shown(max(run.peak for run in runs)), f"{sum(run.lost for run in runs):,}"]
+    cells += [shown(end if limit else None, 2)]
+    return cells, notes
+
+
+def print_table(rows):
+    head = ["policy", "attack", "p50 undisturbed, ms", "p99 undisturbed, ms", "p50, ms", "p99, ms", "peak, MiB", "lost",
+            "end, s"]
+    print("\n| " + " | ".join(head) + " |\n|" + "|".join(["---"] * 2 + ["--:"] * (len(head) - 2)) + "|")
+    for cells, notes in rows:
+        print("| " + " | ".join(cells) + " |")
+    print()
+    for cells, notes in rows:
+        for note in notes:
+            print(f"- {cells[0]}, {cells[1]}: {note}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("server", help="the program")
+    parser.add_argument("--policy", action="append", help="of the server's; may be repeated (pool and strand)")
+    parser.add_argument("--short", action="store_true", help="judges results, no times: one run of a minute at most")
+    parser.add_argument("--runs", type=int, default=5, help="of which the medians are shown (%(default)s)")
+    parser.add_argument("--case", action="append", choices=[*CASES, *PLACES], help="only this one; may be repeated")
+    options = parser.parse_args()
+    names = [name for name in [*CASES, *PLACES] if not options.case or name in options.case]
+    if options.short:
+        names = [name for name in names if name in PLACES or CASES[name].short]
+    policies = options.policy or ["pool", "strand"]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    results = collections.defaultdict(list)
+    failed = False
+    for _ in range(1 if options.short else options.runs):
+        for policy, name in itertools.product(policies, names):
+            begin = time.monotonic()
+            try:
+                seen = (leave_places(options.server, policy, name) if name in PLACES
+                        else disturb(options.server, policy, CASES[name], options.short))
+            except (OSError, EOFError) as error:  # EOFError: a process of ours has said why on stderr
+                seen = Seen([None] * 2, [None] * 2, 0, 0, None, [f"broken off: {error!r}"])
+            results[policy, name].append(seen)
+            failed = failed or bool(seen.notes)
+            print(f"{policy} {name} ({time.monotonic() - begin:.0f} s):",
+                  "; ".join(seen.notes) or "nothing wrong", flush=True)
+    if not options.short:
+        rows = [row(*key, runs) for key, runs in results.items()]
+        print_table(rows)
+        failed = failed or any(notes for _, notes in rows)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
