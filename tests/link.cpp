@@ -499,6 +499,7 @@ TEST_CASE("a session may pause when it is opened", "[link]") {
   CHECK(service.seen == Lines{"(open)", "(resumed)", "(flush)", "a", "(flush)", "(gone)"});
 }
 
+#ifdef __linux__  // elsewhere Asio may see no reset while nothing is read
 TEST_CASE("a client that resets its connection while its session has paused is ended at once", "[link]") {
   Options options;
   auto const throttled = GENERATE(false, true);
@@ -533,6 +534,7 @@ TEST_CASE("urgent data does not keep a paused link busy", "[link]") {
   scene.far_sends("b\n");
   CHECK(scene.run_until([&] { return has_seen(service, "b"); }));
 }
+#endif
 
 TEST_CASE("a resume without a pause does nothing", "[link]") {
   Scene scene;
