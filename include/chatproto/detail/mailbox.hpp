@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <type_traits>
 
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
@@ -25,18 +26,20 @@ class Mailbox {
   /// Asks for one of the tasks. Any thread.
   template <void (Owner::*task)()>
   void ask() noexcept {
-    constexpr std::size_t index = index_of(task);
+    constexpr std::size_t index = index_of<task>();
     static_assert(index < sizeof...(tasks));
     if (asked_.fetch_or(1u << index) == 0) asio::post(context_, memory_(callback<&Mailbox::work>(this)));
   }
 
  private:
-  static constexpr std::size_t index_of(void (Owner::*task)()) {
+  // Compared as types: with GCC's UndefinedBehaviorSanitizer pointers to members cannot be compared at compile time.
+  template <void (Owner::*)()>
+  struct Task {};
+  template <void (Owner::*task)()>
+  static constexpr std::size_t index_of() {
     std::size_t index = 0;
-    for (auto const each : {tasks...}) {
-      if (each == task) break;
-      ++index;
-    }
+    auto found = false;
+    ((found = found || std::is_same_v<Task<task>, Task<tasks>>, index += found ? 0u : 1u), ...);
     return index;
   }
   void work() {
