@@ -256,7 +256,7 @@ TEMPLATE_TEST_CASE("a receiver that takes nothing holds senders up to the write 
   auto bob = speaker(server.port(), "bob", 5'000);
   CHECK(hears(alice, 0, 5'000));
   CHECK(bob.get() == 5'000);
-  CHECK(ended(server->stats(), Ended::write_deadline) == 1);
+  CHECK(test::eventually([&] { return ended(server->stats(), Ended::write_deadline) == 1; }));
   auto heard = 0;
   for (std::string line; (line = stuck.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
@@ -307,7 +307,7 @@ TEMPLATE_TEST_CASE("when all clients together hold too much, the one that holds 
   auto bob = speaker(server.port(), "bob", texts);
   CHECK(hears(alice, 0, texts));
   CHECK(bob.get() == texts);
-  CHECK(ended(server->stats(), Ended::memory) == 1);
+  CHECK(test::eventually([&] { return ended(server->stats(), Ended::memory) == 1; }));
   auto heard = 0;
   for (std::string line; (line = stuck.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
