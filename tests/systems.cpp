@@ -274,7 +274,8 @@ TEMPLATE_TEST_CASE("whoever's line comes in first is first, 1,000 times, in both
     Talker one(server.port()), two(server.port());
     auto& alice = first_connects_first ? one : two;
     auto& bob = first_connects_first ? two : one;
-    auto const x = "X" + std::to_string(i) + ": Alice", y = "Y" + std::to_string(i) + ": Bob";
+    auto const number = std::to_string(i);
+    auto const x = std::string("X").append(number) + ": Alice", y = std::string("Y").append(number) + ": Bob";
     auto news = x + " received before " + y;
     if (i % 4 < 2) {  // one after the other
       alice.says(x);
