@@ -157,6 +157,7 @@ class PokeService {
     chatproto::ChatService::Session chat_;
   };
   Session open(chatproto::Peer peer) { return {*this, std::move(peer)}; }
+  std::size_t queued_bytes() const { return chat_.queued_bytes(); }
 
  private:
   chatproto::ChatService chat_;

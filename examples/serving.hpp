@@ -89,7 +89,7 @@ struct ServerFlags {
              options.overflow =
                  what == "disconnect" ? chatproto::Overflow::disconnect : chatproto::Overflow::block_sender;
            },
-           "At this limit the client is cut, or those who send to it wait")
+           "At the queue limit the client is cut, or those who send to its room wait")
         ->check(CLI::IsMember({"disconnect", "block-sender"}))
         ->default_str("disconnect");
     app.add_option("--send-buffer", options.send_buffer,

@@ -348,7 +348,7 @@ TEST_CASE("a receiver's reply comes after what was said to it before", "[chat_se
   CHECK(alice.sends("join:bar\nnonsense\n") == Lines{"delivery:cafe:bob:3", "ok", "err"});
 }
 
-TEST_CASE("an ok says that the text stands in the queues", "[chat_service]") {
+TEST_CASE("an ok says that the text stands in the log", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
   Lines woken;

@@ -568,7 +568,7 @@ void say_round(Mouth& mouth) {
 
 TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurrency]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool, chatproto::StrandPool) {
-  // Ten rounds never fill a queue, however little the system's buffers take: a text counts at most 255 + 64 bytes.
+  // Ten rounds never fill a queue, however little the system's buffers take: a text counts at most 255 bytes.
   Flood<TestType> scene(1024 * 1024);
   using Ear = typename Flood<TestType>::Ear;
   std::vector<std::unique_ptr<Ear>> readers, stuck;

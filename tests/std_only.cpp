@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 // The core of the library stands on the standard library alone.
-#include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/events.hpp>
 #include <chatproto/detail/link_rules.hpp>
+#include <chatproto/detail/reserved.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>

@@ -3,7 +3,6 @@
 /// All of chatproto.
 #pragma once
 
-#include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/chat_service.hpp>
 #include <chatproto/connection.hpp>
 #include <chatproto/error.hpp>

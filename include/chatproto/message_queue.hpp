@@ -21,7 +21,7 @@ namespace chatproto {
 
 class LogReader;
 
-/// Whole encoded lines, immutable, shared by all the queues that hold them.
+/// Whole encoded lines, immutable. A service may send one block to several clients.
 using SharedBlock = std::shared_ptr<std::string const>;
 
 /// What `MessageQueue::push` did.

@@ -17,7 +17,7 @@ enum class Ended : std::uint8_t {
   lost,            ///< The connection broke: a reset, a failed write, a dead peer.
   login_deadline,  ///< It had not logged in in time.
   write_deadline,  ///< Something waited for it, and it took nothing for too long.
-  overflow,        ///< More waited for it than the queue's limit, and its socket took nothing.
+  overflow,        ///< More waited for it than its queue's limit, and its socket took nothing; or far more.
   failed,          ///< Its session or the observer has thrown, or memory or another resource was short.
   aborted,         ///< Its session has cut it (`Peer::abort`), or the server was stopped (`Stop::now`).
   memory,          ///< It held most when all clients together held more than `ServerOptions::memory_limit`.

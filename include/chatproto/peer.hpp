@@ -34,8 +34,8 @@ class Peer {
 
   /// The session gets no more lines until `resume()`. Only this session may call it, in `open`, `on_line`,
   /// `on_bad_line`, `on_resume` or `flush`. Meanwhile what the client sends waits in the network, which slows the
-  /// client down; at most 64 KiB that were already read are kept. A client that resets its connection is ended at once.
-  /// The end of a client's input is noticed after the pause.
+  /// client down; at most 64 KiB that were already read are kept. On Linux a client that resets its connection is ended
+  /// at once; elsewhere when the pause ends, as is noticed the end of a client's input.
   void pause() const { queue_->pause_input(); }
   /// Ends the pause. Does nothing if the client is not paused when its executor gets to it. From any thread.
   void resume() const { queue_->resume_input(); }

@@ -30,7 +30,8 @@ namespace chatproto {
 ///
 /// A member is *slow* if more than its queue's limit is unread. What happens then depends on its queue's `Overflow`:
 /// - `disconnect`: the room asks its link to write, and the link cuts a client whose socket takes nothing. A member
-///   that is behind by `MessageQueue::hard_limit_factor` times its limit is cut without a try.
+///   that is behind by `MessageQueue::hard_limit_factor` times its limit is cut without a try. So is the last reader of
+///   a log that takes more than twice that in memory.
 /// - `block_sender`: nobody is cut for it; senders wait (`must_wait`).
 ///
 /// Thread safety: distinct objects: safe; shared objects: safe.
@@ -292,7 +293,10 @@ class Room {
 ///
 /// @code
 /// chatproto::RoomTable rooms;
-/// auto const queue = std::make_shared<chatproto::BlockingMessageQueue>();  // in a server: the session's peer
+/// struct Queue : chatproto::MessageQueue {
+///   void wake() override {}
+/// };
+/// auto const queue = std::make_shared<Queue>();  // in a server: the session's peer
 /// chatproto::Room::Member alice("alice", chatproto::Peer(queue));
 ///
 /// auto const cafe = rooms.enter("cafe");

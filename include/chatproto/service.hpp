@@ -42,7 +42,8 @@ concept Opens = requires(S& service, Args... args) {
 ///
 /// `open` may be called by several threads at once. A session need not be movable. The service outlives its sessions.
 /// An `open` with a second parameter, a `std::string`, is told from where the client comes: `127.0.0.1:50312`,
-/// `[::1]:50312`, or nothing if it has gone already.
+/// `[::1]:50312`, or nothing if it has gone already. A service may have `queued_bytes() const`, the bytes that wait for
+/// its clients beside their queues: `ServerStats::queued` counts them. It is called by any thread.
 ///
 /// @code
 /// struct Echo {

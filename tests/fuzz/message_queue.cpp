@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/message_queue.hpp>
 
 namespace {
@@ -81,12 +80,9 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   auto const* const end = data + size;
   auto const limit = *data++ * 8u;
   Queue queue(limit);
-  BlockingMessageQueue blocking(limit);  // is only ever drained, so it never stalls
-  Plain plain{limit}, plain_blocking{limit};
+  Plain plain{limit};
   MessageQueue::Batch batch;
   char letter = 'a';
-  std::size_t popped = 0;  // of what the blocking queue drained at once
-  std::vector<std::string> drained;
   auto const next_block = [&](std::size_t bytes) {
     auto const used = letter;
     letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
@@ -103,7 +99,6 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
         auto const unread = what % 16 == 1;  // which may come when it is closing
         assert((unread ? queue.push_unread(block) : queue.push(block)) ==
                plain.push(*block, unread ? State::closing : State::open));
-        assert(blocking.push(block) == plain_blocking.push(*block));
         break;
       }
       case 2:
@@ -148,9 +143,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
       }
       case 4:
         queue.close();
-        blocking.close();
         plain.close();
-        plain_blocking.close();
         break;
       case 5:
         switch (argument() % 8) {  // mostly nothing, or most runs would be short
@@ -178,17 +171,6 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
         queue.finish();
         plain.finish();
         break;
-      case 7: {
-        // What it has drained is not counted any more, nor dropped by an overflow.
-        if (popped == drained.size()) {
-          drained = std::exchange(plain_blocking.blocks, {});
-          popped = 0;
-        }
-        auto const block = blocking.pop_for(std::chrono::seconds(0));
-        assert(!block == (popped == drained.size()));
-        if (block) assert(*block == drained[popped++]);
-        break;
-      }
       default: break;
     }
     assert(queue.is_open() == (plain.state == State::open) && queue.is_cut() == plain.was_cut());

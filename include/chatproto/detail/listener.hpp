@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <system_error>
 #include <utility>
@@ -66,12 +67,28 @@ inline std::size_t half_of_memory() noexcept {
   }
 #endif
 #ifdef __linux__
-  for (auto const* const name : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+  auto const read_limit = [&](char const* name) {
     auto* const file = std::fopen(name, "re");
-    if (file == nullptr) continue;
+    if (file == nullptr) return;
     unsigned long long limit = 0;  // "max" is no number
     if (std::fscanf(file, "%llu", &limit) == 1) most = std::min<std::uint64_t>(most, limit);
     std::fclose(file);
+  };
+  // A container sees its own group as the root. Elsewhere the process's group has a name: "0::/a/b", "9:memory:/a/b".
+  read_limit("/sys/fs/cgroup/memory.max");
+  read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+  if (auto* const groups = std::fopen("/proc/self/cgroup", "re")) {
+    for (char line[512], name[600]; std::fgets(line, sizeof line, groups) != nullptr;) {
+      line[std::strcspn(line, "\n")] = '\0';
+      auto const is_second = std::strncmp(line, "0::", 3) == 0;
+      auto const* const first = is_second ? line + 3 : std::strstr(line, ":memory:");
+      if (first == nullptr) continue;
+      std::snprintf(name, sizeof name,
+                    is_second ? "/sys/fs/cgroup%s/memory.max" : "/sys/fs/cgroup/memory%s/memory.limit_in_bytes",
+                    is_second ? first : first + std::strlen(":memory:"));
+      read_limit(name);
+    }
+    std::fclose(groups);
   }
 #endif
   return static_cast<std::size_t>(std::min<std::uint64_t>(most / 2, std::numeric_limits<std::size_t>::max()));
