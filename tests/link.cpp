@@ -2,6 +2,7 @@
 #include <chatproto/detail/link.hpp>
 
 #include <chatproto/chat_service.hpp>
+#include <chatproto/executor.hpp>
 #include <chatproto/server_options.hpp>
 
 #include <algorithm>
@@ -19,9 +20,12 @@
 #include <utility>
 #include <vector>
 
+#include <asio/any_io_executor.hpp>
 #include <asio/buffer.hpp>
+#include <asio/execution/context.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
+#include <asio/query.hpp>
 #include <asio/socket_base.hpp>
 
 #include "catch.hpp"
@@ -202,15 +206,17 @@ class Scene {
     auto const before = deadlines;  // it has one more as soon as it stalls
     for (auto c = 'a'; deadlines == before; c = c == 'z' ? 'a' : static_cast<char>(c + 1)) {
       all.append(size, c);
-      peer().send(std::string(size, c));
+      push(std::string(size, c));
       run_posted();
     }
     return all;
   }
 
+  asio::io_context& context() { return io_; }
   Link& link() { return *link_; }
   std::weak_ptr<Link> const& watch() const { return watch_; }
   Peer peer() { return Peer(link_); }
+  PushResult push(std::string bytes) { return link_->push(test::block(std::move(bytes))); }  ///< which need be no lines
 
   tcp::socket remote{io_};
   int waits_for_memory = 0;
@@ -246,6 +252,54 @@ TEST_CASE("the lines of a read go to the session, then flush is called once", "[
   CHECK(service.seen.at(6) == "partial");
 }
 
+TEST_CASE("a posted task is run later, for a session that still lives, and then flushed", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  scene.run_posted();
+  auto const peer = scene.peer();
+  CHECK(peer.id() == 1);
+  auto const held = std::make_shared<int>();
+  CHECK(peer.post([&, held] { service.seen.push_back("(task)"); }));
+  CHECK(service.seen == Lines{"(open)"});
+  scene.run_posted();
+  CHECK(service.seen == Lines{"(open)", "(task)", "(flush)"});
+  CHECK(held.use_count() == 1);
+
+  SECTION("also while its client is paused, and its reply goes out then") {
+    peer.pause();
+    CHECK(peer.post([&] { peer.send("ok:\n"); }));
+    CHECK(scene.far_reads() == "ok:\n");
+  }
+  SECTION("not when the client was closed meanwhile") {
+    CHECK(peer.post([&, held] { service.seen.push_back("(late)"); }));
+    peer.close();
+    scene.remote.close();
+    CHECK(scene.run_until([&] { return scene.ended(); }));
+    CHECK(service.seen == Lines{"(open)", "(task)", "(flush)", "(gone)"});
+    CHECK(held.use_count() == 1);
+    CHECK_FALSE(peer.post([held] {}));
+    CHECK(held.use_count() == 1);
+  }
+  SECTION("it may close the client") {
+    CHECK(peer.post([&] { peer.close(); }));
+    CHECK(scene.far_reads() == "(end)");
+    CHECK(service.seen.back() == "(gone)");
+  }
+  SECTION("what it throws costs the client") {
+    CHECK(peer.post([] { throw std::runtime_error("out of order"); }));
+    CHECK(scene.far_reads() == "(end)");
+    CHECK(scene.ended());
+  }
+  SECTION("it runs on the client's executor") {
+    asio::any_io_executor executor;
+    CHECK(peer.post([&] { executor = chatproto::executor_of(peer); }));
+    scene.run_posted();
+    REQUIRE(executor);
+    CHECK(&asio::query(executor, asio::execution::context) == &scene.context());
+    executor = {};
+  }
+}
+
 TEST_CASE("a session that has only what it must have", "[link]") {
   Scene<Echo> scene;
   scene.begin();
@@ -265,7 +319,7 @@ TEST_CASE("blocks of all sizes arrive byte for byte, through a slow reader", "[l
       std::string bytes(size, letter);
       letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
       sent += bytes;
-      scene.peer().send(std::move(bytes));
+      scene.push(std::move(bytes));
     }
     if (round % 2 == 0) scene.run_posted();  // several rounds in a batch, and some while it is stalled
   }
@@ -321,7 +375,7 @@ TEST_CASE("a write that fails ends the link, and nothing is kept for it", "[link
   scene.remote.close();
   auto bytes = block("delivery:cafe:bob:hi\n");
   std::weak_ptr const watch = bytes;
-  scene.peer().send(std::move(bytes));
+  scene.link().push(std::move(bytes));
   scene.link().flush();
   CHECK(scene.ended());
   CHECK(service.seen == Lines{"(open)", "(gone)"});
@@ -616,10 +670,10 @@ TEST_CASE("a peer that does not read is cut at the queue's limit, after a gap-fr
   auto const peer = scene.peer();
   std::size_t pushed = 0;
   for (; !scene.ended(); ++pushed) {
-    REQUIRE(peer.send(std::string(1000, 'x')) == PushResult::queued);
+    REQUIRE(peer.queue().push(test::block(std::string(1000, 'x'))) == PushResult::queued);
     scene.run_posted();  // a write is tried
   }
-  CHECK(peer.send("x") == PushResult::closed);
+  CHECK(peer.send("x\n") == PushResult::closed);
   constexpr auto cost = 1000 + chatproto::MessageQueue::entry_cost;
   CHECK(pushed <= options.queue_limit / cost + 1);
   CHECK(pushed >= (options.queue_limit - 10'000) / cost - 1);  // part of a block waited before
@@ -642,7 +696,7 @@ TEST_CASE("a peer whose link was too busy to write is not cut, though it was sta
   // The system has room again, and the link has not seen it yet.
   for (auto i = 0; i < 30; ++i) {
     sent.append(10'000, 'y');
-    REQUIRE(scene.peer().send(std::string(10'000, 'y')) == PushResult::queued);
+    REQUIRE(scene.push(std::string(10'000, 'y')) == PushResult::queued);
   }
   scene.run_posted();
   while (got.size() < sent.size()) {
@@ -718,7 +772,7 @@ TEST_CASE("a peer that takes nothing until the write deadline is cut", "[link]")
   auto& service = scene.begin();
   auto sent = scene.stall();
   sent.append(10'000'000, 'x');  // more than the system will ever find room for
-  scene.peer().send(std::string(10'000'000, 'x'));
+  scene.push(std::string(10'000'000, 'x'));
   SECTION("open") {
   }
   SECTION("being closed") {
@@ -742,7 +796,7 @@ TEST_CASE("the write deadline moves with progress only, and is over when all is 
   scene.service().logged_in = logged_in;
   scene.begin();
   auto left = scene.stall().size();
-  for (auto i = 0; i < 100; ++i, left += 100'000) scene.peer().send(std::string(100'000, 'x'));
+  for (auto i = 0; i < 100; ++i, left += 100'000) scene.push(std::string(100'000, 'x'));
   auto first = scene.link().due();
   CHECK(scene.run_until([&] {  // the system may still find room for some of it
     first = scene.link().due();
@@ -884,7 +938,7 @@ TEST_CASE("a peer that does not take its replies is not read until it does", "[l
   Scene scene(options);
   auto& service = scene.begin();
   auto all = scene.stall().size();
-  scene.peer().send(std::string(40'000, 'x'));  // more than may wait while it is read
+  scene.push(std::string(40'000, 'x'));  // more than may wait while it is read
   all += 40'000;
   scene.far_sends("a\n");
   scene.run_posted();
@@ -960,7 +1014,7 @@ TEST_CASE("an observer is told why a client ends", "[link]") {
     Scene scene(options);
     scene.begin();
     while (!scene.ended()) {
-      scene.peer().send(std::string(500, 'x'));
+      scene.push(std::string(500, 'x'));
       scene.run_posted();
     }
     CHECK(scene.ends());

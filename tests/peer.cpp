@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/peer.hpp>
 
+#include <chatproto/executor.hpp>
+
+#include <functional>
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <unordered_set>
 
 #include "catch.hpp"
 #include "support.hpp"
@@ -27,6 +31,30 @@ TEST_CASE("what a peer sends stands in its queue", "[peer]") {
   CHECK(shared.use_count() == 2);
   CHECK(peer.send(std::string("err:\n")) == PushResult::queued);
   CHECK(queue->take_blocks() == Lines{"ok:\nok:\n", "err:\n"});
+}
+
+TEST_CASE("a line of text gets its newline", "[peer]") {
+  auto const queue = std::make_shared<RecordingQueue>();
+  Peer const peer(queue);
+  CHECK(peer.send_line("ok:") == PushResult::queued);
+  CHECK(peer.send_line("") == PushResult::queued);
+  CHECK(queue->take() == "ok:\n\n");
+}
+
+TEST_CASE("peers are equal if they are the same client", "[peer]") {
+  auto const queue = std::make_shared<RecordingQueue>();
+  Peer const peer(queue), same(queue), other(std::make_shared<RecordingQueue>());
+  CHECK(peer == same);
+  CHECK(peer != other);
+  CHECK(std::hash<Peer>()(peer) == std::hash<Peer>()(same));
+  CHECK(std::unordered_set<Peer>{peer, same, other}.size() == 2);
+}
+
+TEST_CASE("a client without a server has no number and no executor, and runs no task", "[peer]") {
+  Peer const peer(std::make_shared<RecordingQueue>());
+  CHECK(peer.id() == 0);
+  CHECK_FALSE(peer.post([] { FAIL("was run"); }));
+  CHECK_FALSE(chatproto::executor_of(peer));
 }
 
 TEST_CASE("copies of a peer are the same peer", "[peer]") {
@@ -79,7 +107,7 @@ TEST_CASE("close lets what was sent be written, abort drops it", "[peer]") {
 TEST_CASE("a peer tells when it was cut for not reading", "[peer]") {
   auto const queue = std::make_shared<RecordingQueue>(100);
   Peer const peer(queue);
-  CHECK(peer.send(std::string(100 * MessageQueue::hard_limit_factor, 'x')) == PushResult::overflow);
+  CHECK(peer.send_line(std::string(100 * MessageQueue::hard_limit_factor, 'x')) == PushResult::overflow);
   CHECK_FALSE(peer.is_open());
   CHECK(peer.send("a:\n") == PushResult::closed);
 }

@@ -53,7 +53,7 @@ struct Listener {
 TEST_CASE("a member has a name and a peer", "[room]") {
   Listener alice("alice");
   CHECK(alice.member.name() == "alice");
-  alice.member.peer().send("x");
+  alice.member.peer().queue().push(test::block("x"));
   CHECK(alice.take() == "x");
 }
 

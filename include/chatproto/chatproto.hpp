@@ -6,6 +6,7 @@
 #include <chatproto/chat_service.hpp>
 #include <chatproto/connection.hpp>
 #include <chatproto/error.hpp>
+#include <chatproto/executor.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/listen.hpp>
 #include <chatproto/message.hpp>

@@ -20,6 +20,7 @@
 namespace chatproto {
 
 class LogReader;
+struct ExecutorSlot;
 
 /// Whole encoded lines, immutable. A service may send one block to several clients.
 using SharedBlock = std::shared_ptr<std::string const>;
@@ -130,6 +131,19 @@ class MessageQueue {
   /// Tells the consumer what to write once this queue is empty; null: nothing. By the consumer's session only.
   virtual void follow(LogReader* /*reader*/) noexcept {}
 
+  /// Something to be done on the consumer's executor.
+  struct Task {
+    virtual ~Task() = default;
+    virtual void run() = 0;  ///< does it
+  };
+  /// Asks the consumer to run `task` for its session; see `Peer::post`. False: nobody will run it. If it throws
+  /// `std::bad_alloc`, nothing has changed.
+  virtual bool post(std::shared_ptr<Task> /*task*/) { return false; }
+  /// The number of the client; see `Peer::id`.
+  virtual std::uint64_t id() const noexcept { return 0; }
+  /// Puts the consumer's executor into `slot`, if it has one; see `executor_of`. By the consumer's session only.
+  virtual void get_executor(ExecutorSlot& /*slot*/) {}
+
   /// Whether it still takes blocks. Another thread may close it at any time.
   bool is_open() const noexcept { return state_.load(std::memory_order_relaxed) == State::open; }
   /// Whether what it held was dropped. Another thread may do that at any time.
@@ -212,9 +226,11 @@ class MessageQueue {
   bool has_failed() const noexcept { return state_.load(std::memory_order_relaxed) == State::failed; }
 
   /// Calls `action` under the queue's lock, if the consumer has not finished: as with `wake()`, it may only post.
-  void unless_finished(auto const& action) {
+  /// Returns whether it did.
+  bool unless_finished(auto const& action) {
     std::lock_guard const lock(mutex_);
     if (!finished_) action();
+    return !finished_;
   }
 
  private:

@@ -3,8 +3,14 @@
 /// The handle to a client.
 #pragma once
 
+#include <cassert>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <chatproto/message_queue.hpp>
@@ -22,10 +28,21 @@ class Peer {
   explicit Peer(std::shared_ptr<MessageQueue> queue) noexcept : queue_(std::move(queue)) {}
 
   /// Queues whole encoded lines and returns before they are written. Tells whether the queue took them; a client that
-  /// is gone is no error. `lines` is not null.
-  PushResult send(SharedBlock lines) const { return queue_->push(std::move(lines)); }
+  /// is gone is no error. Precondition: `lines` is not null, and its last character is a newline.
+  PushResult send(SharedBlock lines) const {
+    assert(lines && lines->ends_with('\n'));
+    return queue_->push(std::move(lines));
+  }
   /// The same, of a string. Throws only `std::bad_alloc`.
   PushResult send(std::string lines) const { return send(std::make_shared<std::string const>(std::move(lines))); }
+  /// Queues `text` as one line: appends the newline. Precondition: `text` has none. Throws only `std::bad_alloc`.
+  PushResult send_line(std::string_view text) const {
+    assert(text.find('\n') == std::string_view::npos);
+    std::string line;
+    line.reserve(text.size() + 1);
+    line.append(text).append(1, '\n');
+    return send(std::move(line));
+  }
 
   /// Ends the connection when all that was sent before is written, or the write deadline has passed.
   void close() const { queue_->close(); }
@@ -40,13 +57,48 @@ class Peer {
   /// Ends the pause. Does nothing if the client is not paused when its executor gets to it. From any thread.
   void resume() const { queue_->resume_input(); }
 
+  /// Has `task()` called on the client's executor, where the session needs no lock: for an answer that comes from
+  /// another thread, or for a timer. Never calls it at once, also when called on that executor.
+  ///
+  /// The task is dropped, uncalled, if by then the session has been destroyed or its client was closed. So it may use
+  /// the session. It may do what `on_line` may; `flush` is called after it; what it throws costs the client. A pause does not hold it up.
+  ///
+  /// From any thread: also from another client's session, or from none, and while the server stops. False: the client
+  /// is gone, or has no server; the task is dropped. Throws only `std::bad_alloc` and what moving the task throws;
+  /// then nothing has changed.
+  template <std::invocable F>
+  bool post(F task) const {
+    struct Once final : MessageQueue::Task {
+      explicit Once(F&& f) : call(std::move(f)) {}
+      void run() override { std::move(call)(); }
+      F call;
+    };
+    return queue_->post(std::make_shared<Once>(std::move(task)));
+  }
+
+  /// Whether both are the same client.
+  bool operator==(Peer const&) const = default;
+  /// The number that the server has given the client, which its `Observer` is told too. No two clients of a server
+  /// have the same one. 0: the client has no server.
+  std::uint64_t id() const noexcept { return queue_->id(); }
+
   /// Whether it still takes lines. Another thread may close it at any time.
   bool is_open() const noexcept { return queue_->is_open(); }
   /// The client's queue, for those who reach clients in another way than `send`, as a `Room` does.
   MessageQueue& queue() const noexcept { return *queue_; }
 
  private:
+  friend std::hash<Peer>;
   std::shared_ptr<MessageQueue> queue_;
 };
 
 }  // namespace chatproto
+
+/// The hash of a client, for a table of clients.
+template <>
+struct std::hash<chatproto::Peer> {
+  /// Equal for equal clients.
+  std::size_t operator()(chatproto::Peer const& peer) const noexcept {
+    return std::hash<std::shared_ptr<chatproto::MessageQueue>>()(peer.queue_);
+  }
+};

@@ -11,6 +11,7 @@
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server_core.hpp>
+#include <chatproto/executor.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>

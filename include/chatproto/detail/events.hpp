@@ -40,6 +40,9 @@ class Events {
   bool logged_in(std::uint64_t number, std::string_view name) noexcept {
     return tell([&] { observer_->logged_in(number, name); });
   }
+  void threw(std::uint64_t number, std::string_view what) noexcept {
+    tell([&] { observer_->threw(number, what); });
+  }
   void ended(std::uint64_t number, Ended reason, std::error_code const& error) noexcept {
     ended_[static_cast<std::size_t>(reason)].fetch_add(1, std::memory_order_release);
     tell([&] { observer_->ended(number, reason, error); });

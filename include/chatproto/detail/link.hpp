@@ -9,6 +9,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,6 +28,7 @@
 #include <chatproto/detail/flusher.hpp>
 #include <chatproto/detail/link_rules.hpp>
 #include <chatproto/detail/transfer.hpp>
+#include <chatproto/executor.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
@@ -127,11 +129,11 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   /// Hands over no more lines: any thread. `done` is released when the line under way has been carried out.
   void stop_reading(std::shared_ptr<void> done) noexcept {
-    post([](Link& link) { link.rules_.stop_reading(); }, std::move(done));
+    post([](Link& link, auto&) { link.rules_.stop_reading(); }, std::move(done));
   }
   /// Ends it if its time is over: any thread.
   void ask_if_overdue() noexcept {
-    post([](Link& link) {
+    post([](Link& link, auto&) {
       if (link.is_broken()) return link.end(Ended::failed);
       if (link.due() > Clock::now()) return;
       if (link.rules_.wants_writable()) link.write_out();  // we may have been too busy to see that it can be written
@@ -140,15 +142,15 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
   /// It may send again: any thread.
   void end_throttle() noexcept {
-    post([](Link& link) { link.count_lines(link.rules_.end_throttle()); });
+    post([](Link& link, auto&) { link.count_lines(link.rules_.end_throttle()); });
   }
   /// Asks it to measure what it holds: any thread.
   void measure() noexcept {
-    post([](Link& link) { link.rules_.measure(); });
+    post([](Link& link, auto&) { link.rules_.measure(); });
   }
   /// It may read again, if it waits for memory: any thread.
   void memory_is_free() noexcept {
-    if (needs_memory_.exchange(false)) post([](Link&) {});  // `guarded` then goes on
+    if (needs_memory_.exchange(false)) post([](Link&, auto&) {});  // `guarded` then goes on
   }
 
   Executor executor() { return socket_->get_executor(); }  ///< before it starts
@@ -180,22 +182,33 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     try {
       call();
       go_on();
+    } catch (std::exception const& e) {
+      fail(e.what());
     } catch (...) {
-      end(Ended::failed);
+      fail("not a std::exception");
     }
   }
+  void fail(char const* what) noexcept {
+    if (socket_) host_.events().threw(number_, what);
+    end(Ended::failed);
+  }
 
-  /// Calls `action` on the client's executor, if the link has not ended, and then lets `kept` go. Any thread. All
+  using Action = void (*)(Link&, std::shared_ptr<void> const& kept);
+  /// Calls `action` on the client's executor, and then lets `kept` go. Any thread. False: the link has ended. All
   /// actions have one type: each type of handler costs the compiler some hundredth of a second.
-  void post(void (*action)(Link&), std::shared_ptr<void> kept = nullptr) noexcept {
-    try {
-      this->unless_finished([&] {
-        asio::post(socket_->get_executor(), [self = this->shared_from_this(), action, kept = std::move(kept)] {
-          self->guarded([&] {
-            if (self->socket_) action(*self);
-          });
+  bool try_post(Action action, std::shared_ptr<void> kept) {
+    return this->unless_finished([&] {
+      asio::post(socket_->get_executor(), [self = this->shared_from_this(), action, kept = std::move(kept)] {
+        self->guarded([&] {
+          if (self->socket_) action(*self, kept);
         });
       });
+    });
+  }
+  /// The same. If that is impossible, the link ends.
+  void post(Action action, std::shared_ptr<void> kept = nullptr) noexcept {
+    try {
+      try_post(action, std::move(kept));
     } catch (...) {
       this->cut(State::failed);
     }
@@ -294,9 +307,17 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void wake_failed() noexcept override { host_.watch_deadlines(); }
   void pause_input() override { rules_.pause(); }
   void resume_input() noexcept override {
-    post([](Link& link) { link.count_lines(link.rules_.resume()); });
+    post([](Link& link, auto&) { link.count_lines(link.rules_.resume()); });
   }
   void follow(LogReader* reader) noexcept override { rules_.follow(reader); }
+  bool post(std::shared_ptr<MessageQueue::Task> task) override {
+    auto const run = [](Link& link, auto& kept) { link.rules_.run(*static_cast<MessageQueue::Task*>(kept.get())); };
+    return try_post(run, std::move(task));
+  }
+  std::uint64_t id() const noexcept override { return number_; }
+  void get_executor(ExecutorSlot& slot) override {
+    if (socket_) slot.executor = socket_->get_executor();
+  }
 
   Traffic& traffic() noexcept { return host_.events().traffic(number_); }
   void count_lines(std::size_t lines) {

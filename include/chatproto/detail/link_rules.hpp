@@ -131,6 +131,12 @@ class LinkRules {
     throttled_ = false;
     return take_turn();
   }
+  /// Runs a task for the session, unless its client is closed or gone.
+  void run(MessageQueue::Task& task) {
+    if (!takes_lines()) return;
+    task.run();
+    flush();
+  }
   /// Hands over no more lines, ever.
   void stop_reading() noexcept {
     reads_lines_ = false;
@@ -259,12 +265,16 @@ class LinkRules {
     auto const rest = lines_.take_rest();
     if (bucket_) charge_unfinished(lines, bytes.size() - rest.size());
     keep(rest, bytes.size(), std::move(from));
+    flush();
+    return lines;
+  }
+  /// The session has done something: it sends what it kept back.
+  void flush() {
     if constexpr (requires { session_->flush(); }) session_->flush();
     if constexpr (has_login)
       if (!logged_in_ && session_->logged_in()) tell_login();
     if (!queue().is_open() && !reader_) session_.reset();
     blocked_ = blocked_ || output_waits();
-    return lines;
   }
   void keep(std::string_view rest, std::size_t of, std::unique_ptr<UnreadInput> from) {
     if (rest.empty() || !queue().is_open()) {
