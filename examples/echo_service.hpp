@@ -28,10 +28,10 @@ class EchoService {
     void on_line(std::string_view text) const {
       std::string line(text);
       print(address + ": " + line);
-      peer.send(line + '\n');
+      peer.send_line(line);
       if (line == "end") peer.close();
     }
-    void on_bad_line(std::error_code ec) const { peer.send(ec.message() + '\n'); }
+    void on_bad_line(std::error_code ec) const { peer.send_line(ec.message()); }
   };
   Session open(chatproto::Peer peer, std::string address) { return {print_, std::move(peer), std::move(address)}; }
 

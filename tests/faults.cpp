@@ -10,10 +10,13 @@
 #include <cstddef>
 #include <exception>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include <asio/io_context.hpp>
 
@@ -146,6 +149,28 @@ void fail_each(Fault fault, std::size_t style) {
   server->stop();
 }
 
+/// An echo that knows its last client.
+class Known {
+ public:
+  struct Session {
+    chatproto::Peer peer;
+    void on_line(std::string_view line) { peer.send_line(line); }
+  };
+  Session open(chatproto::Peer peer) {
+    std::lock_guard const lock(mutex_);
+    last_ = peer;
+    return {std::move(peer)};
+  }
+  chatproto::Peer last() {
+    std::lock_guard const lock(mutex_);
+    return last_.value();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::optional<chatproto::Peer> last_;
+};
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("each system call fails once", "[faults]", POLICIES) {
@@ -180,6 +205,33 @@ TEMPLATE_TEST_CASE("a server can be stopped when memory is short", "[faults]", c
     failing.end();
     CHECK(server->stats().clients == 0);
   }
+}
+
+TEMPLATE_TEST_CASE("a task that cannot be posted for want of memory costs its client, and no other", "[faults]",
+                   chatproto::ThreadPerClient, chatproto::ThreadPool) {
+  test::Uncounted const clients;
+  auto options = test::patient();
+  options.threads = 1;
+  test::ServerThread<TestType, Known> server(options);
+  Client other(server.port());
+  std::size_t n = 1;
+  for (auto again = true; again; ++n) {
+    CAPTURE(n);
+    Client client(server.port());
+    REQUIRE(client.asks("ok:hi") == "ok");
+    auto const peer = server->service().last();
+    Failing failing(Fault::allocation, n);
+    test::counts_as_spent() = true;
+    auto const posted = peer.post([peer] { peer.send_line("ok:done"); });
+    test::counts_as_spent() = false;
+    auto const next = client.next();
+    again = failing.happened();
+    failing.end();
+    CHECK((next == "ok" || again));
+    CHECK((posted || next == "(end)"));
+    CHECK(other.asks("ok:hi") == "ok");
+  }
+  CHECK((n > 2 || CHATPROTO_SANITIZED));
 }
 
 TEST_CASE("a server's timer goes off when memory is short", "[faults]") {

@@ -29,8 +29,8 @@ struct ExecutorSlot {
 ///   asio::steady_timer timer{chatproto::executor_of(peer)};
 ///   void on_line(std::string_view) {
 ///     timer.expires_after(std::chrono::seconds(5));
-///     timer.async_wait([peer = peer, this](std::error_code ec) {
-///       if (!ec) peer.post([this] { peer.send_line("time is over"); });
+///     timer.async_wait([client = peer, this](std::error_code ec) {
+///       if (!ec) client.post([this] { peer.send_line("time is over"); });
 ///     });
 ///   }
 /// };

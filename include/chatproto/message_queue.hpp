@@ -136,8 +136,8 @@ class MessageQueue {
     virtual ~Task() = default;
     virtual void run() = 0;  ///< does it
   };
-  /// Asks the consumer to run `task` for its session; see `Peer::post`. False: nobody will run it. If it throws
-  /// `std::bad_alloc`, nothing has changed.
+  /// Asks the consumer to run `task` for its session; see `Peer::post`. False: it is gone, or runs none. Throws
+  /// `std::bad_alloc`.
   virtual bool post(std::shared_ptr<Task> /*task*/) { return false; }
   /// The number of the client; see `Peer::id`.
   virtual std::uint64_t id() const noexcept { return 0; }

@@ -57,23 +57,29 @@ class Peer {
   /// Ends the pause. Does nothing if the client is not paused when its executor gets to it. From any thread.
   void resume() const { queue_->resume_input(); }
 
-  /// Has `task()` called on the client's executor, where the session needs no lock: for an answer that comes from
-  /// another thread, or for a timer. Never calls it at once, also when called on that executor.
+  /// Has `task()` called on the client's executor, where the session needs no lock: for what another thread or a timer
+  /// has found out. It is never called at once, also not when `post` is called on that executor. Tasks that one thread
+  /// posts for a client are called in that order.
   ///
-  /// The task is dropped, uncalled, if by then the session has been destroyed or its client was closed. So it may use
-  /// the session. It may do what `on_line` may; `flush` is called after it; what it throws costs the client. A pause does not hold it up.
+  /// The task is dropped uncalled if its turn comes when the session has been destroyed, or its client closed. So it may
+  /// use the session. It may do what `on_line` may, and `flush` is called after it. What it throws costs the client. A
+  /// pause does not hold it up.
   ///
-  /// From any thread: also from another client's session, or from none, and while the server stops. False: the client
-  /// is gone, or has no server; the task is dropped. Throws only `std::bad_alloc` and what moving the task throws;
-  /// then nothing has changed.
+  /// From any thread: also from another client's session, and while the server stops. False: the client is gone or has
+  /// no server, or memory is short; then the client is cut, for it might wait for this task.
   template <std::invocable F>
-  bool post(F task) const {
+  bool post(F task) const noexcept {
     struct Once final : MessageQueue::Task {
       explicit Once(F&& f) : call(std::move(f)) {}
       void run() override { std::move(call)(); }
       F call;
     };
-    return queue_->post(std::make_shared<Once>(std::move(task)));
+    try {
+      return queue_->post(std::make_shared<Once>(std::move(task)));
+    } catch (...) {
+      queue_->cut(MessageQueue::State::failed);
+      return false;
+    }
   }
 
   /// Whether both are the same client.

@@ -49,7 +49,7 @@ concept Opens = requires(S& service, Args... args) {
 /// struct Echo {
 ///   struct Session {
 ///     chatproto::Peer peer;
-///     void on_line(std::string_view line) { peer.send(std::string(line) + '\n'); }
+///     void on_line(std::string_view line) { peer.send_line(line); }
 ///   };
 ///   Session open(chatproto::Peer peer) { return {std::move(peer)}; }
 /// };
