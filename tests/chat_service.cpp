@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -456,6 +457,60 @@ TEST_CASE("texts and deliveries are counted", "[chat_service]") {
   CHECK(service.deliveries() == 5);
   CHECK(bob.session.name() == "bob");
   CHECK(Client(service).session.name().empty());
+}
+
+TEST_CASE("a program says something into a room without a connection", "[chat_service]") {
+  ChatService service;
+  CHECK(service.say("cafe", "clock", "noon") == 0);
+  CHECK(service.room_count() == 0);
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), clock(service, "rlogin:clock\njoin:cafe\n");
+  Client eve(service, "rlogin:eve\njoin:bar\n");
+  alice.gets();
+  clock.gets();
+  eve.gets();
+  CHECK(service.say("cafe", "clock", "noon: 12") == 1);
+  CHECK(service.say("cafe", "bob", "") == 2);
+  CHECK(alice.gets() == Lines{"delivery:cafe:clock:noon: 12", "delivery:cafe:bob:"});
+  CHECK(clock.gets() == Lines{"delivery:cafe:bob:"});
+  CHECK(eve.gets().empty());
+  CHECK(service.texts() == 2);
+  CHECK(service.deliveries() == 3);
+
+  std::error_code ec;
+  auto const refused = [&](std::string_view room, std::string_view from, std::string_view text) {
+    ec.clear();
+    CHECK(service.say(room, from, text, ec) == 0);
+    CHECK_THROWS_AS(service.say(room, from, text), std::system_error);
+    return ec;
+  };
+  CHECK(refused("no room", "clock", "noon") == chatproto::Errc::invalid_name);
+  CHECK(refused("cafe", "", "noon") == chatproto::Errc::invalid_name);
+  CHECK(refused("cafe", "clock", "noon\nsendall:x") == chatproto::Errc::invalid_payload);
+  CHECK(refused("cafe", "clock", "noon\r") == chatproto::Errc::invalid_payload);
+  CHECK(refused("cafe", "clock", std::string(chatproto::max_line, 'x')) == chatproto::Errc::line_too_long);
+  auto const longest = std::string(chatproto::max_line - "delivery:cafe:clock:\n"s.size(), 'x');
+  CHECK(service.say("cafe", "clock", longest, ec) == 1);
+  CHECK(!ec);
+  CHECK(alice.gets() == Lines{"delivery:cafe:clock:" + longest});
+  CHECK(service.texts() == 3);
+}
+
+TEST_CASE("while senders wait for a room, nothing is said into it from outside", "[chat_service]") {
+  ChatService service;
+  Client alice(service, "rlogin:alice\njoin:cafe\n",
+               std::make_shared<test::RecordingQueue>(30u, chatproto::Overflow::block_sender));
+  Client carol(service, "rlogin:carol\njoin:cafe\n");
+  alice.gets();
+  carol.gets();
+  CHECK(service.say("cafe", "clock", "one") == 2);
+  CHECK(service.say("cafe", "clock", "two") == 2);  // with this one alice is behind
+  std::error_code ec;
+  CHECK(service.say("cafe", "clock", "three", ec) == 0);
+  CHECK(ec == std::errc::resource_unavailable_try_again);
+  CHECK(alice.gets() == Lines{"delivery:cafe:clock:one", "delivery:cafe:clock:two"});
+  CHECK(service.say("cafe", "clock", "three", ec) == 2);
+  CHECK(!ec);
+  CHECK(carol.gets() == Lines{"delivery:cafe:clock:one", "delivery:cafe:clock:two", "delivery:cafe:clock:three"});
 }
 
 TEST_CASE("where queues block senders, a sender's ok waits until others have read", "[chat_service]") {

@@ -24,6 +24,7 @@
 #include <asio/error.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
 #include <asio/use_future.hpp>
 
 #ifdef __linux__
@@ -103,6 +104,46 @@ struct Handing {
     }
   };
   Session open(Peer peer) { return {*this, std::move(peer)}; }
+};
+
+/// Writes down what it is told, and has a timer on the server's context.
+class Hooked {
+ public:
+  struct Session {
+    Session(Hooked& s, Peer p) : service(s), peer(std::move(p)) { service.note("open"); }
+    ~Session() { service.note("gone"); }
+    void on_line(std::string_view) {
+      peer.send_line(service.ticked_.get_future().wait_for(test::patience) == std::future_status::ready ? "tick:"
+                                                                                                        : "?:");
+    }
+    Hooked& service;
+    Peer peer;
+  };
+  explicit Hooked(Lines& seen) : seen_(seen) {}
+  Session open(Peer peer) { return Session(*this, std::move(peer)); }
+  void on_start(asio::io_context& context) {
+    if (!seen_.empty()) throw std::runtime_error("on_start");
+    note("start");
+    timer_.emplace(context, 1ms);
+    timer_->async_wait([this](std::error_code const& ec) {
+      if (!ec) ticked_.set_value();
+    });
+    never_.emplace(context, std::chrono::hours(1));  // still waits when the server is destroyed
+    never_->async_wait([](std::error_code const&) {});
+  }
+  void on_stop(Stop how) { note(how == Stop::drain ? "drain" : "stop"); }
+  void on_end() { note("end"); }
+
+ private:
+  void note(std::string what) {
+    std::lock_guard const lock(mutex_);
+    seen_.push_back(std::move(what));
+  }
+
+  std::mutex mutex_;
+  Lines& seen_;
+  std::promise<void> ticked_;
+  std::optional<asio::steady_timer> timer_, never_;
 };
 
 /// A pool that is told when to fail: with this error, unless it is 0.
@@ -665,6 +706,32 @@ TEMPLATE_TEST_CASE("stop can be called from any thread, any number of times", "[
   CHECK(server.ended());
   server->stop();
   CHECK_THROWS_AS(Client(server.port()), std::system_error);
+}
+
+TEMPLATE_TEST_CASE("a service is told when its server starts, stops and ends, and reaches its context", "[server]",
+                   POLICIES) {
+  Lines seen;
+  auto const how = GENERATE(Stop::drain, Stop::now);
+  {
+    Server<TestType, Hooked> server(patient(), seen);
+    auto run = std::async(std::launch::async, [&] { server.run(); });
+    Client client(server.port());
+    CHECK(client.asks("tick:") == "tick:");  // its timer has gone off
+    server.stop(how);
+    server.stop(Stop::now);
+    CHECK(client.next() == "(end)");
+    client.close();
+    run.get();
+    CHECK(seen.back() == "end");
+  }
+  CHECK(seen == Lines{"start", "open", how == Stop::drain ? "drain" : "stop", "gone", "end"});
+}
+
+TEMPLATE_TEST_CASE("what a service throws at the start comes out of run", "[server]", POLICIES) {
+  Lines seen{"fail"};
+  Server<TestType, Hooked> server(patient(), seen);
+  CHECK_THROWS_AS(server.run(), std::runtime_error);
+  CHECK(seen == Lines{"fail"});
 }
 
 TEMPLATE_TEST_CASE("a session can stop its server, and its client gets the reply", "[server]", POLICIES) {

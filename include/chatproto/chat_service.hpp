@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include <chatproto/error.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
@@ -29,10 +30,45 @@ class ChatService {
   /// The session of a client who is reached through `peer`. The service must outlive it.
   Session open(Peer peer);
 
+  /// Says `text` to everybody in `room` whose name is not `from`, as a sender called `from` would. Returns to how many;
+  /// none if there is no such room. For a bot, or whatever else speaks without a connection. From any thread, also from
+  /// a session; also before the server runs and when it has ended, where there is nobody.
+  ///
+  /// Errors, and then nothing was said: `Errc::invalid_name`; `Errc::invalid_payload`, `Errc::line_too_long` of the
+  /// delivery; `std::errc::resource_unavailable_try_again` while the room makes its senders wait
+  /// (`Overflow::block_sender`). Throws only `std::bad_alloc`, and then nothing was said either.
+  std::size_t say(std::string_view room, std::string_view from, std::string_view text, std::error_code& ec) {
+    if (!is_valid_name(room) || !is_valid_name(from)) {
+      ec = Errc::invalid_name;
+      return 0;
+    }
+    std::string payload;
+    payload.append(room).append(1, ':').append(from).append(1, ':').append(text);
+    auto const line = encode({tag::delivery, payload}, ec);
+    if (ec) return 0;
+    auto const stay = rooms_.enter_existing(room);
+    if (!stay) return 0;
+    if (stay.room().makes_senders_wait()) {
+      ec = std::make_error_code(std::errc::resource_unavailable_try_again);
+      return 0;
+    }
+    auto const receivers = stay.room().broadcast(from, line);
+    texts_.fetch_add(1, std::memory_order_relaxed);
+    deliveries_.fetch_add(receivers, std::memory_order_relaxed);
+    return receivers;
+  }
+  /// As above; throws `std::system_error` too.
+  std::size_t say(std::string_view room, std::string_view from, std::string_view text) {
+    std::error_code ec;
+    auto const receivers = say(room, from, text, ec);
+    if (ec) throw std::system_error(ec, "chatproto::ChatService::say");
+    return receivers;
+  }
+
   /// How many rooms have somebody in them.
   std::size_t room_count() const { return rooms_.size(); }
   /// How many texts were said since the service was made: each `sendall` and `senduser` that is answered by `ok`, and
-  /// each `say`.
+  /// each `say`, also of a session.
   std::uint64_t texts() const noexcept { return texts_.load(std::memory_order_relaxed); }
   /// How many deliveries these made: for each text, one for each of its receivers.
   std::uint64_t deliveries() const noexcept { return deliveries_.load(std::memory_order_relaxed); }

@@ -124,13 +124,15 @@ class Room {
   /// unread, or is gone, the room resumes the client, and `Member::waits` is false. A sender that leaves first calls
   /// `stop_waiting`.
   bool must_wait(Member& sender) {
-    if (holding_.load(std::memory_order_relaxed) == 0) return false;
+    if (!makes_senders_wait()) return false;
     std::lock_guard const lock(mutex_);
     if (holding_ == 0) return false;
     if (!sender.waits()) waiting_.push_back(&sender);
     sender.waits_ = true;
     return true;
   }
+  /// Whether senders must wait now. Another thread may change that at any time.
+  bool makes_senders_wait() const noexcept { return holding_.load(std::memory_order_relaxed) > 0; }
   /// The sender waits no more.
   void stop_waiting(Member& sender) noexcept {
     std::lock_guard const lock(mutex_);
@@ -349,6 +351,14 @@ class RoomTable {
     auto& entry = at != rooms_.end() ? *at : *rooms_.try_emplace(std::string(name)).first;
     ++entry.second.stays;
     return {*this, entry};
+  }
+  /// Enters the room called `name` if it exists; if not, the stay is empty.
+  Stay enter_existing(std::string_view name) {
+    std::lock_guard const lock(mutex_);
+    auto const at = rooms_.find(name);
+    if (at == rooms_.end()) return {};
+    ++at->second.stays;
+    return {*this, *at};
   }
 
   /// How many rooms there are.

@@ -19,12 +19,6 @@
 
 namespace chatproto {
 
-/// How to stop.
-enum class Stop : std::uint8_t {
-  drain,  ///< Accept and read no more, write what waits, then close; cut whoever has not taken it in `drain` time.
-  now,    ///< Cut everybody.
-};
-
 /// A server: listens, gives each client an executor (`Policy`) and a session (`Svc`), until it is stopped.
 ///
 /// @code

@@ -15,6 +15,12 @@ namespace chatproto {
 
 class Observer;
 
+/// How to stop a server.
+enum class Stop : std::uint8_t {
+  drain,  ///< Accept and read no more, write what waits, then close; cut whoever has not taken it in `drain` time.
+  now,    ///< Cut everybody.
+};
+
 /// What a server can be told; each has a default that suits a public chat. docs/reliability.md says what happens at each limit.
 ///
 /// @code

@@ -40,6 +40,14 @@ concept Opens = requires(S& service, Args... args) {
 
 /// A service: gives each client its session (`LineSession` tells what that may have), and holds what they share.
 ///
+/// Optional members:
+/// - `on_start(asio::io_context&)`: `Server::run` begins. The context is the server's own, run by `run()`: for a timer or a
+///   signal of the service, which may be its members. What it throws comes out of `run()`.
+/// - `on_stop(Stop)`: the server was told to stop, and how; on that context, before any client is closed. Called once, also
+///   if `Stop::now` follows `Stop::drain`. It does not throw.
+/// - `on_end()`: the last client has ended, all threads too, and `run()` is about to return. Not called if `run()` is left by
+///   an exception.
+///
 /// `open` may be called by several threads at once. A session need not be movable. The service outlives its sessions.
 /// An `open` with a second parameter, a `std::string`, is told from where the client comes: `127.0.0.1:50312`,
 /// `[::1]:50312`, or nothing if it has gone already. A service may have `queued_bytes() const`, the bytes that wait for

@@ -71,9 +71,11 @@ class ServerCore {
   std::uint16_t port() const noexcept { return acceptor_.port(); }
   void run() {
     auto const work = asio::make_work_guard(io_);  // until the last client has ended: see ThreadingPolicy
+    if constexpr (requires { service_.on_start(io_); }) service_.on_start(io_);
     acceptor_.start();
     io_.run();
     policy_.join();
+    if constexpr (requires { service_.on_end(); }) service_.on_end();
   }
   void ask_to_drain() noexcept { mailbox_.template ask<&ServerCore::drain>(); }
   void ask_to_stop() noexcept { mailbox_.template ask<&ServerCore::stop_now>(); }
@@ -173,8 +175,15 @@ class ServerCore {
       return Policy();
   }
 
+  /// Whether it is the first to stop the server.
+  bool begin_to_stop(Stop how) {
+    if (std::exchange(stopping_, true)) return false;
+    if constexpr (requires { service_.on_stop(how); }) service_.on_stop(how);
+    return true;
+  }
+
   void stop_now() {
-    stopping_ = true;
+    begin_to_stop(Stop::now);
     acceptor_.stop();
     cut_all();
     finish_if_empty();
@@ -186,7 +195,7 @@ class ServerCore {
   }
 
   void drain() {
-    if (std::exchange(stopping_, true)) return;
+    if (!begin_to_stop(Stop::drain)) return;
     acceptor_.stop();
     {
       // A client that is closed may miss what is said later. So first nobody says anything more; what was answered by
@@ -257,12 +266,12 @@ class ServerCore {
   static constexpr unsigned memory_patience = 20;  // looks before somebody is cut
 
   ServerOptions const options_;
-  Svc service_;
-  Events events_;
   // For the server's own operations, which must go on when memory is short.
   Reserved mailbox_memory_, reader_memory_, tick_memory_, deadline_memory_, memory_timer_memory_;
   AcceptorMemory acceptor_memory_;
   asio::io_context io_{1};
+  Svc service_;  // it may have a timer on io_
+  Events events_;
   Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::close_all, &ServerCore::finish_if_empty,
           &ServerCore::tick_later, &ServerCore::look_at_memory_later>
       mailbox_;
