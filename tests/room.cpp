@@ -38,10 +38,10 @@ struct Listener {
   std::string take_some(std::size_t bytes) {
     chatproto::RoomLog::Pieces pieces;
     if (!member.read(pieces)) return {};
-    std::string taken, rest;
-    for (std::size_t i = 0; i < pieces.count; ++i) taken.append(pieces.pieces[i].data, pieces.pieces[i].size);
+    auto const taken = test::text_of(pieces).substr(0, bytes);
+    std::string rest;
     member.advance(pieces, bytes, rest);
-    return taken.substr(0, bytes) + rest;
+    return taken + rest;
   }
 
   std::shared_ptr<RecordingQueue> queue;

@@ -29,6 +29,7 @@
 #include <chatproto/server_options.hpp>
 
 #include "../model.hpp"
+#include "../support.hpp"
 
 namespace {
 
@@ -91,11 +92,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       auto const found = rules_.next_output(output_);
       assert(expected || (found && output_.batch.blocks.empty() && output_.log.size == 0));
       if (!found) return end();
-      std::string bytes;
-      for (auto const& block : output_.batch.blocks) bytes += *block;
-      bytes.erase(0, output_.batch.offset);
-      for (std::size_t i = 0; i < output_.log.count; ++i)
-        bytes.append(output_.log.pieces[i].data, output_.log.pieces[i].size);
+      auto bytes = test::text_of(output_.batch) + test::text_of(output_.log);
       auto const all = bytes.size() <= most;
       bytes.resize(std::min(bytes.size(), most));
       most -= bytes.size();
