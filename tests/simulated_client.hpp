@@ -79,6 +79,7 @@ struct Said {
   std::string room = {}, to = {};
   std::uint32_t number = 0;  // of a text
   std::size_t size = 0;      // of its delivery
+  Tick begun = 0;            // before its session got it
 };
 
 class Client {
@@ -164,7 +165,8 @@ class Client {
       said_.emplace_back();
     }
     ++world_.tally.at("lines");
-    auto const& said = said_[begun_++];
+    auto& said = said_[begun_++];
+    said.begun = world_.tick();
     tell("is heard, line", begun_);
     if (said.what == Said::text) sender.texts.push_back({said.room, said.to, world_.tick()});
     if (said.what == Said::enter || said.what == Said::quit) leaves();
@@ -277,6 +279,7 @@ class Client {
     if (awaited() == 0) return fault("gets a reply too many");
     auto const& said = said_[answers_++];
     if (!line.starts_with(said.ok ? "ok:" : "err:")) fault("gets as a reply " + std::string(line.substr(0, 40)));
+    answered_ = said.begun;
     if (said.what == Said::text) sender.texts[said.number].ok = world_.tick();
     if (said.what != Said::enter) return;
     if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = true;
@@ -294,7 +297,7 @@ class Client {
     auto const from = line.substr(start.size(), colon - start.size());
     if (!id || id->sender >= world_.senders.size() || world_.senders[id->sender]->user != from)
       return fault("gets a delivery of what nobody said");
-    stay.got.push_back({*id, world_.tick()});
+    stay.got.push_back({*id, world_.tick(), answered_});
   }
 
   World& world_;
@@ -312,6 +315,7 @@ class Client {
   std::size_t begun_ = 0;        // lines that its session got
   std::string unread_;           // an unfinished line
   std::size_t answers_ = 0;      // that it has seen
+  Tick answered_ = 0;            // before its session got the last line whose reply it has seen
   std::size_t stays_begun_ = 0;  // as far as it has seen
   bool half_closed_ = false, vanished_ = false, saw_end_ = false;
 };
