@@ -252,7 +252,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     client.tell("sends no more");
     if (world_.wrong == "ends a half line") rules_.received("\n");
     client.leaves();
-    input_ended_ = true;
+    input_ended_ = finishes_ = true;
     rules_.input_ended();
   }
   void take_turn() {
