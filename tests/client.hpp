@@ -27,6 +27,8 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/socket_base.hpp>
 
+#include "dice.hpp"
+#include "sanitized.hpp"
 #include "support.hpp"
 
 namespace raw {
@@ -35,31 +37,7 @@ using Clock = std::chrono::steady_clock;
 using Time = std::chrono::milliseconds;
 
 // Instrumented programs are several times slower: they get less to do.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-inline constexpr bool instrumented = true;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-inline constexpr bool instrumented = true;
-#else
-inline constexpr bool instrumented = false;
-#endif
-#else
-inline constexpr bool instrumented = false;
-#endif
-
-/// Choices that are the same everywhere for the same seed, unlike the distributions of `<random>`.
-class Dice {
- public:
-  explicit Dice(std::uint64_t seed) : engine_(seed) {}
-
-  std::size_t below(std::size_t end) { return static_cast<std::size_t>(engine_() % end); }
-  std::size_t between(std::size_t first, std::size_t last) { return first + below(last - first + 1); }
-  bool percent(std::size_t chance) { return below(100) < chance; }
-  auto const& one_of(auto const& range) { return range[below(std::size(range))]; }
-
- private:
-  std::mt19937_64 engine_;
-};
+inline constexpr bool instrumented = CHATPROTO_SANITIZED != 0;
 
 /// A number from the environment, or else `otherwise`.
 inline std::uint64_t setting(char const* name, std::uint64_t otherwise) {
@@ -250,9 +228,7 @@ class SessionClient {
   /// Takes the drained batch, or a part of it; and then what the session's log has. False: there was nothing.
   bool take() {
     if (batch_.blocks.empty()) return take_log();
-    std::string bytes;
-    for (auto const& block : batch_.blocks) bytes += *block;
-    bytes.erase(0, batch_.offset);
+    auto const bytes = test::text_of(batch_);
     auto const part = dice_.percent(50) ? bytes.size() : dice_.below(bytes.size() + 1);
     input_.append(std::string_view(bytes).substr(0, part));
     if (part < bytes.size()) queue_->put_back(batch_, part);
@@ -261,7 +237,7 @@ class SessionClient {
   bool take_log() {
     chatproto::RoomLog::Pieces pieces;
     if (queue_->log == nullptr || !queue_->log->read(pieces)) return false;
-    for (std::size_t i = 0; i < pieces.count; ++i) input_.append({pieces.pieces[i].data, pieces.pieces[i].size});
+    input_.append(test::text_of(pieces));
     std::string rest;
     queue_->log->advance(pieces, pieces.size, rest);
     return true;

@@ -162,20 +162,21 @@ class Ear {
     for (std::size_t i = 0; i < nonsense; ++i) lines += "nonsense:\n";
     if (!receiver.stays.empty()) stay().left = asked;
     wire_->write(lines);
-    expect(ok, hear_out());
+    expect_reply(ok, asked);
     if (!receiver.stays.empty()) stay().complete = true;
     receiver.stays.push_back({room, asked, ticker_.next()});
-    for (std::size_t i = 0; i < nonsense; ++i) expect(err, hear_out());
+    for (std::size_t i = 0; i < nonsense; ++i) expect_reply(err, asked);
   }
   void enter_again() {
+    auto const asked = ticker_.next();
     wire_->write("join:" + stay().room + "\n");
-    expect(ok, hear_out());
+    expect_reply(ok, asked);
   }
 
   void quit() {
     stay().left = ticker_.next();
     wire_->write("quit:\n");
-    expect(ok, hear_out());
+    expect_reply(ok, stay().left);
     expect(end, hear_out());
     stay().complete = true;
   }
@@ -208,6 +209,12 @@ class Ear {
     if (heard != must) throw Trouble(receiver.user + " must see " + names[must] + ", sees " + names[heard]);
   }
 
+  /// To a line that it sent after `asked`.
+  void expect_reply(Heard must, history::Tick asked) {
+    expect(must, hear_out());
+    answered_ = asked;
+  }
+
   void note(std::string_view line) {
     auto const wrong = [line] {
       std::string start(line.substr(0, 40));
@@ -223,11 +230,12 @@ class Ear {
     auto const colon = line.find(':');
     auto const id = history::id_of(colon == line.npos ? line : line.substr(colon + 1));
     if (!id || line.substr(0, colon) != user_of(id->sender)) throw wrong();
-    stay().got.push_back({*id, ticker_.next()});
+    stay().got.push_back({*id, ticker_.next(), answered_});
   }
 
   std::unique_ptr<Wire> wire_;
   Ticker& ticker_;
+  history::Tick answered_ = 0;
 };
 
 std::string lines_of(std::vector<std::string> const& faults) {
@@ -725,6 +733,9 @@ TEST_CASE("the judge accepts what may be", "[concurrency]") {
       story.hear(receiver, 0, {{1, 0}, {2, 0}, {1, 1}, {2, 1}, {1, 2}});
     story.hear(2, 0, {{1, 0}, {2, 0}});
   }
+  SECTION("a text and a reply to a line that was sent before its ok came, in the other order") {
+    story.history.receivers[0].stays[0].got[4].answered = 51;
+  }
   SECTION("who was cut heard nothing at all") {
     story.hear(2, 0, {});
   }
@@ -786,6 +797,10 @@ TEST_CASE("the judge finds what may not be", "[concurrency]") {
   SECTION("a text is heard before it is said") {
     story.history.receivers[0].stays[0].got[4].at = 49;
     expected = "before it was said";
+  }
+  SECTION("a text is overtaken by the reply to a line that was sent when it had its ok") {
+    story.history.receivers[0].stays[0].got[4].answered = 53;
+    expected = "after a reply";
   }
   SECTION("two receivers hear two orders") {
     story.hear(1, 0, {{1, 0}, {2, 0}, {1, 1}, {2, 1}, {1, 2}});

@@ -82,6 +82,7 @@ struct Sender {
 struct Receipt {
   TextId id;
   Tick at = 0;
+  Tick answered = 0;  // before it sent the last line to which it had got the reply by then
 };
 
 /// A receiver's time in one room.
@@ -217,6 +218,8 @@ class Judge {
     if (!is_for(fact, history_.receivers[index])) fault(who + " got " + name(number) + ", which is not for it");
     if (text.asked > receipt.at) fault(who + " got " + name(number) + " before it was said");
     if (text.ok != 0 && text.ok < stay.asked) fault(who + " got " + name(number) + ", which was over before it came");
+    if (text.ok != 0 && text.ok < receipt.answered)
+      fault(who + " got " + name(number) + " after a reply that must come after it");
     fact.settled = std::min(fact.settled, receipt.at);
     return number;
   }

@@ -661,51 +661,48 @@ TEST_CASE("a service that throws loses its client only, and the session is gone"
 
 // --- Limits -----------------------------------------------------------------------------------------------------------
 
-TEST_CASE("a peer that does not read is cut at the queue's limit, after a gap-free prefix", "[link]") {
+TEST_CASE("a peer is cut at the queue's limit, but only if a write was tried and took nothing", "[link]") {
   Options options;
   options.queue_limit = 100'000;
   Scene scene(options);
   scene.begin();
   auto sent = scene.stall();
   auto const peer = scene.peer();
-  std::size_t pushed = 0;
-  for (; !scene.ended(); ++pushed) {
-    REQUIRE(peer.queue().push(test::block(std::string(1000, 'x'))) == PushResult::queued);
-    scene.run_posted();  // a write is tried
-  }
-  CHECK(peer.send("x\n") == PushResult::closed);
-  constexpr auto cost = 1000 + chatproto::MessageQueue::entry_cost;
-  CHECK(pushed <= options.queue_limit / cost + 1);
-  CHECK(pushed >= (options.queue_limit - 10'000) / cost - 1);  // part of a block waited before
-  auto const got = scene.far_reads_all();
-  CHECK(got.ends_with("(end)"));
-  CHECK((got.size() - 5 < sent.size() && sent.starts_with(got.substr(0, got.size() - 5))));
-}
 
-TEST_CASE("a peer whose link was too busy to write is not cut, though it was stalled before", "[link]") {
-  Options options;
-  options.queue_limit = 100'000;
-  Scene scene(options);
-  scene.begin();
-  auto sent = scene.stall();
-  std::string got;
-  for (std::string bytes; test::eventually([&] { return !(bytes = scene.far_reads_unseen()).empty(); });) {
-    got += bytes;
-    if (got.size() + 100'000 > sent.size()) break;
+  SECTION("one that does not read is cut, after a gap-free prefix") {
+    std::size_t pushed = 0;
+    for (; !scene.ended(); ++pushed) {
+      REQUIRE(peer.queue().push(test::block(std::string(1000, 'x'))) == PushResult::queued);
+      scene.run_posted();  // a write is tried
+    }
+    CHECK(peer.send("x\n") == PushResult::closed);
+    constexpr auto cost = 1000 + chatproto::MessageQueue::entry_cost;
+    CHECK(pushed <= options.queue_limit / cost + 1);
+    CHECK(pushed >= (options.queue_limit - 10'000) / cost - 1);  // part of a block waited before
+    auto const got = scene.far_reads_all();
+    CHECK(got.ends_with("(end)"));
+    CHECK((got.size() - 5 < sent.size() && sent.starts_with(got.substr(0, got.size() - 5))));
   }
-  // The system has room again, and the link has not seen it yet.
-  for (auto i = 0; i < 30; ++i) {
-    sent.append(10'000, 'y');
-    REQUIRE(scene.push(std::string(10'000, 'y')) == PushResult::queued);
+  SECTION("one that was stalled before, and whose link is too busy to write, is not cut") {
+    std::string got;
+    for (std::string bytes; test::eventually([&] { return !(bytes = scene.far_reads_unseen()).empty(); });) {
+      got += bytes;
+      if (got.size() + 100'000 > sent.size()) break;
+    }
+    // The system has room again, and the link has not seen it yet.
+    for (auto i = 0; i < 30; ++i) {
+      sent.append(10'000, 'y');
+      REQUIRE(scene.push(std::string(10'000, 'y')) == PushResult::queued);
+    }
+    scene.run_posted();
+    while (got.size() < sent.size()) {
+      auto const bytes = scene.far_reads();
+      if (bytes.front() == '(') break;
+      got += bytes;
+    }
+    CHECK((got == sent));
+    CHECK_FALSE(scene.ended());
   }
-  scene.run_posted();
-  while (got.size() < sent.size()) {
-    auto const bytes = scene.far_reads();
-    if (bytes.front() == '(') break;
-    got += bytes;
-  }
-  CHECK((got == sent));
-  CHECK_FALSE(scene.ended());
 }
 
 TEST_CASE("a client that has not logged in at the login deadline is closed", "[link]") {

@@ -13,12 +13,11 @@
 
 namespace model {
 
-/// One thing that a client must see next.
+/// One thing that a client must see next. A reply and a delivery never change places.
 struct Sight {
   enum Kind { ok, err, delivery, end };
   Kind kind;
   std::string line = {};  // of a delivery: all its bytes; the text of a reply is free
-  bool moves = false;     // an ok that no delivery overtakes, nor comes after it if it was before
 };
 
 class Chat {
@@ -134,8 +133,8 @@ class Chat {
 
   static void join(Client& from, std::string const& room) {
     if (!is_name(room)) return err(from);
-    auto const moves = std::exchange(from.room, room) != room;
-    from.sights.push_back({Sight::ok, {}, moves});
+    from.room = room;
+    ok(from);
   }
 
   static void leave(Client& from) {

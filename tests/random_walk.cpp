@@ -205,7 +205,8 @@ bool agree(Sight const& sight, Reading const& reading) {
          reading.text.find('\r') == std::string::npos;
 }
 
-/// One walk through a `World`, from one seed. One client acts at a time; then everybody looks.
+/// One walk through a `World`, from one seed. One client acts at a time, and looks, so that what it said has been
+/// carried out. The others look now or later: they see the same in the same order.
 template <class Place>
 class Walk {
  public:
@@ -216,8 +217,9 @@ class Walk {
     auto const end = Clock::now() + time;
     while (fault_.empty() && step_ < steps && Clock::now() < end) {
       ++step_;
-      act(static_cast<int>(dice_.below(crowd)));
-      look_around();
+      auto const client = static_cast<int>(dice_.below(crowd));
+      act(client);
+      look_around(client);
     }
     take_leave();
     return fault_;
@@ -271,9 +273,10 @@ class Walk {
     }
   }
 
-  void look_around() {
+  void look_around(int actor) {
+    if (model_.knows(actor)) look(actor);
     for (auto client = 0; client < static_cast<int>(crowd); ++client)
-      if (model_.knows(client)) look(client);
+      if (model_.knows(client) && dice_.percent(50)) look(client);
     if (fault_.empty() && !test::eventually([this] { return world_.room_count() == model_.rooms(); }))
       fault("there must be " + std::to_string(model_.rooms()) + " rooms, there are " +
             std::to_string(world_.room_count()));
@@ -304,7 +307,7 @@ class Walk {
       for (auto client = 0; client < static_cast<int>(crowd); ++client) {
         if (!fault_.empty() || !model_.knows(client)) continue;
         say(client, last_word);
-        look_around();
+        look_around(client);
       }
     }
     for (auto client = 0; client < static_cast<int>(crowd); ++client)
@@ -371,21 +374,28 @@ TEMPLATE_TEST_CASE("a server does what the model does", "[walk]", chatproto::Thr
 
 // --- The walk itself is put to the test -----------------------------------------------------------
 
-enum class Spoil { lost, twice, changed };
+enum class Spoil { lost, twice, changed, late };
 
-/// A world in which the 500th line that begins with `prefix` is spoilt on the way.
+/// A world in which the 500th line that begins with `prefix`, or the first then that can be, is spoilt on the way.
 class SpoiltWorld : public World<raw::SessionClient> {
  public:
   SpoiltWorld(chatproto::ChatService& service, std::string_view prefix, Spoil spoil)
       : World(world_of(service)), prefix_(prefix), spoil_(spoil) {}
 
   Reading read(int client, Time = Time(0)) {  // it is there at once or never
-    if (auto& again = again_[client]) return *std::exchange(again, {});
-    auto reading = World::read(client, Time(0));
-    if (!reading.text.starts_with(prefix_) || ++lines_ != 500) return reading;
+    auto& again = again_[client];
+    auto reading = again ? *std::exchange(again, {}) : World::read(client, Time(0));
+    if (!reading.text.starts_with(prefix_) || ++lines_ < 500 || spoilt_) return reading;
+    spoilt_ = true;
     if (spoil_ == Spoil::lost) return World::read(client, Time(0));
-    if (spoil_ == Spoil::twice) again_[client] = reading;
+    if (spoil_ == Spoil::twice) again = reading;
     if (spoil_ == Spoil::changed) reading.text[reading.text.size() - 2] ^= 1;
+    if (spoil_ == Spoil::late) {
+      auto next = World::read(client, Time(0));
+      spoilt_ = next.kind == Reading::line && !next.text.starts_with(prefix_);
+      if (spoilt_) std::swap(reading, next);
+      if (next.kind != Reading::silence) again = next;
+    }
     return reading;
   }
 
@@ -393,6 +403,7 @@ class SpoiltWorld : public World<raw::SessionClient> {
   std::string_view prefix_;
   Spoil spoil_;
   std::size_t lines_ = 0;
+  bool spoilt_ = false;
   std::map<int, std::optional<Reading>> again_;
 };
 
@@ -408,6 +419,7 @@ TEST_CASE("the walk finds a fault", "[walk]") {
     CHECK(finds(prefix, Spoil::twice));
   }
   CHECK(finds("delivery:", Spoil::changed));
+  CHECK(finds("delivery:", Spoil::late));
   CHECK_FALSE(finds("no line begins so", Spoil::lost));
 }
 

@@ -38,10 +38,10 @@ struct Listener {
   std::string take_some(std::size_t bytes) {
     chatproto::RoomLog::Pieces pieces;
     if (!member.read(pieces)) return {};
-    std::string taken, rest;
-    for (std::size_t i = 0; i < pieces.count; ++i) taken.append(pieces.pieces[i].data, pieces.pieces[i].size);
+    auto const taken = test::text_of(pieces).substr(0, bytes);
+    std::string rest;
     member.advance(pieces, bytes, rest);
-    return taken.substr(0, bytes) + rest;
+    return taken + rest;
   }
 
   std::shared_ptr<RecordingQueue> queue;
@@ -183,54 +183,50 @@ TEST_CASE("a member that finishes reads what stands in the log, and nothing that
 
 // --- Members that do not read ------------------------------------------------------------------------------------------
 
+std::string const hundred_bytes = std::string(99, 'x') + '\n';
+
 TEST_CASE("a member whose thread is busy is not cut within the hard limit, however far behind", "[room]") {
   Room room;
   Listener busy("busy", 1000);
   room.add(busy.member);
-  std::string const text = std::string(99, 'x') + '\n';
-  for (auto i = 0; i < 600; ++i) room.broadcast("", text);
+  for (auto i = 0; i < 600; ++i) room.broadcast("", hundred_bytes);
   CHECK(busy.queue->wakes == 1);
   CHECK(busy.queue->is_open());
   CHECK(busy.take().size() == 60'000);
 }
 
-TEST_CASE("a member that is slow is asked to try again, and only then cut by its link", "[room]") {
+TEST_CASE("a member that does not read is cut late, and the others lose nothing", "[room]") {
   Room room;
   Listener slow("slow", 1000), fast("fast", 1000);
   room.add(slow.member);
   room.add(fast.member);
-  std::string const text = std::string(99, 'x') + '\n';
-  room.broadcast("", text);
-  CHECK(slow.take_some(50) == text);
-  slow.queue->stall();  // its socket took half a line; the rest waits in the queue
-  auto const wakes = slow.queue->wakes;
-  for (auto i = 0; i < 10; ++i) room.broadcast("", text);
-  CHECK(slow.queue->wakes == wakes);  // within its limit
-  for (auto i = 0; i < 10; ++i) room.broadcast("", text);
-  CHECK(slow.queue->wakes == wakes + 1);
-  CHECK(slow.queue->is_open());
-  CHECK(slow.member.backlog() == 2000);
-  CHECK(fast.take().size() == 2100);
-}
-
-TEST_CASE("a member beyond the hard limit is cut, and the others lose nothing", "[room]") {
-  Room room;
-  Listener lost("lost", 1000), fast("fast", 1000);
-  room.add(lost.member);
-  room.add(fast.member);
-  std::string const text = std::string(99, 'x') + '\n';
-  std::size_t heard = 0;
-  for (auto i = 0; i < 1000; ++i) {
-    room.broadcast("", text);
-    heard += fast.take().size();
+  SECTION("one that is slow is asked to try again, and only then cut by its link") {
+    room.broadcast("", hundred_bytes);
+    CHECK(slow.take_some(50) == hundred_bytes);
+    slow.queue->stall();  // its socket took half a line; the rest waits in the queue
+    auto const wakes = slow.queue->wakes;
+    for (auto i = 0; i < 10; ++i) room.broadcast("", hundred_bytes);
+    CHECK(slow.queue->wakes == wakes);  // within its limit
+    for (auto i = 0; i < 10; ++i) room.broadcast("", hundred_bytes);
+    CHECK(slow.queue->wakes == wakes + 1);
+    CHECK(slow.queue->is_open());
+    CHECK(slow.member.backlog() == 2000);
+    CHECK(fast.take().size() == 2100);
   }
-  CHECK(heard == 100'000);
-  CHECK_FALSE(lost.queue->is_open());
-  CHECK(lost.take().empty());
-  CHECK(lost.queue->state == RecordingQueue::State::overflowed);
-  CHECK(room.memory() < 1000);
-  CHECK(room.remove(lost.member).empty());
-  CHECK(fast.queue->is_open());
+  SECTION("one beyond the hard limit is cut by the room") {
+    std::size_t heard = 0;
+    for (auto i = 0; i < 1000; ++i) {
+      room.broadcast("", hundred_bytes);
+      heard += fast.take().size();
+    }
+    CHECK(heard == 100'000);
+    CHECK_FALSE(slow.queue->is_open());
+    CHECK(slow.take().empty());
+    CHECK(slow.queue->state == RecordingQueue::State::overflowed);
+    CHECK(room.memory() < 1000);
+    CHECK(room.remove(slow.member).empty());
+    CHECK(fast.queue->is_open());
+  }
 }
 
 TEST_CASE("senders wait for members whose queues block senders", "[room]") {
@@ -241,10 +237,9 @@ TEST_CASE("senders wait for members whose queues block senders", "[room]") {
   room.add(second.member);
   auto resumed = 0;
   bob.queue->on_resume = carol.queue->on_resume = [&] { ++resumed; };
-  std::string const text = std::string(99, 'x') + '\n';
-  for (auto i = 0; i < 10; ++i) room.broadcast("bob", text);
+  for (auto i = 0; i < 10; ++i) room.broadcast("bob", hundred_bytes);
   CHECK_FALSE(room.must_wait(bob.member));
-  room.broadcast("bob", text);
+  room.broadcast("bob", hundred_bytes);
   REQUIRE(room.must_wait(bob.member));
   CHECK(room.must_wait(bob.member));  // the same wait goes on
   CHECK(room.must_wait(carol.member));

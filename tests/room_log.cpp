@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "support.hpp"
 
 using chatproto::RoomLog;
 using Place = RoomLog::Place;
+using test::text_of;
 
 static_assert(!std::is_copy_constructible_v<RoomLog>);
 static_assert(std::is_trivially_copyable_v<Place>);
@@ -22,12 +24,6 @@ namespace {
 constexpr auto to_the_end = ~std::uint64_t();
 constexpr auto all_of_it = ~std::size_t();
 constexpr std::size_t idle_memory = 1024;  // at most
-
-std::string text_of(RoomLog::Pieces const& pieces) {
-  std::string text;
-  for (std::size_t i = 0; i < pieces.count; ++i) text.append(pieces.pieces[i].data, pieces.pieces[i].size);
-  return text;
-}
 
 /// A reader as a member of a room is one: it has no place when it has read everything.
 struct Reader {

@@ -56,6 +56,18 @@ inline Lines gists(std::string_view bytes) {
 
 inline chatproto::SharedBlock block(std::string bytes) { return std::make_shared<std::string const>(std::move(bytes)); }
 
+/// What a link would write of these.
+inline std::string text_of(chatproto::MessageQueue::Batch const& batch) {
+  std::string text;
+  for (auto const& block : batch.blocks) text += *block;
+  return text.erase(0, batch.offset);
+}
+inline std::string text_of(chatproto::RoomLog::Pieces const& pieces) {
+  std::string text;
+  for (std::size_t i = 0; i < pieces.count; ++i) text.append(pieces.pieces[i].data, pieces.pieces[i].size);
+  return text;
+}
+
 /// A queue whose consumer is the test itself.
 class RecordingQueue final : public chatproto::MessageQueue {
  public:

@@ -14,6 +14,8 @@
 #include <chatproto/detail/held_memory.hpp>
 #include <chatproto/room_log.hpp>
 
+#include "../support.hpp"
+
 namespace {
 
 using chatproto::RoomLog;
@@ -81,9 +83,7 @@ struct Test {
   /// It has written so many bytes of what it held: others may have said more meanwhile.
   void advance(Reader& reader, std::size_t bytes) {
     if (!std::exchange(reader.writes, false)) return;
-    std::string text;
-    for (std::size_t i = 0; i < reader.held.count; ++i)
-      text.append(reader.held.pieces[i].data, reader.held.pieces[i].size);
+    auto const text = test::text_of(reader.held);
     assert(text.size() == reader.held.size && text.ends_with('\n') && rest_of(reader).starts_with(text));
     bytes = std::min(bytes, text.size());
     std::string rest;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // The whole chat without a socket: four clients, moved by the real rules of their links, send any bytes, read slowly,
-// are cut, and come again. Each must see, byte for byte but for the text of a reply, what model.hpp says; if it is
-// cut, a part of that without a gap. Deliveries and replies may overtake each other, but not the ok of a move.
+// are cut, and come again. Each must see, byte for byte but for the text of a reply, what model.hpp says, in that order;
+// if it is cut, a part of that without a gap.
 //
 // The bytes of the input go to one client, except:
 //   F8 to FB  go on with client 0 to 3
@@ -29,6 +29,7 @@
 #include <chatproto/server_options.hpp>
 
 #include "../model.hpp"
+#include "../support.hpp"
 
 namespace {
 
@@ -91,11 +92,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       auto const found = rules_.next_output(output_);
       assert(expected || (found && output_.batch.blocks.empty() && output_.log.size == 0));
       if (!found) return end();
-      std::string bytes;
-      for (auto const& block : output_.batch.blocks) bytes += *block;
-      bytes.erase(0, output_.batch.offset);
-      for (std::size_t i = 0; i < output_.log.count; ++i)
-        bytes.append(output_.log.pieces[i].data, output_.log.pieces[i].size);
+      auto bytes = test::text_of(output_.batch) + test::text_of(output_.log);
       auto const all = bytes.size() <= most;
       bytes.resize(std::min(bytes.size(), most));
       most -= bytes.size();
@@ -210,16 +207,14 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     }
   }
   void see_line(std::string const& line) {
-    auto const is_delivery = line.starts_with("delivery:");
-    auto const due = std::find_if(due_.begin(), due_.end(), [&](Sight const& sight) {
-      return sight.moves || (sight.kind == Sight::delivery) == is_delivery;
-    });
-    assert(due != due_.end() && due->kind != Sight::end && (!due->moves || due == due_.begin()));
-    if (is_delivery)
-      assert(line == due->line);
-    else
-      assert(line.starts_with(due->kind == Sight::ok ? "ok:" : due->kind == Sight::err ? "err:" : "nothing"));
-    due_.erase(due);
+    assert(!due_.empty());
+    switch (due_.front().kind) {
+      case Sight::ok: assert(line.starts_with("ok:")); break;
+      case Sight::err: assert(line.starts_with("err:")); break;
+      case Sight::delivery: assert(line == due_.front().line); break;
+      case Sight::end: assert(false);
+    }
+    due_.pop_front();
   }
 
   ChatService& service_;

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSL-1.0
+// Random choices that repeat.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+
+namespace raw {
+
+/// Choices that are the same everywhere for the same seed, unlike the distributions of `<random>`; cheap to seed.
+class Dice {
+ public:
+  /// Starts at a random place, or each seed would repeat the numbers of the one before it.
+  explicit Dice(std::uint64_t seed) : state_(seed) { state_ = next(); }
+
+  std::size_t below(std::size_t end) { return static_cast<std::size_t>(next() % end); }
+  std::size_t between(std::size_t first, std::size_t last) { return first + below(last - first + 1); }
+  bool percent(std::size_t chance) { return below(100) < chance; }
+  auto const& one_of(auto const& range) { return range[below(std::size(range))]; }
+
+ private:
+  std::uint64_t next() {  // splitmix64
+    auto bits = state_ += 0x9e3779b97f4a7c15u;
+    bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+    bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+    return bits ^ (bits >> 31);
+  }
+  std::uint64_t state_;
+};
+
+}  // namespace raw

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: BSL-1.0
+// A client of the simulation at its own end of the connection: what it says, what must come of each line, and whether
+// it sees just that. What it noted goes to history.hpp's judge in the end.
+#pragma once
+
+#include <chatproto/message.hpp>
+#include <chatproto/server_options.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <iostream>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "dice.hpp"
+#include "history.hpp"
+
+namespace simulation {
+
+using namespace std::literals;
+using history::Tick;
+
+/// What happened: a simulation that never comes to something proves nothing about it.
+using Tally = std::map<std::string_view, std::uint64_t>;
+inline Tally const nothing_yet = {{"histories", 0},      {"steps", 0},           {"lines", 0},     {"receipts owed", 0},
+                                  {"stalls", 0},         {"overflows", 0},       {"deadlines", 0}, {"resets", 0},
+                                  {"ends of input", 0},  {"quits", 0},           {"moves", 0},     {"pauses", 0},
+                                  {"waits", 0},          {"throttles", 0},       {"turns", 0},     {"drains", 0},
+                                  {"floods of text", 0}, {"floods of errors", 0}};
+
+/// What all clients of a history share, and what kind of history it is.
+struct World {
+  World(std::uint64_t seed, bool aloud, Tally& counts) : random(seed), told(aloud), tally(counts) {}
+
+  Tick tick() { return ++now; }
+  void tell(auto const&... parts) const {
+    if (!told) return;
+    std::cout << now;
+    ((std::cout << ' ' << parts), ...);
+    std::cout << '\n';
+  }
+  void fault(std::string what) {
+    tell("FAULT:", what);
+    if (faults.size() < 5) faults.push_back(std::move(what));
+  }
+
+  raw::Dice random;
+  bool const told;
+  Tally& tally;
+  chatproto::ServerOptions options;
+  std::vector<history::Sender const*> senders;  // by the numbers of their clients
+  Tick now = 0;
+  std::vector<std::string> faults;
+  bool last_call = false, draining = false;
+
+  std::size_t const rooms = random.one_of(std::array{1u, 1u, 2u, 3u});    // how many
+  std::size_t const users = random.one_of(std::array{1u, 3u, 4u, 4u});    // how many
+  std::size_t const most_clients = 3 + random.below(6);                   // at a time
+  std::size_t const most_lines = random.one_of(std::array{1u, 4u, 12u});  // in one write
+  // Chances, in percent:
+  std::size_t const others = random.one_of(std::array{2u, 15u, 40u});  // that somebody else acts in between
+  std::size_t const stuck = random.one_of(std::array{0u, 10u, 40u});
+  std::size_t const slow = random.one_of(std::array{0u, 30u, 80u});
+  std::size_t const restless = random.one_of(std::array{1u, 5u, 25u});  // that a line is a join
+  std::size_t const fickle = random.one_of(std::array{1u, 10u});        // in a thousand: to leave, each time
+  std::size_t const impatient = random.one_of(std::array{0u, 50u});     // the same, for who never reads, at the end
+  std::size_t const pauses = random.one_of(std::array{0u, 0u, 5u});     // in percent: after a line
+};
+
+/// A line that a client has sent, and what must come of it.
+struct Said {
+  enum What { other, text, enter, quit } what = other;  // enter: a receiver, and another room than where it is
+  bool ok = false;
+  std::string room = {}, to = {};
+  std::uint32_t number = 0;  // of a text
+  std::size_t size = 0;      // of its delivery
+  Tick begun = 0;            // before its session got it
+};
+
+class Client {
+ public:
+  explicit Client(World& world) : world_(world) {
+    me.user = sender.user = users[random_.below(world.users)];
+    world.senders.push_back(&sender);
+  }
+  Client(Client const&) = delete;
+  Client& operator=(Client const&) = delete;
+
+  history::Receiver me;
+  history::Sender sender;
+
+  void tell(auto const&... parts) const { world_.tell(number_, parts...); }
+  void fault(std::string const& what) { world_.fault(std::to_string(number_) + ' ' + what); }
+
+  /// What sort of client it is.
+  std::string manner() const {
+    return (talks_ ? "talks, "s : "listens, "s) + (stuck_ ? "stuck" : eager_ ? "eager" : "slow");
+  }
+
+  /// Does something, or nothing.
+  void live() {
+    if (vanished_) return;
+    if (random_.percent(40) && !stuck_) takes_ += random_.below(world_.last_call ? 5000 : 500);
+    auto const goes = random_.below(1000);
+    if ((!world_.last_call && goes < world_.fickle) || (world_.last_call && stuck_ && goes < world_.impatient))
+      return vanish();
+    if (saw_end_ || goes < 2 * world_.fickle || (world_.last_call && !world_.draining && goes < 200))
+      return half_close();
+    auto const starts = role_ == Role::guest || role_ == Role::newcomer;
+    if (!world_.last_call && random_.percent(starts ? 90 : talks_ ? 60 : world_.restless)) speak();
+  }
+
+  // Its connection.
+
+  bool vanished() const { return vanished_; }
+  bool half_closed() const { return half_closed_; }
+  bool saw_end() const { return saw_end_; }
+  /// How many bytes are on their way to the server.
+  std::size_t sent() const { return input_.size(); }
+  /// The server reads so many of them.
+  std::string take_sent(std::size_t size) {
+    auto bytes = input_.substr(0, size);
+    input_.erase(0, size);
+    return bytes;
+  }
+  /// How many bytes its socket takes.
+  std::size_t appetite() const { return eager_ ? static_cast<std::size_t>(-1) : takes_; }
+  /// Its socket takes so many bytes.
+  void takes(std::size_t size) {
+    if (!eager_) takes_ -= size;
+  }
+  /// It reads them.
+  void sees(std::string_view bytes) {
+    while (!bytes.empty()) {
+      auto const end = bytes.find('\n');
+      unread_ += bytes.substr(0, end);
+      if (end == bytes.npos) return;
+      bytes.remove_prefix(end + 1);
+      auto const line = std::exchange(unread_, {});
+      if (line.starts_with("delivery:"))
+        hears(line);
+      else
+        is_answered(line);
+    }
+  }
+  /// `unanswered`: it need not have all replies.
+  void sees_end(bool unanswered) {
+    if (std::exchange(saw_end_, true)) fault("sees the end twice");
+    if (!unread_.empty()) fault("sees the end within a line");
+    if (awaited() > 0 && !unanswered) fault("sees the end before its replies");
+    if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = true;
+  }
+
+  // Its session.
+
+  /// The session gets its next line.
+  Said const& begins() {
+    if (begun_ == said_.size()) {
+      fault("is taken to say more lines than it did");
+      said_.emplace_back();
+    }
+    ++world_.tally.at("lines");
+    auto& said = said_[begun_++];
+    said.begun = world_.tick();
+    tell("is heard, line", begun_);
+    if (said.what == Said::text) sender.texts.push_back({said.room, said.to, world_.tick()});
+    if (said.what == Said::enter || said.what == Said::quit) leaves();
+    if (said.what == Said::enter) me.stays.push_back({said.room, world_.tick(), ~Tick()});
+    return said;
+  }
+  /// It is, from now on, perhaps not in its room any more.
+  void leaves() {
+    if (!me.stays.empty() && me.stays.back().left == 0) me.stays.back().left = world_.tick();
+  }
+  /// How many lines the session got.
+  std::size_t begun() const { return begun_; }
+  /// How many of these have no reply yet.
+  std::size_t awaited() const { return begun_ - answers_; }
+
+ private:
+  enum class Role { guest, newcomer, receiver, sender, gone };  // after all that it has said
+
+  static constexpr std::array users = {"ann"sv, "bob"sv, "eve"sv, "Ann7"sv};
+  static constexpr std::array rooms = {"a"sv, "cafe"sv, "Cafe"sv};
+
+  void vanish() {
+    tell("vanishes");
+    ++world_.tally.at("resets");
+    vanished_ = true;
+    leaves();
+    if (random_.percent(50)) input_.clear();
+  }
+  void half_close() {
+    if (std::exchange(half_closed_, true)) return;
+    ++world_.tally.at("ends of input");
+    if (random_.percent(30)) input_ += "sendall:nobody may hear this";
+  }
+
+  enum class Flood { none, texts, mixed, nothings };  // more than a session keeps back; to all and to one; small errors
+  void speak() {
+    if (half_closed_) return;
+    auto flood = Flood::none;
+    if (talks_ && world_.options.rate == 0 && random_.below(150) == 0)
+      flood = random_.one_of(std::array{Flood::texts, Flood::mixed, Flood::nothings});
+    if (flood != Flood::none) ++world_.tally.at(flood == Flood::nothings ? "floods of errors" : "floods of text");
+    auto lines = flood == Flood::none ? 1 + random_.below(world_.most_lines) : flood == Flood::nothings ? 2000 : 180;
+    for (; lines > 0; --lines) {
+      auto const begin = input_.size();
+      said_.push_back(line(flood));
+      auto const& said = said_.back();
+      if (world_.told) tell(said.ok ? "says" : "wrongly says", shown(input_.substr(begin, 30)));
+      input_ += random_.percent(85) ? "\n" : "\r\n";
+      if (said.what == Said::quit || (!said.ok && (role_ == Role::guest || role_ == Role::newcomer)))
+        role_ = Role::gone;
+    }
+  }
+  static std::string shown(std::string text) {
+    for (auto& byte : text)
+      if (byte < ' ' || byte > '~') byte = '?';
+    return text;
+  }
+  /// Makes a line, which it appends to what is on its way.
+  Said line(Flood flood) {
+    static constexpr std::array nonsense = {""sv,      "x"sv,        ":"sv,  "ok:"sv, "Join:a"sv, "slogin:a b"sv,
+                                            "join:"sv, "join:a b"sv, "\r"sv, ":a"sv,  "err:x"sv,  "delivery:a:b:c"sv};
+    static std::array const too_long = {std::string(255, 'x'), "join:" + std::string(250, 'x'), std::string(600, ':')};
+    if (flood == Flood::nothings) return {};
+    auto const talks_only = flood != Flood::none;
+    if (role_ == Role::gone || random_.percent(3)) {
+      auto const which = random_.below(nonsense.size() + too_long.size());
+      input_ += which < nonsense.size() ? nonsense[which] : too_long[which - nonsense.size()];
+      return {};
+    }
+    if (role_ == Role::guest) {
+      role_ = talks_ ? Role::sender : Role::newcomer;
+      input_.append(talks_ ? "slogin:" : "rlogin:").append(me.user);
+      return {Said::other, true};
+    }
+    auto const die = talks_only ? 99 : random_.below(100);
+    if (die < 1 && role_ != Role::newcomer) {
+      ++world_.tally.at("quits");
+      input_ += "quit:";
+      return {Said::quit, true};
+    }
+    if (role_ != Role::sender || (room_.empty() && die < 80) || random_.percent(talks_only ? 0 : world_.restless)) {
+      std::string const next(rooms[random_.below(world_.rooms)]);
+      auto const stays = std::exchange(room_, next) == next;
+      input_ += "join:" + next;
+      if (role_ == Role::sender || stays) return {Said::other, true};
+      role_ = Role::receiver;
+      return {Said::enter, true, next};
+    }
+    if (die < 5) {
+      input_ += "leave:";
+      return {Said::other, !std::exchange(room_, {}).empty()};
+    }
+    auto const room_left = chatproto::max_line - 12 - room_.size() - me.user.size();  // for the text of a delivery
+    auto const whispers = random_.percent(flood == Flood::texts ? 0 : flood == Flood::mixed ? 60 : 30);
+    auto const size = random_.percent(4)                             ? room_left + random_.below(2)
+                      : flood == Flood::texts || random_.percent(10) ? 190 + random_.below(30)
+                                                                     : 12 + random_.below(30);
+    Said said{Said::other, false, room_, std::string(whispers ? random_.one_of(users) : "")};
+    input_ += whispers ? "senduser:" + said.to + ":" : "sendall:";
+    input_ += history::text_of({number_, texts_}, size);
+    if (room_.empty() || size > room_left) return said;
+    said.what = Said::text;
+    said.ok = true;
+    said.number = texts_++;
+    said.size = chatproto::max_line - room_left + size;
+    return said;
+  }
+
+  void is_answered(std::string_view line) {
+    if (awaited() == 0) return fault("gets a reply too many");
+    auto const& said = said_[answers_++];
+    if (!line.starts_with(said.ok ? "ok:" : "err:")) fault("gets as a reply " + std::string(line.substr(0, 40)));
+    answered_ = said.begun;
+    if (said.what == Said::text) sender.texts[said.number].ok = world_.tick();
+    if (said.what != Said::enter) return;
+    if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = true;
+    if (stays_begun_ > 0) ++world_.tally.at("moves");
+    me.stays[stays_begun_++].entered = world_.tick();
+  }
+  void hears(std::string_view line) {
+    if (stays_begun_ == 0) return fault("gets a delivery before it is in a room");
+    auto& stay = me.stays[stays_begun_ - 1];
+    auto const start = "delivery:" + stay.room + ':';
+    auto const colon = line.find(':', start.size());
+    if (!line.starts_with(start) || line.size() >= chatproto::max_line || colon == line.npos)
+      return fault("gets a strange delivery");
+    auto const id = history::id_of(line.substr(colon + 1));
+    auto const from = line.substr(start.size(), colon - start.size());
+    if (!id || id->sender >= world_.senders.size() || world_.senders[id->sender]->user != from)
+      return fault("gets a delivery of what nobody said");
+    stay.got.push_back({*id, world_.tick(), answered_});
+  }
+
+  World& world_;
+  raw::Dice& random_ = world_.random;
+  std::uint32_t const number_ = static_cast<std::uint32_t>(world_.senders.size());
+  bool const talks_ = random_.percent(45);
+  bool const stuck_ = random_.percent(world_.stuck);             // never reads
+  bool const eager_ = !stuck_ && !random_.percent(world_.slow);  // reads at once
+  std::size_t takes_ = random_.below(300);                       // so many bytes, if it is not eager
+  Role role_ = Role::guest;
+  std::string room_;             // after all that it has said
+  std::string input_;            // is on its way
+  std::vector<Said> said_;       // all lines
+  std::uint32_t texts_ = 0;      // how many of them
+  std::size_t begun_ = 0;        // lines that its session got
+  std::string unread_;           // an unfinished line
+  std::size_t answers_ = 0;      // that it has seen
+  Tick answered_ = 0;            // before its session got the last line whose reply it has seen
+  std::size_t stays_begun_ = 0;  // as far as it has seen
+  bool half_closed_ = false, vanished_ = false, saw_end_ = false;
+};
+
+}  // namespace simulation
