@@ -3,6 +3,7 @@
 #include <chatproto/blocking_message_queue.hpp>
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/link_rules.hpp>
+#include <chatproto/detail/near_misses.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>

@@ -10,6 +10,7 @@
 #include <asio/io_context.hpp>
 
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/near_misses.hpp>
 #include <chatproto/detail/server_core.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/server_options.hpp>
@@ -37,6 +38,8 @@ enum class Stop : std::uint8_t {
 /// Thread safety: distinct objects: safe. Shared objects: `stop`, `port`, `service` and `stats` from any thread; `run` from one.
 template <ThreadingPolicy Policy, Service Svc = ChatService>
 class Server {
+  static_assert(detail::has_no_near_miss<typename Svc::Session>());
+
  public:
   using executor_type = typename Policy::executor_type;  ///< of one client
 
