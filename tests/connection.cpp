@@ -4,14 +4,17 @@
 #include <chatproto/server.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <deque>
 #include <functional>
 #include <future>
 #include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <asio/bind_cancellation_slot.hpp>
@@ -23,6 +26,7 @@
 #include <asio/write.hpp>
 
 #include "catch.hpp"
+#include "socket_support.hpp"
 
 namespace {
 
@@ -115,6 +119,18 @@ std::error_code error_of(Running& io, auto future) {
   asio::post(io.context, asio::use_future).get();
   return error_of([&] { future.get(); });
 }
+
+// A service of one's own: says back each line.
+struct Echo {
+  static constexpr std::string_view refusal = R"({"error":"line too long"})";
+
+  struct Session {
+    Peer peer;
+    void on_line(std::string_view line) const { peer.send(std::string(line) + '\n'); }
+    void on_bad_line(std::error_code) const { peer.send(std::string(refusal) + '\n'); }
+  };
+  Session open(Peer peer) { return {std::move(peer)}; }
+};
 
 auto const aborted = std::error_code(asio::error::operation_aborted);
 auto const timed_out = std::error_code(asio::error::timed_out);
@@ -266,6 +282,167 @@ TEST_CASE("Connection: lines that are no messages") {
   CHECK(p.connection.receive_line() == "unfinished");
   p.script.close();
   CHECK(error_of([&] { p.connection.receive_line(); }) == eof);
+}
+
+TEST_CASE("Connection: the longest line is an option") {
+  Running io;
+  Script script;
+  Connection c(io.context);
+  c.line_limit(12);
+  c.connect("127.0.0.1", script.port());
+  script.accept();
+  auto const fits = Message("sendall", "abc"), too_long = Message("sendall", "abcd");
+  SECTION("of what is sent") {
+    script.write("ok:\nok:\n");
+    c.send(fits);
+    c.send_line("sendall:abc");
+    c.request(fits);
+    c.async_send(fits, asio::use_future).get();
+    c.async_send_line("sendall:abc", asio::use_future).get();
+    c.async_request(fits, asio::use_future).get();
+    CHECK(error_of([&] { c.send(too_long); }) == Errc::line_too_long);
+    CHECK(error_of([&] { c.send_line("sendall:abcd"); }) == Errc::line_too_long);
+    CHECK(error_of([&] { c.request(too_long); }) == Errc::line_too_long);
+    CHECK(error_of(io, c.async_send(too_long, asio::use_future)) == Errc::line_too_long);
+    CHECK(error_of(io, c.async_send_line("sendall:abcd", asio::use_future)) == Errc::line_too_long);
+    CHECK(error_of(io, c.async_request(too_long, asio::use_future)) == Errc::line_too_long);
+    c.send_line("end");
+    for (auto i = 0; i < 6; ++i) CHECK(script.read_line() == "sendall:abc\n");
+    CHECK(script.read_line() == "end\n");
+  }
+  SECTION("of what comes in") {
+    for (auto i = 0; i < 4; ++i) script.write("sendall:abc\nsendall:ab\r\nsendall:abcd\nsendall:abc\r\n");
+    CHECK(c.receive() == fits);
+    CHECK(c.receive() == Message("sendall", "ab"));
+    CHECK(error_of([&] { c.receive(); }) == Errc::line_too_long);
+    CHECK(error_of([&] { c.receive(); }) == Errc::line_too_long);
+    CHECK(c.receive_line() == "sendall:abc");
+    CHECK(c.receive_line() == "sendall:ab");
+    CHECK(error_of([&] { c.receive_line(); }) == Errc::line_too_long);
+    CHECK(error_of([&] { c.receive_line(); }) == Errc::line_too_long);
+    CHECK(c.async_receive(asio::use_future).get() == fits);
+    CHECK(c.async_receive(asio::use_future).get() == Message("sendall", "ab"));
+    CHECK(error_of(io, c.async_receive(asio::use_future)) == Errc::line_too_long);
+    CHECK(error_of(io, c.async_receive(asio::use_future)) == Errc::line_too_long);
+    CHECK(c.async_receive_line(asio::use_future).get() == "sendall:abc");
+    CHECK(c.async_receive_line(asio::use_future).get() == "sendall:ab");
+    CHECK(error_of(io, c.async_receive_line(asio::use_future)) == Errc::line_too_long);
+    CHECK(error_of(io, c.async_receive_line(asio::use_future)) == Errc::line_too_long);
+    script.write("ok:longer than it\nok:reply\n");
+    CHECK(error_of([&] { c.request(fits); }) == Errc::line_too_long);
+    CHECK(c.receive() == Message("ok", "reply"));
+  }
+  SECTION("also when it is connected again, and when it is moved") {
+    auto moved = std::move(c);
+    moved.connect("127.0.0.1", script.port());
+    script.accept();
+    script.write("sendall:abc\nsendall:abcd\n");
+    CHECK(moved.receive() == fits);
+    CHECK(error_of([&] { moved.receive(); }) == Errc::line_too_long);
+    CHECK(error_of([&] { moved.send(too_long); }) == Errc::line_too_long);
+  }
+  SECTION("from now on, also of a line that came in part, and of what was read but not returned") {
+    script.write("ok:\nabc");
+    CHECK(c.receive() == Message("ok", ""));
+    c.time_limit(1ms);
+    CHECK(error_of([&] { c.receive_line(); }) == timed_out);
+    c.time_limit({});
+    c.line_limit(500);
+    c.send(too_long);
+    CHECK(script.read_line() == "sendall:abcd\n");
+    auto const rest = std::string(496, 'x');
+    script.write(rest + "\nhello\nabcd\nabc\n");
+    CHECK(c.receive_line() == "abc" + rest);
+    CHECK(c.receive_line() == "hello");
+    c.line_limit(4);
+    CHECK(error_of([&] { c.receive_line(); }) == Errc::line_too_long);
+    CHECK(c.receive_line() == "abc");
+  }
+  SECTION("with 1 only empty lines fit, with 0 none") {
+    c.line_limit(1);
+    c.send_line("");
+    CHECK(script.read_line() == "\n");
+    CHECK(error_of([&] { c.send_line("x"); }) == Errc::line_too_long);
+    script.write("\nx\n\n\n");
+    CHECK(c.receive_line().empty());
+    CHECK(error_of([&] { c.receive_line(); }) == Errc::line_too_long);
+    c.line_limit(0);
+    CHECK(error_of([&] { c.send_line(""); }) == Errc::line_too_long);
+    CHECK(error_of([&] { c.receive_line(); }) == Errc::line_too_long);
+    c.line_limit(max_line);
+    CHECK(c.receive_line().empty());
+  }
+  SECTION("as large as you like") {
+    c.line_limit(std::numeric_limits<std::size_t>::max());
+    script.write(std::string(20'000, 'x') + '\n');
+    CHECK(c.receive_line() == std::string(20'000, 'x'));
+    c.send_line(std::string(1000, 'x'));
+    CHECK(script.read_line().size() == 1001);
+  }
+}
+
+TEMPLATE_TEST_CASE("Connection: lines of 64 KiB, to a server that takes them and back", "", ThreadPerClient, ThreadPool,
+                   StrandPool) {
+  constexpr std::size_t limit = 64 * 1024;
+  auto options = test::patient();
+  options.line_limit = limit;
+  test::ServerThread<TestType, Echo> server(options);
+  auto const port = std::to_string(server.port());
+  auto const json = [](std::size_t size) {
+    std::string const head = R"({"id":7,"text":")", tail = R"("})";
+    auto text = head;
+    for (auto i = 0; text.size() + tail.size() < size; ++i) text += static_cast<char>('a' + i % 26);
+    return text + tail;
+  };
+  auto const most = limit - 1;  // of a line without its end
+
+  SECTION("by blocking calls") {
+    Connection c;
+    c.line_limit(limit);
+    c.connect("127.0.0.1", port);
+    for (auto const size : {std::size_t{60'000}, most}) {
+      c.send_line(json(size));
+      CHECK(c.receive_line() == json(size));
+      auto const message = Message("ok", json(size - 3));
+      CHECK(c.request(message) == message);
+      c.send(message);
+      CHECK(c.receive() == message);
+    }
+    CHECK(error_of([&] { c.send_line(json(most + 1)); }) == Errc::line_too_long);
+    CHECK(error_of([&] { c.request(Message("ok", json(most - 2))); }) == Errc::line_too_long);
+    c.line_limit(limit + 1);
+    c.send_line(json(most + 1));
+    CHECK(c.receive_line() == Echo::refusal);
+    c.send_line(json(most));
+    c.send_line("[]");
+    c.line_limit(limit - 1);
+    CHECK(error_of([&] { c.receive_line(); }) == Errc::line_too_long);
+    CHECK(c.receive_line() == "[]");
+  }
+  SECTION("by asynchronous ones") {
+    Running io;
+    Connection c(io.context);
+    c.line_limit(limit);
+    c.async_connect("127.0.0.1", port, asio::use_future).get();
+    for (auto const size : {std::size_t{60'000}, most}) {
+      c.async_send_line(json(size), asio::use_future).get();
+      CHECK(c.async_receive_line(asio::use_future).get() == json(size));
+      auto const message = Message("ok", json(size - 3));
+      CHECK(c.async_request(message, asio::use_future).get() == message);
+      c.async_send(message, asio::use_future).get();
+      CHECK(c.async_receive(asio::use_future).get() == message);
+    }
+    CHECK(error_of(io, c.async_send_line(json(most + 1), asio::use_future)) == Errc::line_too_long);
+    CHECK(error_of(io, c.async_request(Message("ok", json(most - 2)), asio::use_future)) == Errc::line_too_long);
+    c.line_limit(limit + 1);
+    c.async_send_line(json(most + 1), asio::use_future).get();
+    CHECK(c.async_receive_line(asio::use_future).get() == Echo::refusal);
+    c.async_send_line(json(most), asio::use_future).get();
+    c.async_send_line("[]", asio::use_future).get();
+    c.line_limit(limit - 1);
+    CHECK(error_of(io, c.async_receive_line(asio::use_future)) == Errc::line_too_long);
+    CHECK(c.async_receive_line(asio::use_future).get() == "[]");
+  }
 }
 
 TEST_CASE("Connection: of a socket that was accepted") {

@@ -91,6 +91,28 @@ TEST_CASE("the limit can be another", "[line_reader]") {
   CHECK(feed(reader, "abc\nabcd\nab\r\nabc\r\n") == Lines{"abc", too_long, "ab", too_long});
 }
 
+TEST_CASE("no line fits a limit of 0, only empty ones one of 1, and none is too large", "[line_reader]") {
+  LineReader none(0), empty(1), large(std::size_t{1} << 32), all(std::string::npos);
+  CHECK(feed(none, "\na\n") == Lines{too_long, too_long});
+  CHECK(feed(empty, "\na\n\r\n") == Lines{"", too_long, too_long});
+  CHECK(feed(large, x(70'000) + "\n") == Lines{x(70'000)});
+  CHECK(feed(all, x(70'000) + "\n") == Lines{x(70'000)});
+}
+
+TEST_CASE("the limit can be changed, and then counts for an unfinished line too", "[line_reader]") {
+  LineReader reader(4);
+  CHECK(reader.limit() == 4);
+  CHECK(feed(reader, "abc").empty());
+  reader.limit(6);
+  CHECK(reader.limit() == 6);
+  CHECK(feed(reader, "de\nabcde\nabcdef\n") == Lines{"abcde", "abcde", too_long});
+  CHECK(feed(reader, "abcdefg") == Lines{too_long});
+  reader.limit(100);
+  CHECK(feed(reader, "h\nabc") == Lines{});  // what was reported stays dropped
+  reader.limit(3);
+  CHECK(feed(reader, "\nab\n") == Lines{too_long, "ab"});
+}
+
 TEST_CASE("a line that is too long is reported once and at once, then the next one counts", "[line_reader]") {
   LineReader reader;
   CHECK(feed(reader, x(254)).empty());

@@ -858,6 +858,18 @@ struct Witness : chatproto::Observer {
   }
 };
 
+/// Makes a name when it is asked for one, and takes any kind of error.
+struct Named {
+  struct Session {
+    std::string user = {};
+    void on_line(std::string_view line) { user = line; }
+    void on_bad_line(auto ec) { user = ec.message(); }
+    bool logged_in() const { return !user.empty(); }
+    std::string name() const { return "the user " + user; }
+  };
+  Session open(Peer const&) { return {}; }
+};
+
 Options observed_by(Witness& witness) {
   Options options;
   options.observer = &witness;
@@ -865,6 +877,18 @@ Options observed_by(Witness& witness) {
 }
 
 }  // namespace
+
+TEST_CASE("a session's name may be a string made when it is asked, and on_bad_line may be generic", "[link]") {
+  auto const [line, name] = GENERATE(table<std::string, std::string>(
+      {{"a-name-that-no-small-string-holds", "the user a-name-that-no-small-string-holds"},
+       {std::string(300, 'x'), "the user line too long"}}));
+  Witness witness;
+  Scene<Named> scene(observed_by(witness));
+  scene.begin();
+  scene.far_sends(line + '\n');
+  REQUIRE(scene.run_until([&] { return witness.seen.size() == 2; }));
+  CHECK(witness.seen.back() == "logged in 1 " + name);
+}
 
 TEST_CASE("a client that is faster than its rate is read more slowly, and nothing is dropped", "[link]") {
   Options options;

@@ -127,6 +127,23 @@ TEST_CASE("encode: 255 bytes fit a line, 256 do not", "[message]") {
   CHECK(error_of_encode({std::string(254, 't'), ""}) == Errc::line_too_long);
 }
 
+TEST_CASE("encode: the limit can be another", "[message]") {
+  std::error_code ec = Errc::unexpected;
+  CHECK(chatproto::encode({"ok", "abc"}, ec, 7) == "ok:abc\n");
+  CHECK_FALSE(ec);
+  CHECK(chatproto::encode({"ok", "abcd"}, ec, 7).empty());
+  CHECK(ec == Errc::line_too_long);
+  CHECK(chatproto::encode(message_of(70'000), 70'000).size() == 70'000);
+  CHECK_THROWS_AS(chatproto::encode(message_of(70'000), 69'999), std::system_error);
+  CHECK(chatproto::encode_line("abc", ec, 4) == "abc\n");
+  CHECK_FALSE(ec);
+  CHECK(chatproto::encode_line("abcd", ec, 4).empty());
+  CHECK(ec == Errc::line_too_long);
+  CHECK(chatproto::encode_line("", ec, 1) == "\n");
+  CHECK(chatproto::encode_line("", ec, 0).empty());
+  CHECK(ec == Errc::line_too_long);
+}
+
 TEST_CASE("encode: what no line can carry", "[message]") {
   CHECK(error_of_encode({"", "x"}) == Errc::malformed);
   CHECK(error_of_encode({"Ok", "x"}) == Errc::malformed);

@@ -2,8 +2,12 @@
 #include <chatproto/service.hpp>
 
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/near_misses.hpp>
 
+#include <cstddef>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -102,6 +106,87 @@ static_assert(!Service<OpensOther> && !Service<OpensWithoutPeer> && !Service<Pri
 static_assert(!Service<Deaf> && !Service<TakesNumbers> && !Service<Immortal> && !Service<ConstSession>);
 static_assert(!Service<Echo const>);  // its open is not const
 static_assert(LineSession<Echo::Session> && !LineSession<Deaf::Session> && !LineSession<Immortal::Session>);
+
+// What a server refuses as nearly right stands in compile_fail; this is not refused.
+template <class Members>
+struct With : Members {
+  void on_line(std::string_view);
+};
+struct NamesOfItsOwn {
+  std::string name;
+  bool logged_in = false, loggedIn = false, flush = false;
+  void resume();
+  void bad_line(std::error_code);
+  void onFlush(std::size_t);
+  std::string is_logged_in();
+  std::function<void()> on_flush, onResume;
+};
+struct NamesOfTypes {
+  enum State { guest, logged_in };
+  struct name {};
+  using flush = int;
+};
+struct Overloaded {
+  void on_bad_line(std::error_code);
+  void on_bad_line(std::string_view);
+  void flush();
+  void flush(int);
+  void on_resume();
+  void on_resume(int) const;
+  bool logged_in();
+  bool logged_in() const;
+  void logged_in(std::string_view);
+  std::string& name();
+  std::string const& name() const;
+  void name(std::string);
+};
+struct Templates {
+  template <class T>
+  void on_line(T const&);
+  void on_bad_line(auto);
+  void flush(auto);
+  template <class T = int>
+  void on_resume();
+  bool logged_in(auto) const;
+  std::string name(auto);
+};
+struct OtherForms {
+  int on_bad_line(std::error_code const&, int = 0) const noexcept;
+  static bool flush();
+  std::function<void()> on_resume;
+  std::optional<int> logged_in() const;
+  char const* name() const;
+};
+struct OnlyToSet {
+  void name(std::string);
+};
+struct RightAndLike {
+  void on_bad_line(std::error_code);
+  void on_badline(std::error_code);
+  bool logged_in() const;
+  bool is_logged_in() const;
+  void flush();
+  void on_flush();
+  void on_resume();
+  void on_resumed();
+};
+class Private {
+  void flush(int);
+  std::string name();
+  bool logged_in = false;
+  bool is_logged_in();
+};
+struct Final final {
+  void on_line(std::string_view);
+  void on_bad_line(std::error_code);
+  void on_resume();
+};
+template <class S>
+concept Accepted = chatproto::detail::has_no_near_miss<S>();
+static_assert(Accepted<With<NamesOfItsOwn>> && Accepted<With<NamesOfTypes>> && Accepted<With<Overloaded>>);
+static_assert(Accepted<Templates> && Accepted<With<OtherForms>> && Accepted<With<OnlyToSet>>);
+static_assert(Accepted<With<RightAndLike>> && Accepted<With<Private>> && Accepted<Final>);
+static_assert(Accepted<Echo::Session> && Accepted<Full::Session> && Accepted<chatproto::ChatService::Session>);
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/events.hpp>
 #include <chatproto/detail/link_rules.hpp>
+#include <chatproto/detail/near_misses.hpp>
 #include <chatproto/detail/reserved.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>

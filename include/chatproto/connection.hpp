@@ -53,11 +53,19 @@ class Connection {
     return asio::async_compose<Token, Signature>(std::move(operation), token, client_->socket);
   }
 
-  /// The operation that sends what `encode` makes, and waits for what `Take` takes.
+  // What is to be sent, as a line.
+  std::string line_of(MessageView message, std::error_code& ec) const {
+    return encode(message, ec, client_->line_limit);
+  }
+  std::string line_of(std::string_view text, std::error_code& ec) const {
+    return encode_line(text, ec, client_->line_limit);
+  }
+
+  /// The operation that sends `what`, and waits for what `Take` takes.
   template <class Take = void>
-  auto sending(auto const& encode) const {
+  auto sending(auto const& what) const {
     std::error_code ec;
-    auto line = std::make_shared<std::string const>(encode(ec));
+    auto line = std::make_shared<std::string const>(line_of(what, ec));
     return detail::Exchange<true, Take>{{client_}, std::move(line), ec};
   }
 
@@ -111,6 +119,15 @@ class Connection {
   /// `Errc::inbox_full`. So 0 suits a client that wants no deliveries.
   void inbox_limit(std::size_t bytes) noexcept { client_->inbox_limit = bytes; }
 
+  /// Limits each line that is sent or returned from now on, messages included: bytes, terminator included; the default
+  /// is `max_line`. A longer one is `Errc::line_too_long`: it is not sent, or it is dropped and the next one can be
+  /// received. A server that is to take such lines must be told too (`ServerOptions::line_limit`).
+  ///
+  /// Call it only while nothing is under way; connected or not, and it holds for later connections too. It counts for
+  /// an unfinished line as well; but what was reported as too long stays dropped. With 1 only empty lines fit, with 0
+  /// none; more than 4 GiB - 1 means that.
+  void line_limit(std::size_t bytes) noexcept { client_->limit_lines(bytes); }
+
   /// Ends whatever is under way, from any thread, with `asio::error::operation_aborted`, and ends the connection. It may be
   /// connected again.
   void cancel() { client_->cancel(); }
@@ -129,7 +146,7 @@ class Connection {
 
   /// Sends one message.
   void send(MessageView message, std::error_code& ec) {
-    auto const line = encode(message, ec);
+    auto const line = line_of(message, ec);
     if (!ec) client_->send(line, client_->deadline(), ec);
   }
   /// As above; throws.
@@ -149,7 +166,7 @@ class Connection {
   /// Another message is `Errc::unexpected`.
   Message request(MessageView message, std::error_code& ec) {
     auto const until = client_->deadline();
-    auto const line = encode(message, ec);
+    auto const line = line_of(message, ec);
     if (ec) return {};
     client_->send(line, until, ec);
     if (ec) return {};
@@ -164,7 +181,7 @@ class Connection {
 
   /// Sends one line that need not be a message; it comes without its terminator.
   void send_line(std::string_view text, std::error_code& ec) {
-    auto const line = encode_line(text, ec);
+    auto const line = line_of(text, ec);
     if (!ec) client_->send(line, client_->deadline(), ec);
   }
   /// As above; throws.
@@ -190,7 +207,7 @@ class Connection {
   /// Sends one message. Completion signature: `void(std::error_code)`.
   template <class Token>
   auto async_send(MessageView message, Token&& token) {
-    return compose<void(std::error_code)>(sending([&](auto& ec) { return encode(message, ec); }), token);
+    return compose<void(std::error_code)>(sending(message), token);
   }
 
   /// Waits for the next message. Completion signature: `void(std::error_code, chatproto::Message)`.
@@ -203,14 +220,13 @@ class Connection {
   /// Sends one message and waits for its reply, as `request`. Completion signature: `void(std::error_code, chatproto::Message)`.
   template <class Token>
   auto async_request(MessageView message, Token&& token) {
-    return compose<void(std::error_code, Message)>(
-        sending<detail::TakeReply>([&](auto& ec) { return encode(message, ec); }), token);
+    return compose<void(std::error_code, Message)>(sending<detail::TakeReply>(message), token);
   }
 
   /// Sends one line, as `send_line`. Completion signature: `void(std::error_code)`.
   template <class Token>
   auto async_send_line(std::string_view text, Token&& token) {
-    return compose<void(std::error_code)>(sending([&](auto& ec) { return encode_line(text, ec); }), token);
+    return compose<void(std::error_code)>(sending(text), token);
   }
 
   /// Waits for the next line, as `receive_line`. Completion signature: `void(std::error_code, std::string)`.

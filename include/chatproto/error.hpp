@@ -13,7 +13,7 @@ namespace chatproto {
 /// Converts to `std::error_code` by itself; the category is `chatproto_category()`.
 enum class Errc {
   malformed = 1,    ///< A line that is no message: no colon, or a tag that is not `[a-z]+`.
-  line_too_long,    ///< Longer than `max_line` bytes, or a server's `line_limit`; terminator included.
+  line_too_long,    ///< Longer than `max_line` bytes, or another `line_limit` that was set; terminator included.
   invalid_name,     ///< A user or room name that is not `[A-Za-z0-9]+`.
   invalid_payload,  ///< A payload that no line can carry: it has an LF, or ends in a CR.
   unexpected,       ///< A message that is none of those that may come now.

@@ -3,9 +3,11 @@
 /// Bytes in, lines out.
 #pragma once
 
+#include <algorithm>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,8 +41,16 @@ struct Line {
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
 class LineReader {
  public:
-  /// `limit`: the longest line in bytes, terminator included.
-  explicit LineReader(std::size_t limit = max_line) noexcept : limit_(static_cast<std::uint32_t>(limit)) {}
+  /// `limit`: the longest line in bytes, terminator included. With 0 no line fits; more than
+  /// 4 GiB - 1 means that.
+  explicit LineReader(std::size_t limit = max_line) noexcept { this->limit(limit); }
+
+  /// The longest line in bytes, terminator included.
+  std::size_t limit() const noexcept { return limit_; }
+  /// Changes the limit for all lines that `next()` has not returned, also for the one of which only a part has come.
+  void limit(std::size_t bytes) noexcept {
+    limit_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, std::numeric_limits<std::uint32_t>::max()));
+  }
 
   /// Gives the reader more input, which must stay where it is until `next()` has returned nothing.
   ///

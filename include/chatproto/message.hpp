@@ -97,19 +97,20 @@ inline MessageView parse(std::string_view line) {
   return message;
 }
 
-/// What keeps `text` from standing in a line behind `before` other bytes: nothing, `Errc::invalid_payload`,
-/// `Errc::line_too_long`.
-inline std::error_code check_text(std::string_view text, std::size_t before = 0) noexcept {
+/// What keeps `text` from standing in a line of at most `limit` bytes behind `before` other bytes: nothing,
+/// `Errc::invalid_payload`, `Errc::line_too_long`.
+inline std::error_code check_text(std::string_view text, std::size_t before = 0,
+                                  std::size_t limit = max_line) noexcept {
   if (text.find('\n') != std::string_view::npos || text.ends_with('\r')) return Errc::invalid_payload;
-  if (before + text.size() + 1 > max_line) return Errc::line_too_long;
+  if (before + text.size() + 1 > limit) return Errc::line_too_long;
   return {};
 }
 
 /// The line that carries `text`, its terminator (a bare LF) included: for protocols whose lines are not messages.
 ///
-/// Errors, with an empty string: `Errc::invalid_payload`, `Errc::line_too_long`.
-inline std::string encode_line(std::string_view text, std::error_code& ec) {
-  ec = check_text(text);
+/// Errors, with an empty string: `Errc::invalid_payload`, `Errc::line_too_long` for more than `limit` bytes.
+inline std::string encode_line(std::string_view text, std::error_code& ec, std::size_t limit = max_line) {
+  ec = check_text(text, 0, limit);
   std::string line;
   if (!ec) {
     line.reserve(text.size() + 1);
@@ -121,9 +122,9 @@ inline std::string encode_line(std::string_view text, std::error_code& ec) {
 /// The line of `message`, its terminator (a bare LF) included.
 ///
 /// Errors, with an empty string: `Errc::malformed` for a bad tag, `Errc::invalid_payload`,
-/// `Errc::line_too_long`.
-inline std::string encode(MessageView message, std::error_code& ec) {
-  ec = is_valid_tag(message.tag) ? check_text(message.payload, message.tag.size() + 1) : Errc::malformed;
+/// `Errc::line_too_long` for more than `limit` bytes.
+inline std::string encode(MessageView message, std::error_code& ec, std::size_t limit = max_line) {
+  ec = is_valid_tag(message.tag) ? check_text(message.payload, message.tag.size() + 1, limit) : Errc::malformed;
   std::string line;
   if (!ec) {
     line.reserve(message.tag.size() + message.payload.size() + 2);
@@ -133,9 +134,9 @@ inline std::string encode(MessageView message, std::error_code& ec) {
 }
 
 /// As above; throws `std::system_error`.
-inline std::string encode(MessageView message) {
+inline std::string encode(MessageView message, std::size_t limit = max_line) {
   std::error_code ec;
-  auto line = encode(message, ec);
+  auto line = encode(message, ec, limit);
   if (ec) throw std::system_error(ec, "chatproto::encode");
   return line;
 }

@@ -10,6 +10,7 @@
 #include <asio/io_context.hpp>
 
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/near_misses.hpp>
 #include <chatproto/detail/server_core.hpp>
 #include <chatproto/executor.hpp>
 #include <chatproto/observer.hpp>
@@ -32,6 +33,8 @@ namespace chatproto {
 /// Thread safety: distinct objects: safe. Shared objects: `stop`, `port`, `service` and `stats` from any thread; `run` from one.
 template <ThreadingPolicy Policy, Service Svc = ChatService>
 class Server {
+  static_assert(detail::has_no_near_miss<typename Svc::Session>());
+
  public:
   using executor_type = typename Policy::executor_type;  ///< of one client
 

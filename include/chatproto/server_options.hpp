@@ -34,7 +34,7 @@ struct ServerOptions {
   /// Threads of a policy that has a fixed number of them; 0: as many as the machine has cores.
   unsigned threads = 0;
   /// The longest line of a client, in bytes, terminator included. A longer one goes to `on_bad_line`. For the chat it is a rule of the
-  /// protocol; a service of your own may have another.
+  /// protocol; a service of your own may have another, and its clients too (`Connection::line_limit`).
   std::size_t line_limit = max_line;
   /// Bytes that may wait for one client that does not read, in its queue and in its room: what half a second of a fast chat
   /// brings. A client is cut only when a write was tried and its socket took nothing. See `MessageQueue` and `Room`.

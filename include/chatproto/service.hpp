@@ -27,6 +27,9 @@ namespace chatproto {
 /// - `on_resume()`: a pause (`Peer::pause`) is over; called before anything else, so that what was waited for can be acted on;
 /// - `bool logged_in() const`: a client for which it is still false at the login deadline is closed;
 /// - `name() const`, which converts to `std::string_view`: as whom, for the server's `Observer`.
+///
+/// One that is nearly right, such as a `logged_in` that is not const or an `on_badline`, is refused by `Server` at
+/// compile time, with a sentence that says what to write.
 template <class S>
 concept LineSession = std::destructible<S> && requires(S& session, std::string_view line) {
   session.on_line(line);

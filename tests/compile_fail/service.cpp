@@ -19,8 +19,13 @@
 #define ON_LINE on_line
 #endif
 
+#ifndef MEMBER
+#define MEMBER bool logged_in() const
+#endif
+
 struct Echo {
   struct SESSION {
+    MEMBER { return true; }
     chatproto::Peer peer;
     void ON_LINE(std::string_view line) { peer.send(std::string(line) + '\n'); }
   };

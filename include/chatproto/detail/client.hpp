@@ -93,10 +93,14 @@ struct Client : std::enable_shared_from_this<Client> {
 
   void begin_connect() {
     close();
-    reader = LineReader();
+    reader = LineReader(line_limit);
     inbox.clear();
     inbox_size = 0;
     cancelled = false;
+  }
+  void limit_lines(std::size_t bytes) noexcept {
+    reader.limit(bytes);
+    line_limit = reader.limit();
   }
   void adopt(asio::ip::tcp::socket connected, std::error_code& ec) {
     socket = std::move(connected);
@@ -275,6 +279,7 @@ struct Client : std::enable_shared_from_this<Client> {
   std::error_code connect_error, write_error, read_error;
   asio::cancellation_signal read_stop;
   std::chrono::milliseconds time_limit{0};
+  std::size_t line_limit = max_line;  // only read by operations: any thread may start one that sends
   LineReader reader;
   std::array<char, 8192> buffer;
   std::deque<Message> inbox;  // read, but not yet asked for

@@ -256,7 +256,7 @@ class LinkRules {
       if (!line->too_long)
         session_->on_line(line->text);
       else if constexpr (requires { session_->on_bad_line(std::error_code()); })
-        session_->on_bad_line(Errc::line_too_long);
+        session_->on_bad_line(make_error_code(Errc::line_too_long));
       if (++lines % clock_step != 0) continue;
       auto const now = Time::now();
       if (lines == clock_step) end_of_turn = now + turn_time;
@@ -312,9 +312,13 @@ class LinkRules {
   void tell_login() {
     logged_in_ = true;
     if (!stalled_) due_ = none;
-    std::string_view name;
-    if constexpr (requires { name = session_->name(); }) name = session_->name();
-    if (!owner_.logged_in(name)) end(Ended::failed);
+    auto const tell = [this](std::string_view name) {  // which may be a string that ends with this call
+      if (!owner_.logged_in(name)) end(Ended::failed);
+    };
+    if constexpr (requires { tell(session_->name()); })
+      tell(session_->name());
+    else
+      tell({});
   }
 
   /// The queue is closed: the session gets no more lines, and lives only until it has read its log.

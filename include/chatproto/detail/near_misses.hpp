@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// Refuses sessions with a member that is nearly one of the optional ones.
+#pragma once
+
+#include <concepts>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+
+namespace chatproto::detail {
+
+// Members by name: there is no pointer to one that is overloaded, a template or not public.
+
+#define CHATPROTO_MEMBER(name) \
+  template <class S>           \
+  using member_##name = decltype(&S::name)
+CHATPROTO_MEMBER(on_bad_line);
+CHATPROTO_MEMBER(flush);
+CHATPROTO_MEMBER(on_resume);
+CHATPROTO_MEMBER(logged_in);
+CHATPROTO_MEMBER(on_badline);
+CHATPROTO_MEMBER(on_badLine);
+CHATPROTO_MEMBER(onBadLine);
+CHATPROTO_MEMBER(on_flush);
+CHATPROTO_MEMBER(onFlush);
+CHATPROTO_MEMBER(on_resumed);
+CHATPROTO_MEMBER(onResume);
+CHATPROTO_MEMBER(is_logged_in);
+CHATPROTO_MEMBER(isLoggedIn);
+CHATPROTO_MEMBER(loggedIn);
+CHATPROTO_MEMBER(loggedin);
+#undef CHATPROTO_MEMBER
+
+// How a link calls the optional members.
+
+template <class S>
+concept TakesBadLines = requires(S& session) {
+  session.on_bad_line(std::error_code());
+};
+template <class S>
+concept Flushes = requires(S& session) {
+  session.flush();
+};
+template <class S>
+concept Resumes = requires(S& session) {
+  session.on_resume();
+};
+template <class S>
+concept TellsLogin = requires(S const& session) {
+  session.logged_in() ? 1 : 0;
+};
+template <class S>
+concept TellsName = requires(S const& session) {
+  { session.name() } -> std::convertible_to<std::string_view>;
+};
+
+// The last two without const, or with another result.
+
+template <class S>
+concept AlmostTellsLogin = requires(S& session) {
+  session.logged_in();
+};
+template <class S>
+concept AlmostTellsName = requires(S& session) {
+  session.name();
+};
+
+/// A function, whatever it takes.
+template <class S, template <class> class Member>
+concept HasFunction = std::is_member_function_pointer_v<Member<S>>;
+/// One that can be called without arguments.
+template <class S, template <class> class Member>
+concept HasCall = HasFunction<S, Member> && std::invocable<Member<S>, S&>;
+/// And whose answer is yes or no.
+template <class S, template <class> class Member>
+concept HasQuestion = HasFunction<S, Member> && std::predicate<Member<S>, S&>;
+
+// Whatever else has the name, private or a template: `&Both::name` is ambiguous then. That cannot tell functions from
+// data, so it is asked only for names that nobody gives to data.
+
+struct OursToo {
+  int on_bad_line, on_resume;
+};
+template <class S>
+struct Both : S, OursToo {};
+
+template <class S, template <class> class Member>
+concept Lacks = std::is_final_v<S> || std::is_union_v<S> || requires {
+  typename Member<Both<S>>;
+};
+
+/// Does not compile for a session that has an optional member of a `LineSession` nearly right, so that a server would
+/// pass it over in silence. What may well be something else is not refused: data, functions that are overloaded,
+/// templates or private (but for `on_bad_line` and `on_resume`), a `name` that takes an argument, and names that are
+/// common, such as `resume` or `bad_line`.
+template <class S>
+constexpr bool has_no_near_miss() {
+  static_assert(TakesBadLines<S> || (Lacks<S, member_on_bad_line> && !HasFunction<S, member_on_bad_line>),
+                "a session's on_bad_line is public and takes an error: write void on_bad_line(std::error_code ec)");
+  static_assert(Flushes<S> || !HasFunction<S, member_flush>,
+                "a session's flush takes no arguments: write void flush(), or give it another name");
+  static_assert(Resumes<S> || (Lacks<S, member_on_resume> && !HasFunction<S, member_on_resume>),
+                "a session's on_resume is public and takes no arguments: write void on_resume()");
+  static_assert(TellsLogin<S> || !(AlmostTellsLogin<S> || HasFunction<S, member_logged_in>),
+                "a session's logged_in is const and answers yes or no: write bool logged_in() const");
+  static_assert(TellsName<S> || !AlmostTellsName<S>,
+                "a session's name is const and is a text: write std::string_view name() const");
+
+  static_assert(TakesBadLines<S> || !(HasFunction<S, member_on_badline> || HasFunction<S, member_on_badLine> ||
+                                      HasFunction<S, member_onBadLine>),
+                "a session's on_badline, on_badLine or onBadLine is never called: "
+                "write void on_bad_line(std::error_code ec)");
+  static_assert(Flushes<S> || !(HasCall<S, member_on_flush> || HasCall<S, member_onFlush>),
+                "a session's on_flush or onFlush is never called: write void flush()");
+  static_assert(Resumes<S> || !(HasCall<S, member_on_resumed> || HasCall<S, member_onResume>),
+                "a session's on_resumed or onResume is never called: write void on_resume()");
+  static_assert(
+      TellsLogin<S> || !(HasQuestion<S, member_is_logged_in> || HasQuestion<S, member_isLoggedIn> ||
+                         HasQuestion<S, member_loggedIn> || HasQuestion<S, member_loggedin>),
+      "a session's is_logged_in, isLoggedIn, loggedIn or loggedin is never called: write bool logged_in() const");
+  return true;
+}
+
+}  // namespace chatproto::detail

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: BSL-1.0
+// A session, unless MEMBER is defined as one that is nearly right.
+#include <functional>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include <chatproto/detail/near_misses.hpp>
+
+#ifndef MEMBER
+#define MEMBER bool logged_in() const
+#endif
+#ifndef KIND
+#define KIND
+#endif
+
+struct Session KIND {
+  void on_line(std::string_view line);
+  MEMBER;
+};
+
+static_assert(chatproto::detail::has_no_near_miss<Session>());
