@@ -55,7 +55,8 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   add("observer_failures_total", "counter", "Times the observer has thrown.", stats.observer_failures);
   add("rooms", "gauge", "Rooms that somebody is in.", chat.room_count());
   add("texts_total", "counter", "Texts that were said.", chat.texts());
-  add("deliveries_total", "counter", "Deliveries that these texts made: one for each receiver of each text.", chat.deliveries());
+  add("deliveries_total", "counter", "Deliveries that these texts made: one for each receiver of each text.",
+      chat.deliveries());
   add("log_dropped_total", "counter", "Lines of the log that could not be written.", log_dropped);
   return text;
 }
