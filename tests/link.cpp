@@ -1111,6 +1111,22 @@ TEST_CASE("an observer that throws costs the client that it was told of", "[link
   CHECK(stats.ended[static_cast<std::size_t>(reason)] == 1);
 }
 
+TEST_CASE("half a line is held too, for which a client can be cut", "[link]") {
+  Options options;
+  options.line_limit = 1'000'000;
+  Scene scene(options);
+  auto& service = scene.begin();
+  auto const before = chatproto::detail::HeldMemory::total();
+  scene.far_sends(std::string(100'000, 'x'));
+  CHECK(scene.run_until([&] { return chatproto::detail::HeldMemory::total() >= before + 96'000; }));
+  scene.link().measure();
+  scene.run_posted();
+  CHECK(scene.link().held() >= 96'000);
+  scene.far_sends("\n");
+  REQUIRE(scene.run_until([&] { return service.seen.size() > 1 && service.seen.back() == "(flush)"; }));
+  CHECK(chatproto::detail::HeldMemory::total() == before);
+}
+
 TEST_CASE("lines and bytes are counted", "[link]") {
   Scene<Echo> scene;
   scene.begin();

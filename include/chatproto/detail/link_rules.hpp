@@ -144,7 +144,7 @@ class LinkRules {
   }
   /// Brings `held` up to date.
   void measure() {
-    auto const bytes = (unread_ ? unread_->bytes.size() : 0) + (reader_ ? reader_->backlog() : 0);
+    auto const bytes = lines_.unfinished() + (unread_ ? unread_->bytes.size() : 0) + (reader_ ? reader_->backlog() : 0);
     held_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, ~std::uint32_t()));
   }
   /// What to write beside the queue; null: nothing.
@@ -263,6 +263,7 @@ class LinkRules {
       yielded_ = lines >= turn_lines || now > end_of_turn;
     }
     auto const rest = lines_.take_rest();
+    half_line_.set(lines_.unfinished());
     if (bucket_) charge_unfinished(lines, bytes.size() - rest.size());
     keep(rest, bytes.size(), std::move(from));
     flush();
@@ -369,7 +370,8 @@ class LinkRules {
   std::unique_ptr<UnreadInput> unread_;
   std::unique_ptr<TokenBucket> bucket_;  // null: no rate limit
   std::atomic<Clock::rep> due_ = none;
-  std::uint32_t unfinished_ = 0;  // bytes since the last line
+  HeldShare half_line_;           // what lines_ keeps
+  std::uint32_t unfinished_ = 0;  // bytes since the last line, also those that were dropped
   std::uint32_t read_size_ = 16 * 1024;
   std::atomic<std::uint32_t> held_ = 0;
   std::optional<Ended> over_;
