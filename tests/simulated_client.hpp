@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
@@ -27,11 +28,21 @@ using history::Tick;
 
 /// What happened: a simulation that never comes to something proves nothing about it.
 using Tally = std::map<std::string_view, std::uint64_t>;
-inline Tally const nothing_yet = {{"histories", 0},      {"steps", 0},           {"lines", 0},     {"receipts owed", 0},
-                                  {"stalls", 0},         {"overflows", 0},       {"deadlines", 0}, {"resets", 0},
-                                  {"ends of input", 0},  {"quits", 0},           {"moves", 0},     {"pauses", 0},
-                                  {"waits", 0},          {"throttles", 0},       {"turns", 0},     {"drains", 0},
-                                  {"floods of text", 0}, {"floods of errors", 0}};
+inline Tally const nothing_yet = {{"histories", 0},     {"steps", 0},          {"lines", 0},
+                                  {"receipts owed", 0}, {"stalls", 0},         {"overflows", 0},
+                                  {"deadlines", 0},     {"resets", 0},         {"ends of input", 0},
+                                  {"quits", 0},         {"moves", 0},          {"pauses", 0},
+                                  {"waits", 0},         {"throttles", 0},      {"turns", 0},
+                                  {"drains", 0},        {"floods of text", 0}, {"floods of errors", 0},
+                                  {"tasks", 0}};
+
+/// The time of the simulated world. Each look at it takes a moment, so a turn may be over before its lines are.
+struct Time {
+  using Point = std::chrono::steady_clock::time_point;
+  static Point now() { return time += moment; }
+  static inline Point time;
+  static inline std::chrono::microseconds moment;
+};
 
 /// What all clients of a history share, and what kind of history it is.
 struct World {

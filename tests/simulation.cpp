@@ -48,31 +48,13 @@ using chatproto::MessageQueue;
 
 // --- The parts -------------------------------------------------------------------------------------------------------
 
-/// The time of the simulated world. Each look at it takes a moment, so a turn may be over before its lines are.
-struct Time {
-  using Point = std::chrono::steady_clock::time_point;
-  static Point now() { return time += moment; }
-  static inline Point time;
-  static inline std::chrono::microseconds moment;
-};
-
 /// What a link may do wrong, for the self-test: the first three with a write that took a part.
-constexpr std::array wrongs = {"loses a byte"sv,
-                               "repeats a byte"sv,
-                               "drops the rest of a line"sv,
-                               "writes twice"sv,
-                               "writes the log first"sv,
-                               "forgets a wakeup"sv,
-                               "forgets to write again"sv,
-                               "forgets turns"sv,
-                               "forgets a resume"sv,
-                               "forgets the time"sv,
-                               "forgets a flush"sv,
-                               "keeps the session"sv,
-                               "ends early"sv,
-                               "cuts untried"sv,
-                               "reads unasked"sv,
-                               "ends a half line"sv};
+constexpr std::array wrongs = {"loses a byte"sv,           "repeats a byte"sv,       "drops the rest of a line"sv,
+                               "writes twice"sv,           "writes the log first"sv, "forgets a wakeup"sv,
+                               "forgets to write again"sv, "forgets turns"sv,        "forgets a resume"sv,
+                               "forgets the time"sv,       "forgets a task"sv,       "forgets a flush"sv,
+                               "keeps the session"sv,      "ends early"sv,           "cuts untried"sv,
+                               "reads unasked"sv,          "ends a half line"sv};
 
 class Link;
 
@@ -121,6 +103,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void start() {
     client.tell("comes:", client.me.user, client.manner());
     rules_.open(Opening{*this});
+    has_session_ = true;
   }
 
   /// Does one of the things that it has to do, if there is any.
@@ -167,6 +150,14 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void ask_to_stop() {
     posted_.push_back([](Link& it) { it.reads_lines_ = false, it.rules_.stop_reading(); });
   }
+  /// Somebody has a task for its session.
+  void post_task() {
+    auto const posted = peer().post([this] {
+      has_run_ = true;
+      if (random_.percent(20)) pause();
+    });
+    if (posted == ended_) client.fault("takes a task after its end, or none before");
+  }
   bool stops() const { return reads_lines_ && !ended_; }
   bool ended() const { return ended_; }
   void forget_session() { rules_.forget(); }
@@ -180,6 +171,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     Link& link;
     ChatService::Session chat;
 
+    ~Session() { link.has_session_ = false; }
     void on_line(std::string_view line) {
       link.takes([&] { chat.on_line(line); }, chat);
     }
@@ -224,6 +216,12 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (wrong("forgets a resume", 20)) return;
     unless_finished([this] { posted_.push_back([](Link& it) { it.paused_ = false, it.rules_.resume(); }); });
   }
+  bool post(std::shared_ptr<Task> task) override {
+    return unless_finished([&] {
+      tasks_.push_back(std::move(task));
+      posted_.push_back([](Link& it) { it.run_task(); });
+    });
+  }
   void follow(chatproto::LogReader* reader) noexcept override { rules_.follow(reader_ = reader); }
   bool logged_in(std::string_view /*name*/) {
     if (client.begun() == 0) client.fault("is wrongly taken to be logged in");
@@ -266,6 +264,15 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     posted_.erase(at);
     action(*this);
   }
+  void run_task() {
+    auto const task = std::move(tasks_.back());
+    tasks_.pop_back();
+    ++world_.tally.at("tasks");
+    auto const runs = has_session_ && is_open();
+    has_run_ = false;
+    if (!wrong("forgets a task", 20)) rules_.run(*task);
+    if (has_run_ != runs) client.fault(runs ? "does not run a task" : "runs a task, and is closed");
+  }
   void end_if_overdue() {
     if (rules_.due() > Time::time) return;
     if (rules_.wants_writable() && world_.wrong != "forgets to write again") write();
@@ -304,6 +311,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (world_.wrong != "keeps the session") rules_.forget();
     ended_ = true;
     posted_.clear();
+    tasks_.clear();
     judge_end(reason);
     if ((reason == Ended::closed || reason == Ended::login_deadline) && !client.vanished() && !client.saw_end())
       client.sees_end(unanswered_);
@@ -328,7 +336,9 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     world_.meanwhile();
     call();
     gone_ = chat.role() == ChatService::Session::gone;
-    if (!random_.percent(world_.pauses)) return;
+    if (random_.percent(world_.pauses)) pause();
+  }
+  void pause() {
     ++world_.tally.at("pauses");
     to_unpause_ = true;
     peer().pause();
@@ -395,9 +405,10 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   chatproto::detail::Output output_;
   chatproto::LogReader* reader_ = nullptr;
   std::vector<Action> posted_;
+  std::vector<std::shared_ptr<Task>> tasks_;
   Time::Point throttle_end_ = Time::Point::max();
   bool busy_ = false, woken_ = false, listed_ = false, paused_ = false, to_unpause_ = false;
-  bool reads_lines_ = true, input_ended_ = false, ended_ = false;
+  bool reads_lines_ = true, input_ended_ = false, ended_ = false, has_session_ = false, has_run_ = false;
 
   // What is known
   Time::Point const came_ = Time::time;
@@ -460,6 +471,8 @@ void Simulation::step() {
     pass_time();
   else if (die < 9 && !last_call)
     link->close_it(random.percent(60));
+  else if (die < 14)
+    link->post_task();
   else if (die < 300)
     link->client.live();
   else
