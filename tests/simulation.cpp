@@ -154,13 +154,13 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void post_task() {
     auto const posted = peer().post([this] {
       has_run_ = true;
-      if (random_.percent(20)) pause();
+      if (!paused_ && random_.percent(20)) pause();  // or its resume would make up for one that was forgotten
     });
     if (posted == ended_) client.fault("takes a task after its end, or none before");
   }
   bool stops() const { return reads_lines_ && !ended_; }
   bool ended() const { return ended_; }
-  void forget_session() { rules_.forget(); }
+  void forget() { rules_.forget(); }
 
  private:
   using Action = void (*)(Link&);
@@ -180,13 +180,14 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     }
     void on_resume() {
       chat.on_resume();
-      link.gone_ = chat.role() == ChatService::Session::gone;  // a quit that was put off
+      link.gone_ = chat.role() == ChatService::Session::gone;  // by a quit that was put off
     }
     void flush() {
       if (link.wrong("forgets a flush", 20)) return;
       link.flushes_ = true;
       chat.flush();
       link.flushes_ = false;
+      link.gone_ = chat.role() == ChatService::Session::gone;  // the same: a task comes before the resume
       link.world_.look();
       link.world_.kept -= std::exchange(link.kept_, 0);
       link.pending_ = 0;
@@ -320,8 +321,6 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   bool wrong(std::string_view how, std::size_t percent) { return world_.wrong == how && random_.percent(percent); }
 
-  // Whether all is right.
-
   /// Its session gets a line.
   void takes(auto const& call, ChatService::Session const& chat) {
     world_.look();
@@ -437,7 +436,7 @@ Simulation::Simulation(std::uint64_t seed, std::string_view how, bool aloud, Tal
 }
 
 Simulation::~Simulation() {
-  for (auto const& link : links) link->forget_session();
+  for (auto const& link : links) link->forget();
 }
 
 void Simulation::look() {
