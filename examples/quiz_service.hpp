@@ -99,9 +99,9 @@ class QuizService {
 
   /// Asks the next question.
   void ask() {
-    auto [question, answer] = author_();
-    room().guarded([&] { answer_ = std::move(answer); });
-    say("? " + question);
+    auto next = author_();
+    room().guarded([&] { answer_ = std::move(next.second); });
+    say("? " + next.first);
   }
 
  private:
