@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/room.hpp>
 
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <future>
+#include <map>
 #include <memory>
 #include <new>
 #include <string>
@@ -49,6 +52,100 @@ struct Listener {
 };
 
 }  // namespace
+
+TEST_CASE("members can be counted and looked at, with what a service knows of them", "[room]") {
+  struct Player : chatproto::Participant {
+    using Participant::Participant;
+    ~Player() { leave(); }
+    int points = 0;
+  };
+  RoomTable rooms;
+  auto const stay = rooms.enter("hall");
+  auto const& room = stay.room();
+  auto const seen = [&] {
+    std::multimap<std::string, int> all;
+    room.for_each([&](Room::Member& each) { all.emplace(each.name(), static_cast<Player&>(each).points); });
+    return all;
+  };
+  CHECK(room.size() == 0);
+  auto const a = std::make_shared<RecordingQueue>(), b = std::make_shared<RecordingQueue>();
+  Player ann("ann", Peer(a));
+  {
+    Player bob("bob", Peer(b));
+    for (auto* player : {&ann, &bob}) player->enter(rooms, "hall");
+    CHECK(room.size() == 0);  // who only speaks is no member
+    for (auto* player : {&ann, &bob, &bob}) player->listen();
+    CHECK(room.size() == 2);
+    CHECK(room.guarded([&] { return ++bob.points; }) == 1);
+    CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}, {"bob", 1}});
+  }
+  CHECK(room.size() == 1);
+  CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}});
+}
+
+TEST_CASE("a participant's replies come after what was said to it before", "[room]") {
+  RoomTable rooms;
+  auto const queue = std::make_shared<RecordingQueue>();
+  chatproto::Participant me("ann", Peer(queue));
+  CHECK_FALSE(me.is_in_room());
+  me.leave();  // nothing
+  me.send("hello\n");
+  me.enter(rooms, "a");
+  CHECK((me.is_in_room() && !me.listens() && me.room_name() == "a"));
+  me.room().broadcast("bob", "not heard\n");
+  me.listen();
+  me.room().broadcast("bob", "one\n");
+  me.send("reply\n");
+  me.room().broadcast("bob", "two\n");
+  SECTION("also when it leaves") {
+    me.leave();
+    CHECK(rooms.size() == 0);
+  }
+  SECTION("or moves") {
+    me.enter(rooms, "b");
+    CHECK((!me.listens() && me.room_name() == "b" && rooms.size() == 1));
+  }
+  me.send("bye\n");
+  CHECK(queue->take() == "hello\none\nreply\ntwo\nbye\n");
+}
+
+TEST_CASE("members come and go, and have points, while others look", "[room]") {
+  struct Player : chatproto::Participant {
+    using Participant::Participant;
+    ~Player() { leave(); }
+    int points = 0;
+  };
+  constexpr auto threads = 4, times = 2'000;
+  RoomTable rooms;
+  auto const stay = rooms.enter("hall");
+  std::vector<std::thread> players;
+  std::atomic<int> running = threads;
+  for (auto t = 0; t < threads; ++t)
+    players.emplace_back([&] {
+      for (auto i = 0; i < times; ++i) {
+        Player me("ann", Peer(std::make_shared<RecordingQueue>()));
+        me.enter(rooms, "hall");
+        me.listen();
+        stay.room().guarded([&] { ++me.points; });
+        stay.room().broadcast("", "here\n");
+      }
+      --running;
+    });
+  auto wrong = 0;
+  while (running > 0) {
+    std::size_t seen = 0;
+    stay.room().for_each([&](Room::Member& each) {
+      ++seen;
+      auto const points = static_cast<Player&>(each).points;
+      wrong += points < 0 || points > 1;
+    });
+    wrong += seen > threads;
+  }
+  for (auto& each : players) each.join();
+  CHECK(wrong == 0);
+  CHECK(stay.room().size() == 0);
+  CHECK(rooms.size() == 1);
+}
 
 TEST_CASE("a member has a name and a peer", "[room]") {
   Listener alice("alice");

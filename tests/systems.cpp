@@ -3,6 +3,7 @@
 #include "../examples/arrival_service.hpp"
 #include "../examples/descriptors.hpp"
 #include "../examples/poke_service.hpp"
+#include "../examples/quiz_service.hpp"
 
 #include <chatproto/connection.hpp>
 #include <chatproto/threading.hpp>
@@ -32,6 +33,7 @@ using examples::AtomicCounter;
 using examples::MutexCounter;
 using examples::OwnedCounter;
 using examples::PokeService;
+using examples::QuizService;
 using test::Lines;
 using test::RecordingQueue;
 using test::ServerThread;
@@ -166,6 +168,77 @@ TEST_CASE("a poke's announcement stands in the room's queues before its reply", 
   poker.flush();
   CHECK(announced == "delivery:cafe:bob:a\ndelivery:cafe:bob:poke 1\ndelivery:cafe:bob:b\n");
   CHECK(bob->take() == "ok:sent\nok:1\nok:sent\nok:1\n");
+}
+
+/// A question that tells its number, and its answer.
+QuizService::Author numbers() {
+  return [n = 0]() mutable -> QuizService::Question {
+    ++n;
+    return {"number " + std::to_string(n), std::to_string(n)};
+  };
+}
+
+TEST_CASE("the first right answer has the point, and enough of them win", "[systems]") {
+  QuizService quiz(numbers(), std::chrono::hours(1), 2);
+  auto const x = std::make_shared<RecordingQueue>(), y = std::make_shared<RecordingQueue>();
+  auto ann = quiz.open(Peer(x));
+  for (auto const* line : {"a b", "ann"}) ann.on_line(line);
+  CHECK(x->take() == "* your name, please: letters and digits\n* ann has come\n* here are ann 0\n");
+  ann.on_line("1");
+  CHECK(x->take() == "* no, or too late\n");  // nothing was asked
+  {
+    auto bob = quiz.open(Peer(y));
+    CHECK_FALSE(bob.logged_in());
+    bob.on_line("bob");
+    CHECK(bob.logged_in());
+    CHECK(bob.name() == "bob");
+    CHECK(y->take() == "* bob has come\n* here are ann 0, bob 0\n");
+    quiz.ask();
+    bob.on_line("2");
+    bob.on_line("1");
+    ann.on_line("1");
+    CHECK(y->take() == "? number 1\n* no, or too late\n! bob is right: 1, now 1\n");
+    CHECK(x->take() == "* bob has come\n? number 1\n! bob is right: 1, now 1\n* no, or too late\n");
+    quiz.ask();
+    ann.on_line("2");
+    quiz.ask();
+    ann.on_line("3");
+    ann.on_line("who");
+    CHECK(x->take().ends_with("! ann is right: 3, now 2\n! that wins. Again from 0\n* ann 0, bob 0\n"));
+  }
+  CHECK(x->take() == "* bob has gone\n");
+  ann.on_line("who");
+  CHECK(x->take() == "* ann 0\n");
+}
+
+TEMPLATE_TEST_CASE("of many who answer at once one has the point", "[systems]", POLICIES) {
+  constexpr auto players = 20, questions = 100;
+  ServerThread<TestType, QuizService> server(test::patient(), numbers(), std::chrono::hours(1), questions + 1u);
+  std::list<test::Client> clients;
+  for (auto i = 0; i < players; ++i) {
+    auto& client = clients.emplace_back(server.port());
+    client.send("p" + std::to_string(i) + '\n');
+    while (!client.next_line().starts_with("* here are ")) continue;
+  }
+  auto right = 0;
+  for (auto q = 1; q <= questions; ++q) {
+    server->service().ask();
+    for (auto& client : clients) client.send(std::to_string(q) + '\n');
+    auto i = 0;
+    for (auto& client : clients) {  // each hears who was right, and everybody else that they were not
+      auto const mine = "! p" + std::to_string(i++) + " is right";
+      auto awarded = 0, refused = 0, won = 0;
+      while (awarded == 0 || refused + won == 0) {
+        auto const line = client.next_line();
+        if (line == "(end)" || line == "(reset)") FAIL(line);
+        awarded += line.starts_with("! ");
+        won += line.starts_with(mine);
+        refused += line == "* no, or too late";
+      }
+      right += won;
+    }
+  }
+  CHECK(right == questions);
 }
 
 TEST_CASE("what one says before its partner comes is kept, and is first", "[systems]") {

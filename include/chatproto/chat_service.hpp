@@ -107,7 +107,7 @@ class ChatService::Session {
   };
 
   /// See `ChatService::open`.
-  Session(ChatService& service, Peer peer) : service_(service), member_(std::move(peer)) {}
+  Session(ChatService& service, Peer peer) : service_(service), me_(std::move(peer)) {}
   Session(Session const&) = delete;
   Session& operator=(Session const&) = delete;
   ~Session() {
@@ -138,13 +138,13 @@ class ChatService::Session {
 
   /// The client was resumed: goes on with what was put off, or waits again if somebody has resumed it too early.
   void on_resume() {
-    if (member_.waits()) return peer().pause();
+    if (me_.waits()) return peer().pause();
     catch_up();
   }
   /// Sends what was kept back: first the deliveries, then the replies; and closes the client, if that is its end.
   void flush() {
     flush_deliveries();
-    if (member_.waits()) return peer().pause();
+    if (me_.waits()) return peer().pause();
     catch_up();
     send_replies();
     kept_.reset();
@@ -152,11 +152,11 @@ class ChatService::Session {
   }
 
   /// Whether the client has logged in.
-  bool logged_in() const noexcept { return !member_.name().empty(); }
+  bool logged_in() const noexcept { return !me_.name().empty(); }
   /// What the client is now.
   Role role() const noexcept { return role_; }
   /// The user's name; empty before the login.
-  std::string_view name() const noexcept { return member_.name(); }
+  std::string_view name() const noexcept { return me_.name(); }
 
   /// All commands.
   static auto const& commands() noexcept;
@@ -205,7 +205,7 @@ class ChatService::Session {
 
   static Command const* find(std::string_view tag) noexcept;
 
-  Peer const& peer() const noexcept { return member_.peer(); }
+  Peer const& peer() const noexcept { return me_.peer(); }
   Kept& kept() {
     if (!kept_) kept_ = std::make_unique<Kept>();
     return *kept_;
@@ -215,9 +215,9 @@ class ChatService::Session {
   }
   /// A client that waits for its room's members cannot leave the room yet. Puts off a command that would; true if so.
   bool is_put_off(Command const& command, std::string_view payload) {
-    if (!stay_ || !command.leaves) return false;
+    if (!me_.is_in_room() || !command.leaves) return false;
     flush_deliveries();  // what was said before belongs to this room
-    if (!member_.waits()) return false;
+    if (!me_.waits()) return false;
     kept().put_off.reset(new PutOff{command.run, std::string(payload)});
     return true;
   }
@@ -229,11 +229,7 @@ class ChatService::Session {
   /// Sends the replies, after what was said to the client before. False: it was closed.
   bool send_replies() {
     if (!kept_ || kept_->replies.empty()) return true;
-    if (listening_) hand_over(stay_.room().take_unread(member_));
-    return peer().send(std::exchange(kept_->replies, {})) == PushResult::queued;
-  }
-  void hand_over(std::string unread) {
-    if (!unread.empty()) peer().queue().push_unread(std::make_shared<std::string const>(std::move(unread)));
+    return me_.send(std::exchange(kept_->replies, {})) == PushResult::queued;
   }
   void end() {
     leave_room();
@@ -242,7 +238,7 @@ class ChatService::Session {
 
   void login(std::string_view name, Role role) {
     if (!is_valid_name(name)) return refuse("invalid user name (letters and digits only)");
-    member_.name(std::string(name));
+    me_.name(std::string(name));
     role_ = role;
     ok("");
   }
@@ -251,32 +247,27 @@ class ChatService::Session {
 
   void join(std::string_view name) {
     if (!is_valid_name(name)) return refuse("invalid room name (letters and digits only)");
-    if (stay_ && stay_.name() == name) return ok("already there");
-    auto next = service_.rooms_.enter(name);
-    leave_room();
-    stay_ = std::move(next);
+    if (me_.is_in_room() && me_.room_name() == name) return ok("already there");
+    flush_deliveries();  // what was said before belongs to the other room
+    me_.enter(service_.rooms_, name);
     ok("joined");
     if (role_ == sender) return;
     // The ok is queued first, so that no delivery overtakes it. It is written when this client's executor is free
     // again; the receiver is a member by then, and misses nothing.
     if (!send_replies()) return end();  // it was closed meanwhile, and is to see nothing of this room
-    stay_.room().add(member_);
-    listening_ = true;
+    me_.listen();
     role_ = receiver;
   }
 
   void leave(std::string_view) {
-    if (!stay_) return refuse("not in a room");
+    if (!me_.is_in_room()) return refuse("not in a room");
     leave_room();
     ok("left");
   }
 
   void leave_room() {
-    if (!stay_) return;
-    flush_deliveries();                  // what was said before belongs to this room
-    stay_.room().stop_waiting(member_);  // always: the room may be about to resume it
-    if (std::exchange(listening_, false)) hand_over(stay_.room().remove(member_));
-    stay_ = {};
+    flush_deliveries();  // what was said before belongs to this room
+    me_.leave();
   }
 
   void sendall(std::string_view text) {
@@ -294,7 +285,7 @@ class ChatService::Session {
     std::string line;
     if (auto const reason = append_delivery(line, user_and_text.substr(colon + 1)); !reason.empty())
       return refuse(reason);
-    have_said(1, stay_.room().send_to(user, line));
+    have_said(1, me_.room().send_to(user, line));
     ok("sent");
   }
 
@@ -305,9 +296,9 @@ class ChatService::Session {
 
   /// Appends the delivery of `text` to `lines`; returns nothing, or the reason why not.
   std::string append_delivery(std::string& lines, std::string_view text) {
-    if (!stay_) return "join a room first";
-    auto const& room = stay_.name();
-    auto const& user = member_.name();
+    if (!me_.is_in_room()) return "join a room first";
+    auto const& room = me_.room_name();
+    auto const& user = me_.name();
     auto const size = tag::delivery.size() + room.size() + user.size() + text.size() + 4;
     if (size > max_line)
       return "text too long for a delivery, by " + std::to_string(size - max_line) + " (counted in bytes)";
@@ -336,22 +327,20 @@ class ChatService::Session {
     if (!kept_ || kept_->deliveries.empty()) return;
     auto const lines = std::exchange(kept_->deliveries, {});
     auto const texts = std::exchange(kept_->texts, std::uint16_t());
-    have_said(texts, stay_.room().broadcast(member_.name(), lines));
+    have_said(texts, me_.room().broadcast(me_.name(), lines));
   }
 
   /// After so many texts were said to so many receivers: counts them, and pauses the client if it must wait.
   void have_said(std::uint64_t texts, std::size_t receivers) {
     service_.texts_.fetch_add(texts, std::memory_order_relaxed);
     service_.deliveries_.fetch_add(texts * receivers, std::memory_order_relaxed);
-    if (peer().is_open() && stay_.room().must_wait(member_)) peer().pause();
+    if (peer().is_open() && me_.room().must_wait(me_)) peer().pause();
   }
 
   ChatService& service_;
-  Room::Member member_;  // its name is empty before the login
-  RoomTable::Stay stay_;
+  Participant me_;  // its name is empty before the login
   std::unique_ptr<Kept> kept_;
   Role role_ = guest;
-  bool listening_ = false;  // known to the room
 };
 
 inline auto const& ChatService::Session::commands() noexcept {

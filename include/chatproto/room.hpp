@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <numeric>
 #include <string>
@@ -37,8 +38,9 @@ namespace chatproto {
 /// Thread safety: distinct objects: safe; shared objects: safe.
 class Room {
  public:
-  /// Somebody who can listen and speak in a room. It lives in its session; the room keeps only its address.
-  class Member final : public LogReader {
+  /// Somebody who can listen and speak in a room. It lives in its session; the room keeps only its address. A service
+  /// may derive from it (or from `Participant`) what it wants to know of a member, see `for_each`.
+  class Member : public LogReader {
    public:
     /// A client reached through `peer`, whose user has no name yet.
     explicit Member(Peer peer) : peer_(std::move(peer)) {}
@@ -54,12 +56,12 @@ class Room {
     /// Whether it waits for slow members: see `must_wait`.
     bool waits() const noexcept { return waits_.load(std::memory_order_relaxed); }
 
-    bool read(RoomLog::Pieces& next) override { return room_ != nullptr && room_->read(*this, next); }
-    std::size_t advance(RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) override {
+    bool read(RoomLog::Pieces& next) final { return room_ != nullptr && room_->read(*this, next); }
+    std::size_t advance(RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) final {
       return room_ != nullptr ? room_->advance(*this, written, bytes, rest) : 0;
     }
-    std::size_t backlog() override { return room_ != nullptr ? room_->backlog(*this) : 0; }
-    void finish() noexcept override {
+    std::size_t backlog() final { return room_ != nullptr ? room_->backlog(*this) : 0; }
+    void finish() noexcept final {
       if (room_ != nullptr) room_->finish(*this);
     }
 
@@ -137,6 +139,25 @@ class Room {
   void stop_waiting(Member& sender) noexcept {
     std::lock_guard const lock(mutex_);
     if (sender.waits_.exchange(false)) waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &sender));
+  }
+
+  /// How many members there are.
+  std::size_t size() const noexcept {
+    std::lock_guard const lock(mutex_);
+    return members_.size();
+  }
+  /// Calls `look(Member&)` for each member, in no order, under the room's lock. `look` uses neither the room nor a peer.
+  ///
+  /// Whoever adds a member, then looks at all, and then says that there is a new one, misses nobody: everybody else is
+  /// seen, or says so later.
+  void for_each(auto const& look) const {
+    std::lock_guard const lock(mutex_);
+    for (auto const& slot : members_) look(*slot.member);
+  }
+  /// Calls `change()` under the room's lock, and returns what it does: for data of members that `for_each` looks at.
+  decltype(auto) guarded(auto const& change) const {
+    std::lock_guard const lock(mutex_);
+    return change();
   }
 
   /// Bytes of memory that its log holds.
@@ -382,6 +403,73 @@ class RoomTable {
   mutable std::mutex mutex_;
   // Not hashed: clients choose the names.
   std::map<std::string, Stay::CountedRoom, std::less<>> rooms_;
+};
+
+/// A client in the rooms of a table, at most in one at a time: what a session has whose service has rooms.
+///
+/// @code
+/// struct Shouting {
+///   struct Session {
+///     chatproto::Participant me;
+///     chatproto::RoomTable& rooms;
+///     void on_line(std::string_view line) {
+///       if (!me.is_in_room()) {
+///         me.enter(rooms, "hall");
+///         me.listen();
+///       }
+///       me.room().broadcast("", std::string(line) + '\n');
+///     }
+///   };
+///   Session open(chatproto::Peer peer) { return {chatproto::Participant(std::move(peer)), rooms}; }
+///   chatproto::RoomTable rooms;
+/// };
+/// chatproto::Server<chatproto::ThreadPool, Shouting> server({.port = 47375});
+/// @endcode
+///
+/// A class that derives from it, and whose data `Room::for_each` looks at, calls `leave()` in its destructor.
+///
+/// Thread safety: distinct objects: safe; shared objects: unsafe. It is used on its client's executor.
+class Participant : public Room::Member {
+ public:
+  using Member::Member;
+  ~Participant() { leave(); }
+
+  /// Enters the room called `name`, made if it does not exist, after it has left the one that it was in. It may speak
+  /// there, and hears nothing before `listen()`. The table outlives its stay.
+  void enter(RoomTable& table, std::string_view name) {
+    auto next = table.enter(name);
+    leave();
+    stay_ = std::move(next);
+  }
+  /// From now on it gets what is said in the room. Precondition: it is in one.
+  void listen() {
+    if (!std::exchange(listens_, true)) stay_.room().add(*this);
+  }
+  /// Leaves its room, if it is in one. What was said before is still sent.
+  void leave() {
+    if (!stay_) return;
+    stay_.room().stop_waiting(*this);  // always: the room may be about to resume it
+    if (std::exchange(listens_, false)) hand_over(stay_.room().remove(*this));
+    stay_ = {};
+  }
+  /// Sends whole lines to its client, after what was said to it before. (What `Peer::send` sends may overtake that.)
+  PushResult send(std::string lines) {
+    if (listens_) hand_over(stay_.room().take_unread(*this));
+    return peer().send(std::move(lines));
+  }
+
+  bool is_in_room() const noexcept { return static_cast<bool>(stay_); }   ///< whether it may speak
+  bool listens() const noexcept { return listens_; }                      ///< whether it is a member of the room
+  Room& room() const noexcept { return stay_.room(); }                    ///< precondition: it is in one
+  std::string const& room_name() const noexcept { return stay_.name(); }  ///< the same
+
+ private:
+  void hand_over(std::string unread) {
+    if (!unread.empty()) peer().queue().push_unread(std::make_shared<std::string const>(std::move(unread)));
+  }
+
+  bool listens_ = false;  // first: it fits into the end of Member
+  RoomTable::Stay stay_;
 };
 
 }  // namespace chatproto
