@@ -18,11 +18,11 @@ struct ExecutorSlot {
 /// The executor on which a client's session is called: for a timer or a socket that is a member of the session. Empty if
 /// the client has ended or has no server.
 ///
-/// Only the client's own session may call it, also in `Service::open`. What uses the executor ends with the session:
-/// with `ThreadPerClient` the client's thread lives as long as a copy of it.
+/// Only the client's own session may call it, also in `Service::open`. Whatever uses the executor must end with the
+/// session; with `ThreadPerClient` each copy of the executor keeps the client's thread alive.
 ///
-/// A completion handler may still be called after its session was destroyed: destroying a timer does not call back a
-/// handler that is queued already. So a handler lets `Peer::post` call what uses the session:
+/// Destroying or cancelling a timer cannot recall a handler that is already queued: it still runs, with no error, though
+/// the session may be gone. So a handler uses `Peer::post` to reach the session:
 /// @code
 /// struct Session {
 ///   chatproto::Peer peer;

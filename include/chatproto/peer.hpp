@@ -19,6 +19,8 @@ namespace chatproto {
 
 /// A client as a session sees it: something that takes lines and can be closed.
 ///
+/// No function of it calls your code, so you may use it under a lock of yours.
+///
 /// A cheap copyable handle. It may outlive the connection and the server: it then sends to nobody.
 ///
 /// Thread safety: distinct objects: safe, also when they are the same client. Shared objects: const members are safe.

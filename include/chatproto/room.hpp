@@ -146,15 +146,16 @@ class Room {
     std::lock_guard const lock(mutex_);
     return members_.size();
   }
-  /// Calls `look(Member&)` for each member, in no order, under the room's lock. `look` uses neither the room nor a peer.
+  /// Calls `look(Member&)` for each member, in no order, under the room's lock. `look` must not use a room: it would
+  /// deadlock.
   ///
-  /// Whoever adds a member, then looks at all, and then says that there is a new one, misses nobody: everybody else is
-  /// seen, or says so later.
+  /// A member that is added, and then announced, misses nobody: everybody else is seen here, or is announced later.
   void for_each(auto const& look) const {
     std::lock_guard const lock(mutex_);
     for (auto const& slot : members_) look(*slot.member);
   }
-  /// Calls `change()` under the room's lock, and returns what it does: for data of members that `for_each` looks at.
+  /// Calls `change()` under the room's lock and returns its result: for data of members that `for_each` looks at.
+  /// `change` must not use a room: it would deadlock.
   decltype(auto) guarded(auto const& change) const {
     std::lock_guard const lock(mutex_);
     return change();
@@ -426,7 +427,8 @@ class RoomTable {
 /// chatproto::Server<chatproto::ThreadPool, Shouting> server({.port = 47375});
 /// @endcode
 ///
-/// A class that derives from it, and whose data `Room::for_each` looks at, calls `leave()` in its destructor.
+/// If you derive from it, and `Room::for_each` reads your data, your destructor must call `leave()`. Otherwise another
+/// thread may read data that is already destroyed.
 ///
 /// Thread safety: distinct objects: safe; shared objects: unsafe. It is used on its client's executor.
 class Participant : public Room::Member {

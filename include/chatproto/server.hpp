@@ -34,6 +34,7 @@ namespace chatproto {
 template <ThreadingPolicy Policy, Service Svc = ChatService>
 class Server {
   static_assert(detail::has_no_near_miss<typename Svc::Session>());
+  static_assert(detail::service_has_no_near_miss<Svc, asio::io_context, Stop>());
 
  public:
   using executor_type = typename Policy::executor_type;  ///< of one client
@@ -60,7 +61,8 @@ class Server {
   /// The context on which clients are accepted, run by `run()`: for a `signal_set` or a timer of the program's own.
   asio::io_context& context() noexcept { return core_.context(); }
 
-  /// Serves until it is stopped and the last client has ended. Call it once. What a handler of the program's own on
+  /// Serves until it is stopped and the last client has ended. Timers and signal sets on `context()` that still wait do not
+  /// hold it up. Call it once. What a handler of the program's own on
   /// `context()` throws comes out of it.
   void run() { core_.run(); }
 

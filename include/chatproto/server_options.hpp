@@ -33,11 +33,11 @@ struct ServerOptions {
   std::string address = {};
   /// Threads of a policy that has a fixed number of them; 0: as many as the machine has cores.
   unsigned threads = 0;
-  /// The longest line of a client, in bytes, terminator included. A longer one goes to `on_bad_line`. For the chat it is a rule of the
+  /// The longest line of a client, in bytes, its LF or CR LF included. A longer one goes to `on_bad_line`. For the chat it is a rule of the
   /// protocol; a service of your own may have another, and its clients too (`Connection::line_limit`).
   std::size_t line_limit = max_line;
-  /// Bytes that may wait for one client that does not read, in its queue and in its room: what half a second of a fast chat
-  /// brings. A client is cut only when a write was tried and its socket took nothing. See `MessageQueue` and `Room`.
+  /// Bytes that may wait for one client that does not read, in its queue and in its room. The default is what half a second
+  /// of a fast chat brings. A client is cut only when a write was tried and its socket took nothing. See `MessageQueue` and `Room`.
   std::size_t queue_limit = MessageQueue::default_limit;
   /// What happens beyond that: the client is cut, or those who send to its room wait, and nothing is lost.
   Overflow overflow = Overflow::disconnect;
@@ -69,7 +69,7 @@ struct ServerOptions {
   /// When accepting fails for want of descriptors or memory, it is tried again after this time, at least 1 ms,
   /// doubling up to the next.
   std::chrono::milliseconds accept_retry = std::chrono::milliseconds(10);
-  std::chrono::milliseconds accept_retry_most = std::chrono::seconds(1);  ///< see there
+  std::chrono::milliseconds accept_retry_most = std::chrono::seconds(1);  ///< the longest such wait
   /// Is told what happens; it outlives the server. Null: nobody is.
   Observer* observer = nullptr;
 };

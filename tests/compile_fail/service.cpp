@@ -23,6 +23,10 @@
 #define MEMBER bool logged_in() const
 #endif
 
+#ifndef SERVICE_MEMBER
+#define SERVICE_MEMBER void on_end()
+#endif
+
 struct Echo {
   struct SESSION {
     MEMBER { return true; }
@@ -30,6 +34,7 @@ struct Echo {
     void ON_LINE(std::string_view line) { peer.send(std::string(line) + '\n'); }
   };
   OPENED OPEN(chatproto::Peer peer) { return OPENED{std::move(peer)}; }
+  SERVICE_MEMBER {}
 };
 
 template class chatproto::Server<chatproto::ThreadPool, Echo>;

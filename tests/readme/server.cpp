@@ -11,7 +11,10 @@ int main(int argc, char** argv) {
   std::cout << "listening on port " << server.port() << std::endl;
 
   asio::signal_set signals(server.context(), SIGINT, SIGTERM);
-  signals.async_wait([&](std::error_code, int) { server.stop(); });
+  signals.async_wait([&](std::error_code, int) {
+    server.stop();
+    signals.clear();  // a second one ends the program at once
+  });
 
   server.run();
 }

@@ -30,6 +30,9 @@ CHATPROTO_MEMBER(is_logged_in);
 CHATPROTO_MEMBER(isLoggedIn);
 CHATPROTO_MEMBER(loggedIn);
 CHATPROTO_MEMBER(loggedin);
+CHATPROTO_MEMBER(on_start);
+CHATPROTO_MEMBER(on_stop);
+CHATPROTO_MEMBER(on_end);
 #undef CHATPROTO_MEMBER
 
 // How a link calls the optional members.
@@ -55,7 +58,22 @@ concept TellsName = requires(S const& session) {
   { session.name() } -> std::convertible_to<std::string_view>;
 };
 
-// The last two without const, or with another result.
+// How a server calls those of a service. What they are given need not be known here.
+
+template <class S, class Context>
+concept Starts = requires(S& service, Context& context) {
+  service.on_start(context);
+};
+template <class S, class How>
+concept Stops = requires(S& service, How how) {
+  service.on_stop(how);
+};
+template <class S>
+concept Ends = requires(S& service) {
+  service.on_end();
+};
+
+// Those of a session that are asked, without const, or with another result.
 
 template <class S>
 concept AlmostTellsLogin = requires(S& session) {
@@ -80,7 +98,7 @@ concept HasQuestion = HasFunction<S, Member> && std::predicate<Member<S>, S&>;
 // data, so it is asked only for names that nobody gives to data.
 
 struct OursToo {
-  int on_bad_line, on_resume;
+  int on_bad_line, on_resume, on_start, on_stop, on_end;
 };
 template <class S>
 struct Both : S, OursToo {};
@@ -119,6 +137,18 @@ constexpr bool has_no_near_miss() {
       TellsLogin<S> || !(HasQuestion<S, member_is_logged_in> || HasQuestion<S, member_isLoggedIn> ||
                          HasQuestion<S, member_loggedIn> || HasQuestion<S, member_loggedin>),
       "a session's is_logged_in, isLoggedIn, loggedIn or loggedin is never called: write bool logged_in() const");
+  return true;
+}
+
+/// The same for a service.
+template <class S, class Context, class How>
+constexpr bool service_has_no_near_miss() {
+  static_assert(Starts<S, Context> || (Lacks<S, member_on_start> && !HasFunction<S, member_on_start>),
+                "a service's on_start is public and takes the context: write void on_start(asio::io_context& context)");
+  static_assert(Stops<S, How> || (Lacks<S, member_on_stop> && !HasFunction<S, member_on_stop>),
+                "a service's on_stop is public and takes how to stop: write void on_stop(chatproto::Stop how)");
+  static_assert(Ends<S> || (Lacks<S, member_on_end> && !HasFunction<S, member_on_end>),
+                "a service's on_end is public and takes no arguments: write void on_end()");
   return true;
 }
 
