@@ -3,6 +3,7 @@
 #include <chrono>
 #include <memory>
 #include <random>
+#include <stdexcept>
 #include <string>
 
 #include "quiz_service.hpp"
@@ -29,6 +30,9 @@ int main(int argc, char** argv) {
   flags.add_login_deadline_to(app);
   program::add_seconds(app, "--interval", interval, "Time from one question to the next");
   app.add_option("--to-win", to_win, "Points that win")->check(program::decimal(1, 1'000'000))->capture_default_str();
-  return program::run(app, argc, argv,
-                      [&] { return program::serve<examples::QuizService>(flags, sums(), interval, to_win); });
+  return program::run(app, argc, argv, [&] {
+    if (flags.options.overflow != chatproto::Overflow::disconnect)
+      throw std::runtime_error("--overflow block-sender: a quiz waits for nobody");
+    return program::serve<examples::QuizService>(flags, sums(), interval, to_win);
+  });
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -48,7 +49,10 @@ class QuizService {
     ~Session() {
       if (!me_.is_in_room()) return;
       me_.leave();
-      quiz_.say("* " + me_.name() + " has gone");
+      try {
+        quiz_.say("* " + me_.name() + " has gone");
+      } catch (std::bad_alloc const&) {  // then nobody hears of it
+      }
     }
 
     void on_line(std::string_view line) {
@@ -76,9 +80,10 @@ class QuizService {
     }
     void answer(std::string_view line) {
       auto const points = quiz_.room().guarded([&] {
-        if (!quiz_.answer_ || *quiz_.answer_ != line) return 0u;
+        if (quiz_.is_won_ || quiz_.answer_ != line) return 0u;
         quiz_.answer_.reset();
-        return ++me_.points;
+        quiz_.is_won_ = ++me_.points == quiz_.to_win_;
+        return me_.points;
       });
       if (points == 0)
         me_.send("* no, or too late\n");
@@ -124,12 +129,16 @@ class QuizService {
     if (points < to_win_) return;
     say("! that wins. Again from 0");
     room().for_each([](auto& member) { static_cast<Player&>(member).points = 0; });
+    room().guarded([&] { is_won_ = false; });
   }
   void wait() {
     timer_->expires_after(interval_);
     timer_->async_wait([this](std::error_code const& ec) {
       if (ec) return;
-      ask();
+      try {
+        ask();
+      } catch (std::bad_alloc const&) {  // the next time, perhaps
+      }
       wait();
     });
   }
@@ -139,7 +148,10 @@ class QuizService {
   unsigned to_win_;
   chatproto::RoomTable rooms_;
   chatproto::RoomTable::Stay const stay_ = rooms_.enter(hall);  // so that there is a room also when nobody plays
-  std::optional<std::string> answer_;                           // guarded by the room; none: it was given
+  // Guarded by the room:
+  std::optional<std::string> answer_;  // none: it was given
+  bool is_won_ = false;                // nobody has a point until all begin again
+
   std::optional<asio::steady_timer> timer_;
 };
 

@@ -4,13 +4,16 @@
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/alarm.hpp>
 #include <chatproto/detail/reserved.hpp>
+#include <chatproto/room.hpp>
 #include <chatproto/threading.hpp>
 
 #include <chrono>
 #include <cstddef>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -220,9 +223,14 @@ TEMPLATE_TEST_CASE("a task that cannot be posted for want of memory costs its cl
     Client client(server.port());
     REQUIRE(client.asks("ok:hi") == "ok");
     auto const peer = server->service().last();
+    struct Resuming {  // uses the peer when it is destroyed, as a task may
+      chatproto::Peer peer;
+      ~Resuming() { peer.resume(); }
+    };
+    std::unique_ptr<Resuming> resuming(new Resuming{peer});
     Failing failing(Fault::allocation, n);
     test::counts_as_spent() = true;
-    auto const posted = peer.post([peer] { peer.send_line("ok:done"); });
+    auto const posted = peer.post([last = std::move(resuming)] { last->peer.send_line("ok:done"); });
     test::counts_as_spent() = false;
     auto const next = client.next();
     again = failing.happened();
@@ -230,6 +238,37 @@ TEMPLATE_TEST_CASE("a task that cannot be posted for want of memory costs its cl
     CHECK((next == "ok" || again));
     CHECK((posted || next == "(end)"));
     CHECK(other.asks("ok:hi") == "ok");
+  }
+  CHECK((n > 2 || CHATPROTO_SANITIZED));
+}
+
+TEST_CASE("who leaves a room while memory is short has left it", "[faults]") {
+  auto const how = GENERATE(range(0, 3));
+  std::size_t n = 1;
+  for (auto again = true; again; ++n) {
+    CAPTURE(n);
+    chatproto::RoomTable rooms;
+    auto const stay = rooms.enter("cafe");
+    auto const queue = std::make_shared<test::RecordingQueue>();
+    auto alice = std::make_unique<chatproto::Participant>("alice", chatproto::Peer(queue));
+    alice->enter(rooms, "cafe");
+    alice->listen();
+    stay.room().broadcast("bob", std::string(100, 'x') + "\n");
+    Failing failing(Fault::allocation, n);
+    try {
+      if (how == 0) alice->leave();
+      if (how == 1) alice->enter(rooms, "a room with a name that is long enough to be allocated");
+      if (how == 2) alice.reset();
+    } catch (std::bad_alloc const&) {
+    }
+    again = failing.happened();
+    failing.end();
+    if (how == 1 && alice->is_in_room() && alice->room_name() == "cafe") {  // then nothing was done
+      CHECK(again);
+      continue;
+    }
+    CHECK(stay.room().size() == 0);
+    CHECK((again ? queue->is_cut() : queue->take().size() == 101));
   }
   CHECK((n > 2 || CHATPROTO_SANITIZED));
 }

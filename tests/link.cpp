@@ -280,6 +280,12 @@ TEST_CASE("a posted task is run later, for a session that still lives, and then 
     CHECK_FALSE(peer.post([held] {}));
     CHECK(held.use_count() == 1);
   }
+  SECTION("not when the server drains") {
+    scene.link().stop_reading(nullptr);
+    CHECK(peer.post([&] { service.seen.push_back("(late)"); }));
+    scene.run_posted();
+    CHECK(service.seen.back() == "(flush)");
+  }
   SECTION("it may close the client") {
     CHECK(peer.post([&] { peer.close(); }));
     CHECK(scene.far_reads() == "(end)");
@@ -1122,8 +1128,23 @@ TEST_CASE("half a line is held too, for which a client can be cut", "[link]") {
   scene.link().measure();
   scene.run_posted();
   CHECK(scene.link().held() >= 96'000);
-  scene.far_sends("\n");
-  REQUIRE(scene.run_until([&] { return service.seen.size() > 1 && service.seen.back() == "(flush)"; }));
+  scene.peer().send("ok:\n");
+  scene.run_posted();
+  CHECK(scene.link().held() >= 96'000);  // also after a write
+  auto const peer = scene.peer();        // somebody keeps it
+  SECTION("until the line is over") {
+    service.on_line = [](Peer const&, std::string_view) {};
+    scene.far_sends("\n");
+    REQUIRE(scene.run_until([&] { return service.seen.size() > 1 && service.seen.back() == "(flush)"; }));
+  }
+  SECTION("or the client is gone") {
+    scene.remote.close();
+    REQUIRE(scene.run_until([&] { return scene.ended(); }));
+  }
+  SECTION("or nobody will read it") {
+    scene.link().stop_reading(nullptr);
+    scene.run_posted();
+  }
   CHECK(chatproto::detail::HeldMemory::total() == before);
 }
 

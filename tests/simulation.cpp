@@ -269,7 +269,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     auto const task = std::move(tasks_.back());
     tasks_.pop_back();
     ++world_.tally.at("tasks");
-    auto const runs = has_session_ && is_open();
+    auto const runs = has_session_ && is_open() && reads_lines_;
     has_run_ = false;
     if (!wrong("forgets a task", 20)) rules_.run(*task);
     if (has_run_ != runs) client.fault(runs ? "does not run a task" : "runs a task, and is closed");

@@ -31,8 +31,9 @@ class ChatService {
   Session open(Peer peer);
 
   /// Says `text` to everybody in `room` whose name is not `from`, as a sender called `from` would. Returns to how many;
-  /// none if there is no such room. For a bot, or whatever else speaks without a connection. From any thread, also from
-  /// a session; also before the server runs and when it has ended, where there is nobody.
+  /// none if there is no such room. For a bot, or whatever else speaks without a connection. From any thread; also before
+  /// the server runs and when it has ended, when there is nobody. From a session too, but what a session keeps back until
+  /// its flush then comes later; see `Session::say`.
   ///
   /// Errors, and then nothing was said: `Errc::invalid_name`; `Errc::invalid_payload`, `Errc::line_too_long` of the
   /// delivery; `std::errc::resource_unavailable_try_again` while the room makes its senders wait

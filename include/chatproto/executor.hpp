@@ -16,7 +16,7 @@ struct ExecutorSlot {
 };
 
 /// The executor on which a client's session is called: for a timer or a socket that is a member of the session. Empty if
-/// the client has ended or has no server.
+/// the client has ended, or has no server: a test without a server cannot make a timer of it.
 ///
 /// Only the client's own session may call it, also in `Service::open`. Whatever uses the executor must end with the
 /// session; with `ThreadPerClient` each copy of the executor keeps the client's thread alive.

@@ -47,8 +47,8 @@ class LineReader {
 
   /// The longest line in bytes, terminator included.
   std::size_t limit() const noexcept { return limit_; }
-  /// Bytes of the unfinished line that it keeps.
-  std::size_t unfinished() const noexcept { return returned_partial_ ? 0 : partial_.size(); }
+  /// Bytes of a line that it keeps: an unfinished one, or the last one that it has returned.
+  std::size_t held() const noexcept { return partial_.size(); }
   /// Changes the limit for all lines that `next()` has not returned, also for the one of which only a part has come.
   void limit(std::size_t bytes) noexcept {
     limit_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, std::numeric_limits<std::uint32_t>::max()));

@@ -75,8 +75,8 @@ class Observer {
   virtual void connected([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view address) {}
   /// It has logged in; `name` is its session's `name()`, if that has one. Only where the service has logins.
   virtual void logged_in([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view name) {}
-  /// Its session has thrown, or memory or another resource was short; `ended` follows, with `Ended::failed`. `what`: the
-  /// `what()` of the exception.
+  /// An exception has left its session, or what serves it; `ended` follows, with `Ended::failed`. `what`: the exception's
+  /// `what()`. (Not each client that `failed` has one: a queue may have failed without.)
   virtual void threw([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view what) {}
   /// It is gone. `error`: what the system said, if it did. A client may end without having been `connected`: there was no
   /// memory, it was gone already, or the server was being stopped.

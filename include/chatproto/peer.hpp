@@ -19,7 +19,8 @@ namespace chatproto {
 
 /// A client as a session sees it: something that takes lines and can be closed.
 ///
-/// No function of it calls your code, so you may use it under a lock of yours.
+/// No function of it calls your code, so you may use it under a lock of yours. (But a task that cannot be posted is
+/// destroyed in `post`.)
 ///
 /// A cheap copyable handle. It may outlive the connection and the server: it then sends to nobody.
 ///
@@ -63,17 +64,22 @@ class Peer {
   /// has found out. It is never called at once, also not when `post` is called on that executor. Tasks that one thread
   /// posts for a client are called in that order.
   ///
-  /// The task is dropped uncalled if its turn comes when the session has been destroyed, or its client closed. So it may
-  /// use the session. It may do what `on_line` may, and `flush` is called after it. What it throws costs the client. A
-  /// pause does not hold it up.
+  /// The task is dropped uncalled if its turn comes when the session has been destroyed, its client closed, or the server
+  /// drains. So it may use the session. It may do what `on_line` may, and `flush` is called after it. What it throws costs
+  /// the client. A pause does not hold it up. There is no limit to how many wait: that is yours to set.
   ///
   /// From any thread: also from another client's session, and while the server stops. False: the client is gone or has
-  /// no server, or memory is short; then the client is cut, for it might wait for this task.
+  /// no server, or memory is short; then the client is cut, for it might wait for this task. (Not with `StrandPool`, see
+  /// docs/reliability.md, "not promised".) A task that is dropped is destroyed by the thread that posts it, or on the
+  /// client's executor.
   template <std::invocable F>
   bool post(F task) const noexcept {
     struct Once final : MessageQueue::Task {
       explicit Once(F&& f) : call(std::move(f)) {}
-      void run() override { std::move(call)(); }
+      void run() override {
+        auto mine = std::move(call);  // whose captures die here, and not with whoever posted it
+        std::move(mine)();
+      }
       F call;
     };
     try {

@@ -48,6 +48,7 @@ class Room {
     Member(std::string name, Peer peer) : name_(std::move(name)), peer_(std::move(peer)) {}
     Member(Member const&) = delete;
     Member& operator=(Member const&) = delete;
+    virtual ~Member() = default;
 
     std::string const& name() const noexcept { return name_; }  ///< the user's
     Peer const& peer() const noexcept { return peer_; }         ///< where its texts go
@@ -105,14 +106,20 @@ class Room {
     return unread;
   }
   /// Removes `member`, which was added to this room, and returns what it has not read. Then the room no longer knows
-  /// it.
+  /// it, also if this throws `std::bad_alloc`.
   std::string remove(Member& member) {
+    struct Removal {
+      Room& room;
+      Member& member;
+      ~Removal() {
+        room.remove_locked(member);
+        member.peer_.queue().follow(nullptr);
+        member.room_ = nullptr;
+      }
+    };
     std::lock_guard const lock(mutex_);
-    auto unread = unread_text(member);
-    remove_locked(member);
-    member.peer_.queue().follow(nullptr);
-    member.room_ = nullptr;
-    return unread;
+    Removal const removal{*this, member};
+    return unread_text(member);
   }
 
   /// Says `lines`, which are whole lines, to every member whose name is not `from`. Returns how many members that is.
@@ -146,8 +153,9 @@ class Room {
     std::lock_guard const lock(mutex_);
     return members_.size();
   }
-  /// Calls `look(Member&)` for each member, in no order, under the room's lock. `look` must not use a room: it would
-  /// deadlock.
+  /// Calls `look(Member&)` for each member, in no order, under the room's lock. `look` must use neither a room nor a
+  /// `RoomTable` (as a stay does that ends): it would deadlock. Of a member it may read `name()`, `peer()`, and what
+  /// `guarded` changes.
   ///
   /// A member that is added, and then announced, misses nobody: everybody else is seen here, or is announced later.
   void for_each(auto const& look) const {
@@ -155,7 +163,7 @@ class Room {
     for (auto const& slot : members_) look(*slot.member);
   }
   /// Calls `change()` under the room's lock and returns its result: for data of members that `for_each` looks at.
-  /// `change` must not use a room: it would deadlock.
+  /// For `change` holds the same.
   decltype(auto) guarded(auto const& change) const {
     std::lock_guard const lock(mutex_);
     return change();
@@ -427,6 +435,9 @@ class RoomTable {
 /// chatproto::Server<chatproto::ThreadPool, Shouting> server({.port = 47375});
 /// @endcode
 ///
+/// Where queues make senders wait (`Overflow::block_sender`), a session asks `Room::must_wait` after it has spoken, and
+/// pauses its client, as the chat's does. Otherwise the room's log has no bound.
+///
 /// If you derive from it, and `Room::for_each` reads your data, your destructor must call `leave()`. Otherwise another
 /// thread may read data that is already destroyed.
 ///
@@ -434,7 +445,7 @@ class RoomTable {
 class Participant : public Room::Member {
  public:
   using Member::Member;
-  ~Participant() { leave(); }
+  ~Participant() override { leave(); }
 
   /// Enters the room called `name`, made if it does not exist, after it has left the one that it was in. It may speak
   /// there, and hears nothing before `listen()`. The table outlives its stay.
@@ -445,13 +456,19 @@ class Participant : public Room::Member {
   }
   /// From now on it gets what is said in the room. Precondition: it is in one.
   void listen() {
-    if (!std::exchange(listens_, true)) stay_.room().add(*this);
+    if (!listens_) stay_.room().add(*this);
+    listens_ = true;
   }
-  /// Leaves its room, if it is in one. What was said before is still sent.
-  void leave() {
+  /// Leaves its room, if it is in one. What was said before is still sent; if memory is too short for that, the client is
+  /// cut.
+  void leave() noexcept {
     if (!stay_) return;
     stay_.room().stop_waiting(*this);  // always: the room may be about to resume it
-    if (std::exchange(listens_, false)) hand_over(stay_.room().remove(*this));
+    try {
+      if (std::exchange(listens_, false)) hand_over(stay_.room().remove(*this));
+    } catch (...) {
+      peer().queue().cut(MessageQueue::State::failed);
+    }
     stay_ = {};
   }
   /// Sends whole lines to its client, after what was said to it before. (What `Peer::send` sends may overtake that.)

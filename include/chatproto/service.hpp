@@ -23,8 +23,8 @@ namespace chatproto {
 ///
 /// Optional members:
 /// - `on_bad_line(std::error_code)`: a line had more bytes than the limit (`ServerOptions::line_limit`; `Errc::line_too_long`) and has been dropped;
-/// - `flush()`: the lines that one read brought are over, or as many as there are before or after a pause. What was kept back to
-///   be sent at once is sent here;
+/// - `flush()`: the lines that one read brought are over, or as many as there are before or after a pause; or a posted task is
+///   (`Peer::post`), also during a pause. What was kept back to be sent at once is sent here;
 /// - `on_resume()`: a pause (`Peer::pause`) is over; called before anything else, so that what was waited for can be acted on;
 /// - `bool logged_in() const`: a client for which it is still false at the login deadline is closed;
 /// - `name() const`, convertible to `std::string_view`: the user's name, which the server's `Observer` is told after the login.
@@ -49,7 +49,7 @@ concept Opens = requires(S& service, Args... args) {
 ///   keep timers and signal sets on it as members; they need not be cancelled for `run()` to return. What it throws comes
 ///   out of `run()`.
 /// - `on_stop(Stop)`: the server was told to stop, and how; on that context, after `on_start`, before any client is closed.
-///   Called once, also if `Stop::now` follows `Stop::drain`. It does not throw.
+///   Called once, also if `Stop::now` follows `Stop::drain`. What it throws is dropped.
 /// - `on_end()`: the last client has ended, all threads too, and `run()` is about to return. Not called if `run()` is left by
 ///   an exception.
 ///

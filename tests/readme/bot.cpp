@@ -18,7 +18,7 @@ class Clock {
     timer_.expires_after(std::chrono::seconds(1));
     timer_.async_wait([this](std::error_code ec) {
       if (ec) return;
-      server_.service().say("clock", "clock", "tick", ec);  // any error: not said, this time
+      server_.service().say("clock", "clock", "tick", ec);  // an error: not said, this time
       wait();
     });
   }

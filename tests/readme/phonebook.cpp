@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <string>
 #include <thread>
 
@@ -23,7 +24,13 @@ struct Phonebook {
     void on_line(std::string_view line) {
       peer.pause();  // the next line comes when this one is answered
       asio::post(workers, [client = peer, name = std::string(line), this] {
-        client.post([answer = look_up(name), this] {
+        std::string answer;
+        try {
+          answer = look_up(name);
+        } catch (std::exception const&) {  // which would end the program if it left the thread
+          answer = "try again later";
+        }
+        client.post([answer, this] {
           peer.send_line(answer);
           peer.resume();
         });

@@ -198,7 +198,8 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   /// actions have one type: each type of handler costs the compiler some hundredth of a second.
   bool try_post(Action action, std::shared_ptr<void> kept) {
     return this->unless_finished([&] {
-      asio::post(socket_->get_executor(), [self = this->shared_from_this(), action, kept = std::move(kept)] {
+      // A copy: if this throws, what the last one destroys may not happen under the lock.
+      asio::post(socket_->get_executor(), [self = this->shared_from_this(), action, kept] {
         self->guarded([&] {
           if (self->socket_) action(*self, kept);
         });

@@ -131,20 +131,21 @@ class LinkRules {
     throttled_ = false;
     return take_turn();
   }
-  /// Runs a task for the session, unless its client is closed or gone.
+  /// Runs a task for the session, unless its client is closed or gone, or no more lines are handed over: when a server
+  /// drains, nobody may say anything more.
   void run(MessageQueue::Task& task) {
-    if (!takes_lines()) return;
+    if (!reads_lines_ || !takes_lines()) return;
     task.run();
     flush();
   }
   /// Hands over no more lines, ever.
   void stop_reading() noexcept {
     reads_lines_ = false;
-    unread_.reset();
+    drop_input();
   }
   /// Brings `held` up to date.
   void measure() {
-    auto const bytes = lines_.unfinished() + (unread_ ? unread_->bytes.size() : 0) + (reader_ ? reader_->backlog() : 0);
+    auto const bytes = lines_.held() + (unread_ ? unread_->bytes.size() : 0) + (reader_ ? reader_->backlog() : 0);
     held_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, ~std::uint32_t()));
   }
   /// What to write beside the queue; null: nothing.
@@ -193,7 +194,7 @@ class LinkRules {
   void shut_down() {
     lingering_ = true;
     paused_ = throttled_ = blocked_ = yielded_ = false;
-    unread_.reset();
+    drop_input();
     due_in(options().linger);
   }
 
@@ -218,7 +219,7 @@ class LinkRules {
   /// Destroys the session, and all that is kept for it.
   void forget() noexcept {
     session_.reset();
-    unread_.reset();
+    drop_input();
   }
 
   static constexpr std::size_t turn_lines = 1024;
@@ -263,7 +264,7 @@ class LinkRules {
       yielded_ = lines >= turn_lines || now > end_of_turn;
     }
     auto const rest = lines_.take_rest();
-    half_line_.set(lines_.unfinished());
+    half_line_.set(lines_.held());
     if (bucket_) charge_unfinished(lines, bytes.size() - rest.size());
     keep(rest, bytes.size(), std::move(from));
     flush();
@@ -276,6 +277,11 @@ class LinkRules {
       if (!logged_in_ && session_->logged_in()) tell_login();
     if (!queue().is_open() && !reader_) session_.reset();
     blocked_ = blocked_ || output_waits();
+  }
+  void drop_input() noexcept {
+    unread_.reset();
+    static_cast<void>(std::exchange(lines_, LineReader(0)));  // an assignment would keep its memory
+    half_line_.set(0);
   }
   void keep(std::string_view rest, std::size_t of, std::unique_ptr<UnreadInput> from) {
     if (rest.empty() || !queue().is_open()) {
@@ -337,7 +343,7 @@ class LinkRules {
       if constexpr (has_login)
         if (session_ && !session_->logged_in()) due_in(options().login_deadline);
     }
-    if (backlog == 0 && !unread_) held_ = 0;
+    if (backlog == 0 && !unread_) held_ = static_cast<std::uint32_t>(lines_.held());
     if (backlog > 0) {
       queue().notify();  // it goes on when the others of its thread have written
     } else if (closing_) {

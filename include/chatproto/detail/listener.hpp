@@ -74,19 +74,26 @@ inline std::size_t half_of_memory() noexcept {
     if (std::fscanf(file, "%llu", &limit) == 1) most = std::min<std::uint64_t>(most, limit);
     std::fclose(file);
   };
-  // A container sees its own group as the root. Elsewhere the process's group has a name: "0::/a/b", "9:memory:/a/b".
+  // A container sees its own group as the root. Elsewhere the process's group has a name, as in "0::/a/b" or
+  // "9:memory:/a/b", and each group above it has a limit too.
   read_limit("/sys/fs/cgroup/memory.max");
   read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");
   if (auto* const groups = std::fopen("/proc/self/cgroup", "re")) {
     for (char line[512], name[600]; std::fgets(line, sizeof line, groups) != nullptr;) {
       line[std::strcspn(line, "\n")] = '\0';
-      auto const is_second = std::strncmp(line, "0::", 3) == 0;
-      auto const* const first = is_second ? line + 3 : std::strstr(line, ":memory:");
-      if (first == nullptr) continue;
-      std::snprintf(name, sizeof name,
-                    is_second ? "/sys/fs/cgroup%s/memory.max" : "/sys/fs/cgroup/memory%s/memory.limit_in_bytes",
-                    is_second ? first : first + std::strlen(":memory:"));
-      read_limit(name);
+      auto* const controllers = std::strchr(line, ':');
+      auto* const path = controllers != nullptr ? std::strchr(controllers + 1, ':') : nullptr;
+      if (path == nullptr) continue;
+      auto const is_second = controllers + 1 == path;
+      *path = '\0';
+      if (!is_second && std::strstr(controllers, "memory") == nullptr) continue;
+      auto const* const format =
+          is_second ? "/sys/fs/cgroup%s/memory.max" : "/sys/fs/cgroup/memory%s/memory.limit_in_bytes";
+      for (auto* end = path; end != nullptr; end = std::strrchr(path + 1, '/')) {
+        *end = '\0';
+        std::snprintf(name, sizeof name, format, path + 1);
+        read_limit(name);
+      }
     }
     std::fclose(groups);
   }

@@ -178,7 +178,10 @@ class ServerCore {
   /// Whether it is the first to stop the server.
   bool begin_to_stop(Stop how) {
     if (std::exchange(stopping_, true)) return false;
-    if constexpr (requires { service_.on_stop(how); }) service_.on_stop(how);
+    try {
+      if constexpr (requires { service_.on_stop(how); }) service_.on_stop(how);
+    } catch (...) {  // the server stops all the same
+    }
     return true;
   }
 
