@@ -217,6 +217,7 @@ TEMPLATE_TEST_CASE("a task that cannot be posted for want of memory costs its cl
   options.threads = 1;
   test::ServerThread<TestType, Known> server(options);
   Client other(server.port());
+  REQUIRE(other.asks("ok:hi") == "ok");  // and is not the last to be opened
   std::size_t n = 1;
   for (auto again = true; again; ++n) {
     CAPTURE(n);

@@ -120,11 +120,11 @@ struct Asking {
     Worker& worker;
     void on_line(std::string_view line) {
       peer.pause();
-      worker.add([this, peer = peer, line = std::string(line)] {
-        auto answer = std::make_unique<std::string>("answer to " + line);  // a task need not be copyable
-        peer.post([this, answer = std::move(answer)] {
-          this->peer.send_line(*answer);
-          this->peer.resume();
+      worker.add([this, client = peer, question = std::string(line)] {
+        auto answer = std::make_unique<std::string>("answer to " + question);  // a task need not be copyable
+        client.post([this, text = std::move(answer)] {
+          peer.send_line(*text);
+          peer.resume();
         });
       });
     }
@@ -139,8 +139,8 @@ struct Bell {
     explicit Session(Peer p) : peer(std::move(p)), timer(chatproto::executor_of(peer)) {}
     void on_line(std::string_view line) {
       timer.expires_after(std::chrono::milliseconds(std::stoi(std::string(line))));
-      timer.async_wait([peer = peer, this](std::error_code const& ec) {
-        if (!ec) peer.post([this] { this->peer.send_line("ding"); });
+      timer.async_wait([client = peer, this](std::error_code const& ec) {
+        if (!ec) client.post([this] { peer.send_line("ding"); });
       });
       peer.send_line("ok:");
     }
@@ -190,12 +190,14 @@ TEMPLATE_TEST_CASE("tasks and lines of one client never run at once, and each th
   ServerThread<TestType, Open> server;
   Client client(server.port());
   client.send("hi:\n");
-  auto const [peer, session] = server->service().met();
+  auto const met = server->service().met();
+  auto const& peer = met.first;
+  auto* const session = met.second;
   std::vector<int> last(threads, -1);
   auto out_of_order = 0;  // guarded by nothing, as the session's number
   std::vector<std::thread> posters;
   for (auto t = 0; t < threads; ++t)
-    posters.emplace_back([&, t, peer = peer, session = session] {
+    posters.emplace_back([&, t] {
       for (auto i = 0; i < tasks; ++i)
         peer.post([&, t, i, session] {
           ++session->number;
@@ -206,7 +208,7 @@ TEMPLATE_TEST_CASE("tasks and lines of one client never run at once, and each th
   for (auto i = 0; i < lines; ++i) adds += "add:\n";
   client.send(adds);
   for (auto& each : posters) each.join();
-  peer.post([peer = peer] { peer.send_line("ok:done"); });  // after all that was posted
+  peer.post([&] { peer.send_line("ok:done"); });  // after all that was posted
   CHECK(client.next_line() == "ok:done");
   client.send("get:\n");
   CHECK(client.next_line() == "ok:" + std::to_string(threads * tasks + lines));
@@ -292,9 +294,8 @@ TEMPLATE_TEST_CASE("tasks may be posted while the server stops", "[posting]", PO
   for (auto i = 0; i < 4; ++i) {
     auto& client = clients.emplace_back(server->port());
     client.send("hi:\n");
-    auto const [peer, session] = (*server)->service().met();
-    posters.emplace_back([peer = peer, session = session, held] {
-      while (peer.post([session, held] { ++session->number; })) std::this_thread::yield();
+    posters.emplace_back([met = (*server)->service().met(), held] {
+      while (met.first.post([session = met.second, held] { ++session->number; })) std::this_thread::yield();
     });
   }
   (*server)->stop(how);
@@ -314,7 +315,8 @@ TEMPLATE_TEST_CASE("what a session throws costs its client, and the observer is 
   ServerThread<TestType, Open> server(options);
   Client alice(server.port()), bob(server.port());
   bob.send("hi:\n");
-  auto const [peer, session] = server->service().met();
+  auto const met = server->service().met();
+  auto const& peer = met.first;
   SECTION("an exception") {
     peer.post([] { throw std::runtime_error("the database is gone"); });
     CHECK(bob.next_line() == "(end)");

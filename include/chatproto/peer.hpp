@@ -108,11 +108,12 @@ class Peer {
 
 }  // namespace chatproto
 
-/// The hash of a client, for a table of clients.
+/// @cond
+// The hash of a client, for a table of clients.
 template <>
 struct std::hash<chatproto::Peer> {
-  /// Equal for equal clients.
   std::size_t operator()(chatproto::Peer const& peer) const noexcept {
     return std::hash<std::shared_ptr<chatproto::MessageQueue>>()(peer.queue_);
   }
 };
+/// @endcond

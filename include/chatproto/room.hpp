@@ -66,6 +66,10 @@ class Room {
       if (room_ != nullptr) room_->finish(*this);
     }
 
+   protected:
+    /// Whether it is in a room. On its client's executor.
+    bool is_added() const noexcept { return room_ != nullptr; }
+
    private:
     friend class Room;
     std::string name_;
@@ -456,8 +460,7 @@ class Participant : public Room::Member {
   }
   /// From now on it gets what is said in the room. Precondition: it is in one.
   void listen() {
-    if (!listens_) stay_.room().add(*this);
-    listens_ = true;
+    if (!is_added()) stay_.room().add(*this);
   }
   /// Leaves its room, if it is in one. What was said before is still sent; if memory is too short for that, the client is
   /// cut.
@@ -465,7 +468,7 @@ class Participant : public Room::Member {
     if (!stay_) return;
     stay_.room().stop_waiting(*this);  // always: the room may be about to resume it
     try {
-      if (std::exchange(listens_, false)) hand_over(stay_.room().remove(*this));
+      if (is_added()) hand_over(stay_.room().remove(*this));
     } catch (...) {
       peer().queue().cut(MessageQueue::State::failed);
     }
@@ -473,12 +476,12 @@ class Participant : public Room::Member {
   }
   /// Sends whole lines to its client, after what was said to it before. (What `Peer::send` sends may overtake that.)
   PushResult send(std::string lines) {
-    if (listens_) hand_over(stay_.room().take_unread(*this));
+    if (is_added()) hand_over(stay_.room().take_unread(*this));
     return peer().send(std::move(lines));
   }
 
   bool is_in_room() const noexcept { return static_cast<bool>(stay_); }   ///< whether it may speak
-  bool listens() const noexcept { return listens_; }                      ///< whether it is a member of the room
+  bool listens() const noexcept { return is_added(); }                    ///< whether it is a member of the room
   Room& room() const noexcept { return stay_.room(); }                    ///< precondition: it is in one
   std::string const& room_name() const noexcept { return stay_.name(); }  ///< the same
 
@@ -487,7 +490,6 @@ class Participant : public Room::Member {
     if (!unread.empty()) peer().queue().push_unread(std::make_shared<std::string const>(std::move(unread)));
   }
 
-  bool listens_ = false;  // first: it fits into the end of Member
   RoomTable::Stay stay_;
 };
 
