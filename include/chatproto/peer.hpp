@@ -22,7 +22,7 @@ namespace chatproto {
 /// No function of it calls your code, so you may use it under a lock of yours. (But a task that cannot be posted is
 /// destroyed in `post`.)
 ///
-/// A cheap copyable handle. It may outlive the connection and the server: it then sends to nobody.
+/// A cheap copyable handle, which can be compared and hashed (`std::hash`). It may outlive the connection and the server: it then sends to nobody.
 ///
 /// Thread safety: distinct objects: safe, also when they are the same client. Shared objects: const members are safe.
 class Peer {
@@ -102,7 +102,6 @@ class Peer {
   MessageQueue& queue() const noexcept { return *queue_; }
 
  private:
-  friend std::hash<Peer>;
   std::shared_ptr<MessageQueue> queue_;
 };
 
@@ -113,7 +112,7 @@ class Peer {
 template <>
 struct std::hash<chatproto::Peer> {
   std::size_t operator()(chatproto::Peer const& peer) const noexcept {
-    return std::hash<std::shared_ptr<chatproto::MessageQueue>>()(peer.queue_);
+    return std::hash<chatproto::MessageQueue*>()(&peer.queue());
   }
 };
 /// @endcond
