@@ -22,7 +22,8 @@ namespace chatproto {
 /// No function of it calls your code, so you may use it under a lock of yours. (But a task that cannot be posted is
 /// destroyed in `post`.)
 ///
-/// A cheap copyable handle, which can be compared and hashed (`std::hash`). It may outlive the connection and the server: it then sends to nobody.
+/// A cheap copyable handle, which can be compared and hashed (`std::hash`). It may outlive the connection and the server:
+/// it then sends to nobody.
 ///
 /// Thread safety: distinct objects: safe, also when they are the same client. Shared objects: const members are safe.
 class Peer {
