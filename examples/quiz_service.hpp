@@ -19,13 +19,13 @@
 
 #include <chatproto/message.hpp>
 #include <chatproto/peer.hpp>
-#include <chatproto/room.hpp>
+#include <chatproto/room_table.hpp>
 #include <chatproto/server_options.hpp>
 
 namespace examples {
 
-/// Asks everybody a question at intervals. The first right answer earns a point; whoever has enough of them wins, and all
-/// begin again. A client's first line is its name; `who` lists the players and their points.
+/// Asks everybody a question at intervals. The first right answer earns a point; whoever has enough of them wins, and
+/// all begin again. A client's first line is its name; `who` lists the players and their points.
 class QuizService {
  public:
   /// A question and its answer.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// Each system call of a server, and each allocation, fails once, while clients come, talk and go. Whatever it was: at most one client is
-// lost by it, the server serves all others and new ones, and in the end nothing is left over.
+// Each system call of a server, and each allocation, fails once, while clients come, talk and go. Whatever it was: at
+// most one client is lost by it, the server serves all others and new ones, and in the end nothing is left over.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/alarm.hpp>
 #include <chatproto/detail/reserved.hpp>
-#include <chatproto/room.hpp>
+#include <chatproto/room_table.hpp>
 #include <chatproto/threading.hpp>
 
 #include <chrono>
@@ -180,7 +180,8 @@ TEMPLATE_TEST_CASE("each system call fails once", "[faults]", POLICIES) {
   fail_each<TestType>(Fault::call, GENERATE(range(std::size_t(0), std::size_t(4))));
 }
 
-// Not with strands: Asio (1.22) makes one, and hands its turn on, in ways that end the process when memory fails just there.
+// Not with strands: Asio (1.22) makes one, and hands its turn on, in ways that end the process when memory fails just
+// there.
 TEMPLATE_TEST_CASE("each allocation fails once", "[faults]", chatproto::ThreadPerClient, chatproto::ThreadPool) {
   fail_each<TestType>(Fault::allocation, 0);
 }

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/room.hpp>
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <future>
-#include <map>
 #include <memory>
 #include <new>
 #include <string>
@@ -22,12 +20,9 @@
 using chatproto::Overflow;
 using chatproto::Peer;
 using chatproto::Room;
-using chatproto::RoomTable;
 using test::RecordingQueue;
-using Stay = RoomTable::Stay;
 
 static_assert(!std::is_copy_constructible_v<Room> && !std::is_copy_constructible_v<Room::Member>);
-static_assert(!std::is_copy_constructible_v<Stay> && std::is_nothrow_move_constructible_v<Stay>);
 
 namespace {
 
@@ -52,100 +47,6 @@ struct Listener {
 };
 
 }  // namespace
-
-TEST_CASE("members can be counted and looked at, with what a service knows of them", "[room]") {
-  struct Player : chatproto::Participant {
-    using Participant::Participant;
-    ~Player() { leave(); }
-    int points = 0;
-  };
-  RoomTable rooms;
-  auto const stay = rooms.enter("hall");
-  auto const& room = stay.room();
-  auto const seen = [&] {
-    std::multimap<std::string, int> all;
-    room.for_each([&](Room::Member& each) { all.emplace(each.name(), static_cast<Player&>(each).points); });
-    return all;
-  };
-  CHECK(room.size() == 0);
-  auto const a = std::make_shared<RecordingQueue>(), b = std::make_shared<RecordingQueue>();
-  Player ann("ann", Peer(a));
-  {
-    Player bob("bob", Peer(b));
-    for (auto* player : {&ann, &bob}) player->enter(rooms, "hall");
-    CHECK(room.size() == 0);  // who only speaks is no member
-    for (auto* player : {&ann, &bob, &bob}) player->listen();
-    CHECK(room.size() == 2);
-    CHECK(room.guarded([&] { return ++bob.points; }) == 1);
-    CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}, {"bob", 1}});
-  }
-  CHECK(room.size() == 1);
-  CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}});
-}
-
-TEST_CASE("a participant's replies come after what was said to it before", "[room]") {
-  RoomTable rooms;
-  auto const queue = std::make_shared<RecordingQueue>();
-  chatproto::Participant me("ann", Peer(queue));
-  CHECK_FALSE(me.is_in_room());
-  me.leave();  // nothing
-  me.send("hello\n");
-  me.enter(rooms, "a");
-  CHECK((me.is_in_room() && !me.listens() && me.room_name() == "a"));
-  me.room().broadcast("bob", "not heard\n");
-  me.listen();
-  me.room().broadcast("bob", "one\n");
-  me.send("reply\n");
-  me.room().broadcast("bob", "two\n");
-  SECTION("also when it leaves") {
-    me.leave();
-    CHECK(rooms.size() == 0);
-  }
-  SECTION("or moves") {
-    me.enter(rooms, "b");
-    CHECK((!me.listens() && me.room_name() == "b" && rooms.size() == 1));
-  }
-  me.send("bye\n");
-  CHECK(queue->take() == "hello\none\nreply\ntwo\nbye\n");
-}
-
-TEST_CASE("members come and go, and have points, while others look", "[room]") {
-  struct Player : chatproto::Participant {
-    using Participant::Participant;
-    ~Player() { leave(); }
-    int points = 0;
-  };
-  constexpr auto threads = 4, times = 2'000;
-  RoomTable rooms;
-  auto const stay = rooms.enter("hall");
-  std::vector<std::thread> players;
-  std::atomic<int> running = threads;
-  for (auto t = 0; t < threads; ++t)
-    players.emplace_back([&] {
-      for (auto i = 0; i < times; ++i) {
-        Player me("ann", Peer(std::make_shared<RecordingQueue>()));
-        me.enter(rooms, "hall");
-        me.listen();
-        stay.room().guarded([&] { ++me.points; });
-        stay.room().broadcast("", "here\n");
-      }
-      --running;
-    });
-  auto wrong = 0;
-  while (running > 0) {
-    std::size_t seen = 0;
-    stay.room().for_each([&](Room::Member& each) {
-      ++seen;
-      auto const points = static_cast<Player&>(each).points;
-      wrong += points < 0 || points > 1;
-    });
-    wrong += seen > threads;
-  }
-  for (auto& each : players) each.join();
-  CHECK(wrong == 0);
-  CHECK(stay.room().size() == 0);
-  CHECK(rooms.size() == 1);
-}
 
 TEST_CASE("a member has a name and a peer", "[room]") {
   Listener alice("alice");
@@ -417,91 +318,4 @@ TEST_CASE("a room has one order, whoever broadcasts", "[room]") {
   CHECK(order.size() == 3000);
   CHECK(listeners[1].take() == order);
   CHECK(listeners[2].take() == order);
-}
-
-TEST_CASE("an empty stay is nowhere", "[room]") {
-  Stay const stay;
-  CHECK_FALSE(stay);
-}
-
-TEST_CASE("a room is there from the first who enters to the last who leaves", "[room]") {
-  RoomTable table;
-  CHECK(table.size() == 0);
-  {
-    auto first = table.enter("cafe");
-    REQUIRE(first);
-    CHECK(first.name() == "cafe");
-    {
-      auto const second = table.enter("cafe");
-      CHECK(&second.room() == &first.room());
-      CHECK(table.size() == 1);
-      auto const other = table.enter("Cafe");
-      CHECK(&other.room() != &first.room());
-      CHECK(table.size() == 2);
-      first = {};
-      CHECK(table.size() == 2);
-    }
-    CHECK(table.size() == 0);
-    first = table.enter("cafe");
-    CHECK(table.size() == 1);
-  }
-  CHECK(table.size() == 0);
-}
-
-TEST_CASE("a stay can be moved and then holds its room alone", "[room]") {
-  RoomTable table;
-  auto first = table.enter("cafe");
-  auto* const room = &first.room();
-  {
-    auto const second = std::move(first);
-    CHECK_FALSE(first);  // NOLINT(bugprone-use-after-move): empty is what it must be
-    CHECK(second);
-    CHECK(&second.room() == room);
-    CHECK(table.size() == 1);
-  }
-  CHECK(table.size() == 0);
-}
-
-TEST_CASE("a stay that is assigned to leaves its old room", "[room]") {
-  RoomTable table;
-  auto stay = table.enter("cafe");
-  stay = table.enter("bar");
-  CHECK(stay.name() == "bar");
-  CHECK(table.size() == 1);
-  stay = table.enter("bar");  // the same again
-  CHECK(table.size() == 1);
-  auto& same = stay;
-  stay = std::move(same);
-  CHECK(stay);
-  CHECK(table.size() == 1);
-}
-
-TEST_CASE("rooms keep their place while others come and go", "[room]") {
-  RoomTable table;
-  auto const stay = table.enter("cafe");
-  auto* const room = &stay.room();
-  std::vector<Stay> others;
-  for (auto i = 0; i < 1000; ++i) others.push_back(table.enter("room" + std::to_string(i)));
-  CHECK(table.size() == 1001);
-  others.clear();
-  CHECK(table.size() == 1);
-  CHECK(&stay.room() == room);
-  CHECK(stay.name() == "cafe");
-}
-
-TEST_CASE("rooms are entered and left by many threads", "[room]") {
-  RoomTable table;
-  std::vector<std::thread> threads;
-  for (auto t = 0; t < 4; ++t)
-    threads.emplace_back([&table, t] {
-      Listener listener("user" + std::to_string(t));
-      for (auto i = 0; i < 2000; ++i) {
-        auto const stay = table.enter(std::to_string(i % 3));
-        stay.room().add(listener.member);
-        stay.room().broadcast("", "x");
-        stay.room().remove(listener.member);
-      }
-    });
-  for (auto& thread : threads) thread.join();
-  CHECK(table.size() == 0);
 }

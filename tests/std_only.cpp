@@ -13,6 +13,7 @@
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
 #include <chatproto/room_log.hpp>
+#include <chatproto/room_table.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
 #include <chatproto/token_bucket.hpp>

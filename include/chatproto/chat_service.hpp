@@ -3,6 +3,7 @@
 /// The chat itself: rooms, senders and receivers. Every rule of the protocol is here, and no socket.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +16,7 @@
 #include <chatproto/error.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/peer.hpp>
-#include <chatproto/room.hpp>
+#include <chatproto/room_table.hpp>
 #include <chatproto/service.hpp>
 
 namespace chatproto {
@@ -31,9 +32,9 @@ class ChatService {
   Session open(Peer peer);
 
   /// Says `text` to everybody in `room` whose name is not `from`, as a sender called `from` would. Returns to how many;
-  /// none if there is no such room. For a bot, or whatever else speaks without a connection. From any thread; also before
-  /// the server runs and when it has ended, when there is nobody. From a session too, but what a session keeps back until
-  /// its flush then comes later; see `Session::say`.
+  /// none if there is no such room. For a bot, or whatever else speaks without a connection. From any thread; also
+  /// before the server runs and when it has ended, when there is nobody. From a session too, but what a session keeps
+  /// back until its flush then comes later; see `Session::say`.
   ///
   /// Errors, and then nothing was said: `Errc::invalid_name`; `Errc::invalid_payload`, `Errc::line_too_long` of the
   /// delivery; `std::errc::resource_unavailable_try_again` while the room makes its senders wait
@@ -43,9 +44,7 @@ class ChatService {
       ec = Errc::invalid_name;
       return 0;
     }
-    std::string payload;
-    payload.append(room).append(1, ':').append(from).append(1, ':').append(text);
-    auto const line = encode({tag::delivery, payload}, ec);
+    ec = check_text(text, delivery_size(room, from, {}) - 1);
     if (ec) return 0;
     auto const stay = rooms_.enter_existing(room);
     if (!stay) return 0;
@@ -53,9 +52,10 @@ class ChatService {
       ec = std::make_error_code(std::errc::resource_unavailable_try_again);
       return 0;
     }
+    std::string line;
+    append_delivery(line, room, from, text);
     auto const receivers = stay.room().broadcast(from, line);
-    texts_.fetch_add(1, std::memory_order_relaxed);
-    deliveries_.fetch_add(receivers, std::memory_order_relaxed);
+    count(1, receivers);
     return receivers;
   }
   /// As above; throws `std::system_error` too.
@@ -77,6 +77,22 @@ class ChatService {
   std::size_t queued_bytes() const { return rooms_.memory(); }
 
  private:
+  /// Bytes of a delivery's line, terminator included.
+  static std::size_t delivery_size(std::string_view room, std::string_view from, std::string_view text) noexcept {
+    return tag::delivery.size() + room.size() + from.size() + text.size() + 4;
+  }
+  /// Appends that line. If it throws, nothing was appended.
+  static void append_delivery(std::string& lines, std::string_view room, std::string_view from, std::string_view text) {
+    auto const size = lines.size() + delivery_size(room, from, text);
+    if (size > lines.capacity()) lines.reserve(std::max(size, 2 * lines.size()));
+    lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(from).append(1, ':');
+    lines.append(text).append(1, '\n');
+  }
+  void count(std::uint64_t texts, std::size_t receivers) noexcept {
+    texts_.fetch_add(texts, std::memory_order_relaxed);
+    deliveries_.fetch_add(texts * receivers, std::memory_order_relaxed);
+  }
+
   RoomTable rooms_;
   std::atomic<std::uint64_t> texts_ = 0, deliveries_ = 0;
 };
@@ -300,18 +316,10 @@ class ChatService::Session {
     if (!me_.is_in_room()) return "join a room first";
     auto const& room = me_.room_name();
     auto const& user = me_.name();
-    auto const size = tag::delivery.size() + room.size() + user.size() + text.size() + 4;
+    auto const size = delivery_size(room, user, text);
     if (size > max_line)
       return "text too long for a delivery, by " + std::to_string(size - max_line) + " (counted in bytes)";
-    auto const before = lines.size();
-    if (before == 0) lines.reserve(size);
-    try {
-      lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(user).append(1, ':');
-      lines.append(text).append(1, '\n');
-    } catch (...) {
-      lines.resize(before);  // never half a line
-      throw;
-    }
+    ChatService::append_delivery(lines, room, user, text);
     return {};
   }
 
@@ -333,8 +341,7 @@ class ChatService::Session {
 
   /// After so many texts were said to so many receivers: counts them, and pauses the client if it must wait.
   void have_said(std::uint64_t texts, std::size_t receivers) {
-    service_.texts_.fetch_add(texts, std::memory_order_relaxed);
-    service_.deliveries_.fetch_add(texts * receivers, std::memory_order_relaxed);
+    service_.count(texts, receivers);
     if (peer().is_open() && me_.room().must_wait(me_)) peer().pause();
   }
 

@@ -22,7 +22,8 @@ using ContextTimer = asio::steady_timer::rebind_executor<asio::io_context::execu
 /// A timer of a server's own. Used on its context only.
 class Alarm {
  public:
-  /// What it calls. `memory` is not used otherwise while it is set, and outlives the context, which may still hold the wait.
+  /// What it calls. `memory` is not used otherwise while it is set, and outlives the context, which may still hold the
+  /// wait.
   Alarm(asio::io_context& context, Reserved& memory, Callback handler)
       : timer_(context), memory_(memory), handler_(handler) {}
 

@@ -27,6 +27,7 @@
 #include <asio/steady_timer.hpp>
 #include <asio/write.hpp>
 
+#include <chatproto/detail/socket_error.hpp>
 #include <chatproto/detail/waiting.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>
@@ -64,8 +65,8 @@ struct Client : std::enable_shared_from_this<Client> {
     return Message(message);
   }
 
-  /// The next message that an operation is to return, if it is here: for a request an `ok` or `err`, and deliveries that
-  /// come before it are kept for `receive`.
+  /// The next message that an operation is to return, if it is here: for a request an `ok` or `err`, and deliveries
+  /// that come before it are kept for `receive`.
   std::optional<Message> take(bool reply, std::error_code& ec) {
     if (!reply && !inbox.empty()) {
       auto message = std::move(inbox.front());
@@ -227,9 +228,9 @@ struct Client : std::enable_shared_from_this<Client> {
     }
   }
 
-  // The asynchronous half: what follows is used on the executor only. An operation waits on a timer, which is its time limit, and is
-  // woken by the end of the read or write that it needs. So a limit or a cancellation takes effect at once, and
-  // a read that comes in too late is kept for the next operation.
+  // The asynchronous half: what follows is used on the executor only. An operation waits on a timer, which is its time
+  // limit, and is woken by the end of the read or write that it needs. So a limit or a cancellation takes effect at
+  // once, and a read that comes in too late is kept for the next operation.
 
   void start_connect(std::string const& host, std::string const& service) {
     begin_connect();

@@ -30,7 +30,8 @@ class Events {
   bool observed() const noexcept { return observer_ != nullptr; }
   /// A client was accepted: its number.
   std::uint64_t accepted() noexcept { return 1 + accepted_.fetch_add(1, std::memory_order_relaxed); }
-  /// Where its traffic is counted. Threads that serve different clients would otherwise wait for each other's cache lines.
+  /// Where its traffic is counted. Threads that serve different clients would otherwise wait for each other's cache
+  /// lines.
   Traffic& traffic(std::uint64_t number) noexcept { return traffic_[number % traffic_.size()]; }
 
   /// False: the observer has thrown.

@@ -24,6 +24,27 @@
 
 namespace chatproto::detail {
 
+/// First in, first out, in memory that is used again. What was taken out of `added` may be popped while others add.
+template <class T>
+class FlushItems {
+ public:
+  bool empty() const noexcept { return !can_pop() && added_.empty(); }
+  void push(T item) { added_.push_back(std::move(item)); }
+  /// Makes what was pushed ready to be popped, if nothing is; and frees what was popped.
+  void take_added() noexcept {
+    if (can_pop()) return;
+    ready_.clear();
+    next_ = 0;
+    ready_.swap(added_);
+  }
+  bool can_pop() const noexcept { return next_ < ready_.size(); }
+  T pop() noexcept { return std::move(ready_[next_++]); }
+
+ private:
+  std::vector<T> added_, ready_;
+  std::size_t next_ = 0;  // of those that are ready
+};
+
 /// The links of one thread that have something to do: output to write, or a turn of input to take. One posted handler
 /// serves all of them, so texts of several senders share a write, and a broadcast wakes each thread once.
 ///
@@ -44,26 +65,14 @@ class FlushList : public asio::execution_context::service {
 
  private:
   using Clock = std::chrono::steady_clock;
-  /// Links that are added by any thread, and served by one.
-  struct Links {
-    std::vector<std::shared_ptr<Link>> added, served;
-    std::size_t next = 0;  // of those that are served
-
-    bool empty() const noexcept { return next == served.size() && added.empty(); }
-    void take_added() {
-      if (next < served.size()) return;
-      served.clear();
-      next = 0;
-      served.swap(added);
-    }
-  };
+  using Links = FlushItems<std::shared_ptr<Link>>;  // pushed by any thread, under the lock; popped by one, without it
   // For output; then comes one turn of input. What is written ends work, what is read makes more.
   static constexpr auto output_time = std::chrono::milliseconds(1);
   static constexpr std::size_t clock_step = 4;  // links from one look at the clock to the next
 
   void add(Links& links, std::shared_ptr<Link> link) {
     std::lock_guard const lock(mutex_);
-    links.added.push_back(std::move(link));
+    links.push(std::move(link));
     post_once();
   }
   void post_once() {
@@ -77,18 +86,14 @@ class FlushList : public asio::execution_context::service {
       turns_.take_added();
     }
     Clock::time_point end;
-    for (std::size_t served = 1; outputs_.next < outputs_.served.size(); ++served) {
-      auto const link = std::move(outputs_.served[outputs_.next++]);
-      link->flush();
+    for (std::size_t served = 1; outputs_.can_pop(); ++served) {
+      outputs_.pop()->flush();
       if (served % clock_step != 0) continue;
       auto const now = Clock::now();
       if (served == clock_step) end = now + output_time;
       if (now > end) break;
     }
-    if (turns_.next < turns_.served.size()) {
-      auto const link = std::move(turns_.served[turns_.next++]);
-      link->take_turn();
-    }
+    if (turns_.can_pop()) turns_.pop()->take_turn();
     std::lock_guard const lock(mutex_);
     posted_ = false;
     if (!outputs_.empty() || !turns_.empty()) post_once();
@@ -126,24 +131,7 @@ class FlushQueue : public asio::execution_context::service {
   // A session that computes keeps what is posted to its client waiting, so there are more than threads.
   unsigned const most_posted_ = std::max(32u, 2 * std::thread::hardware_concurrency());
 
-  /// First in, first out, in memory that is used again.
-  class Items {
-   public:
-    bool empty() const noexcept { return next_ == served_.size() && added_.empty(); }
-    void push(Item item) { added_.push_back(std::move(item)); }
-    Item pop() noexcept {
-      if (next_ == served_.size()) {
-        served_.clear();
-        next_ = 0;
-        served_.swap(added_);
-      }
-      return std::move(served_[next_++]);
-    }
-
-   private:
-    std::vector<Item> added_, served_;
-    std::size_t next_ = 0;  // of those that are served
-  };
+  using Items = FlushItems<Item>;  // all under the lock
 
   void add(Items& items, Executor const& executor, std::shared_ptr<Link> link) {
     std::lock_guard const lock(mutex_);
@@ -161,7 +149,9 @@ class FlushQueue : public asio::execution_context::service {
     while (!outputs_.empty() || !turns_.empty()) {
       auto const turn = outputs_.empty() || (!turns_.empty() && ++outputs_in_a_row_ > outputs_per_turn);
       if (turn) outputs_in_a_row_ = 0;
-      auto const item = (turn ? turns_ : outputs_).pop();
+      auto& items = turn ? turns_ : outputs_;
+      items.take_added();
+      auto const item = items.pop();
       try {
         asio::post(item.executor, [this, turn, link = item.link] {
           turn ? link->take_turn() : link->flush();

@@ -27,6 +27,7 @@
 #include <chatproto/detail/events.hpp>
 #include <chatproto/detail/flusher.hpp>
 #include <chatproto/detail/link_rules.hpp>
+#include <chatproto/detail/socket_error.hpp>
 #include <chatproto/detail/transfer.hpp>
 #include <chatproto/executor.hpp>
 #include <chatproto/message_queue.hpp>
@@ -286,11 +287,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   /// Something is wrong with the connection, though we do not read.
   void look_for_error() {
-    asio::detail::socket_option::integer<SOL_SOCKET, SO_ERROR> error;
-    std::error_code ec;
-    socket_->get_option(error, ec);
-    if (!ec && error.value() != 0) ec = {error.value(), asio::error::get_system_category()};
-    if (ec) return end(Ended::lost, ec);
+    if (auto const ec = error_of(*socket_)) return end(Ended::lost, ec);
     // Urgent data, which would wake us for ever: we wait for no more errors, and see its end when it is read again.
     waits_[Socket::wait_error] = true;
   }

@@ -145,7 +145,7 @@ class LinkRules {
   }
   /// Brings `held` up to date.
   void measure() {
-    auto const bytes = lines_.held() + (unread_ ? unread_->bytes.size() : 0) + (reader_ ? reader_->backlog() : 0);
+    auto const bytes = input_size() + (reader_ ? reader_->backlog() : 0);
     held_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, ~std::uint32_t()));
   }
   /// What to write beside the queue; null: nothing.
@@ -236,9 +236,10 @@ class LinkRules {
   struct UnreadInput {
     std::string bytes;
     std::size_t taken = 0;  // of these
-    HeldShare held;
   };
 
+  /// Bytes that were read and are held: those not yet handed over, and half a line.
+  std::size_t input_size() const noexcept { return (unread_ ? unread_->bytes.size() : 0) + lines_.held(); }
   bool takes_lines() const noexcept { return session_ && queue().is_open(); }
   bool may_take() const noexcept { return !paused_ && !throttled_ && !yielded_; }
   bool output_waits() { return queue().queued_bytes() > reply_limit || (reader_ && reader_->backlog() > reply_limit); }
@@ -264,9 +265,9 @@ class LinkRules {
       yielded_ = lines >= turn_lines || now > end_of_turn;
     }
     auto const rest = lines_.take_rest();
-    half_line_.set(lines_.held());
     if (bucket_) charge_unfinished(lines, bytes.size() - rest.size());
     keep(rest, bytes.size(), std::move(from));
+    held_input_.set(input_size());
     flush();
     return lines;
   }
@@ -281,7 +282,7 @@ class LinkRules {
   void drop_input() noexcept {
     unread_.reset();
     static_cast<void>(std::exchange(lines_, LineReader(0)));  // an assignment would keep its memory
-    half_line_.set(0);
+    held_input_.set(0);
   }
   void keep(std::string_view rest, std::size_t of, std::unique_ptr<UnreadInput> from) {
     if (rest.empty() || !queue().is_open()) {
@@ -294,7 +295,6 @@ class LinkRules {
       from->bytes = rest;
     }
     from->taken = from->bytes.size() - rest.size();
-    from->held.set(from->bytes.size());
     unread_ = std::move(from);
   }
 
@@ -343,7 +343,7 @@ class LinkRules {
       if constexpr (has_login)
         if (session_ && !session_->logged_in()) due_in(options().login_deadline);
     }
-    if (backlog == 0 && !unread_) held_ = static_cast<std::uint32_t>(lines_.held());
+    if (backlog == 0) held_ = static_cast<std::uint32_t>(input_size());
     if (backlog > 0) {
       queue().notify();  // it goes on when the others of its thread have written
     } else if (closing_) {
@@ -376,7 +376,7 @@ class LinkRules {
   std::unique_ptr<UnreadInput> unread_;
   std::unique_ptr<TokenBucket> bucket_;  // null: no rate limit
   std::atomic<Clock::rep> due_ = none;
-  HeldShare half_line_;           // what lines_ keeps
+  HeldShare held_input_;
   std::uint32_t unfinished_ = 0;  // bytes since the last line, also those that were dropped
   std::uint32_t read_size_ = 16 * 1024;
   std::atomic<std::uint32_t> held_ = 0;

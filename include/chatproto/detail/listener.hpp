@@ -32,12 +32,13 @@
 
 namespace chatproto::detail {
 
-// Asio's own name for an acceptor takes any executor, at run time; that alone costs the compiler a tenth of a server's time, if
-// timers do the same. This one belongs to a server's own context.
+// Asio's own name for an acceptor takes any executor, at run time; that alone costs the compiler a tenth of a server's
+// time, if timers do the same. This one belongs to a server's own context.
 using ContextExecutor = asio::io_context::executor_type;
 using ContextAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, ContextExecutor>;
 
-/// How many clients the process has descriptors for, less a reserve for the program itself and what so many threads need.
+/// How many clients the process has descriptors for, less a reserve for the program itself and what so many threads
+/// need.
 template <class Policy>
 std::size_t client_limit([[maybe_unused]] unsigned threads) noexcept {
   std::size_t each = 1;
@@ -51,8 +52,8 @@ std::size_t client_limit([[maybe_unused]] unsigned threads) noexcept {
   return std::numeric_limits<std::size_t>::max() / each;
 }
 
-/// Half of the memory that the process may have: by its limits, its control group or the machine, whatever is least. 1 GiB where
-/// that cannot be asked.
+/// Half of the memory that the process may have: by its limits, its control groups or the machine, whatever is least.
+/// 1 GiB where that cannot be asked.
 inline std::size_t half_of_memory() noexcept {
   std::uint64_t most = std::uint64_t(2) << 30;  // bytes
 #ifdef _SC_PHYS_PAGES
@@ -67,17 +68,8 @@ inline std::size_t half_of_memory() noexcept {
   }
 #endif
 #ifdef __linux__
-  auto const read_limit = [&](char const* name) {
-    auto* const file = std::fopen(name, "re");
-    if (file == nullptr) return;
-    unsigned long long limit = 0;  // "max" is no number
-    if (std::fscanf(file, "%llu", &limit) == 1) most = std::min<std::uint64_t>(most, limit);
-    std::fclose(file);
-  };
-  // A container sees its own group as the root. Elsewhere the process's group has a name, as in "0::/a/b" or
-  // "9:memory:/a/b", and each group above it has a limit too.
-  read_limit("/sys/fs/cgroup/memory.max");
-  read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+  // The process's group, as in "0::/a/b" or "9:memory:/a/b", and each above it up to the root: a container may see its
+  // own group only there.
   if (auto* const groups = std::fopen("/proc/self/cgroup", "re")) {
     for (char line[512], name[600]; std::fgets(line, sizeof line, groups) != nullptr;) {
       line[std::strcspn(line, "\n")] = '\0';
@@ -92,7 +84,11 @@ inline std::size_t half_of_memory() noexcept {
       for (auto* end = path; end != nullptr; end = std::strrchr(path + 1, '/')) {
         *end = '\0';
         std::snprintf(name, sizeof name, format, path + 1);
-        read_limit(name);
+        auto* const file = std::fopen(name, "re");
+        if (file == nullptr) continue;
+        unsigned long long limit = 0;  // "max" is no number
+        if (std::fscanf(file, "%llu", &limit) == 1) most = std::min<std::uint64_t>(most, limit);
+        std::fclose(file);
       }
     }
     std::fclose(groups);
@@ -104,8 +100,8 @@ inline std::size_t half_of_memory() noexcept {
 template <int name>
 using TcpOption = asio::detail::socket_option::integer<IPPROTO_TCP, name>;
 
-/// Has all clients of an acceptor begin with these options, which a socket inherits from the one that listens: no system call
-/// for each of them. What a system does not know is left out.
+/// Has all clients of an acceptor begin with these options, which a socket inherits from the one that listens: no
+/// system call for each of them. What a system does not know is left out.
 inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& options) {
   std::error_code ignored;
 #ifdef __linux__  // elsewhere a client may not inherit it, see Link::start
@@ -174,8 +170,8 @@ class Listener {
 
  private:
 #else
-  // Asio's wait_read is a read there, which a listener cannot, and its accept ties the client to an executor before there
-  // is one. So the system accepts into a socket that Asio does not know yet.
+  // Asio's wait_read is a read there, which a listener cannot, and its accept ties the client to an executor before
+  // there is one. So the system accepts into a socket that Asio does not know yet.
   ~Listener() { drop(); }
 
   void async_wait(auto handler) {

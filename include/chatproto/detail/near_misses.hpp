@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Refuses sessions with a member that is nearly one of the optional ones.
+/// Refuses sessions and services with a member that is nearly one of the optional ones.
 #pragma once
 
 #include <concepts>
@@ -58,21 +58,6 @@ concept TellsName = requires(S const& session) {
   { session.name() } -> std::convertible_to<std::string_view>;
 };
 
-// How a server calls those of a service. What they are given need not be known here.
-
-template <class S, class Context>
-concept Starts = requires(S& service, Context& context) {
-  service.on_start(context);
-};
-template <class S, class How>
-concept Stops = requires(S& service, How how) {
-  service.on_stop(how);
-};
-template <class S>
-concept Ends = requires(S& service) {
-  service.on_end();
-};
-
 // Those of a session that are asked, without const, or with another result.
 
 template <class S>
@@ -107,6 +92,9 @@ template <class S, template <class> class Member>
 concept Lacks = std::is_final_v<S> || std::is_union_v<S> || requires {
   typename Member<Both<S>>;
 };
+/// Neither such a thing nor a public function.
+template <class S, template <class> class Member>
+concept Nowhere = Lacks<S, Member> && !HasFunction<S, Member>;
 
 /// Does not compile for a session that has an optional member of a `LineSession` nearly right, so that a server would
 /// pass it over in silence. What may well be something else is not refused: data, functions that are overloaded,
@@ -114,11 +102,11 @@ concept Lacks = std::is_final_v<S> || std::is_union_v<S> || requires {
 /// common, such as `resume` or `bad_line`.
 template <class S>
 constexpr bool has_no_near_miss() {
-  static_assert(TakesBadLines<S> || (Lacks<S, member_on_bad_line> && !HasFunction<S, member_on_bad_line>),
+  static_assert(TakesBadLines<S> || Nowhere<S, member_on_bad_line>,
                 "a session's on_bad_line is public and takes an error: write void on_bad_line(std::error_code ec)");
   static_assert(Flushes<S> || !HasFunction<S, member_flush>,
                 "a session's flush takes no arguments: write void flush(), or give it another name");
-  static_assert(Resumes<S> || (Lacks<S, member_on_resume> && !HasFunction<S, member_on_resume>),
+  static_assert(Resumes<S> || Nowhere<S, member_on_resume>,
                 "a session's on_resume is public and takes no arguments: write void on_resume()");
   static_assert(TellsLogin<S> || !(AlmostTellsLogin<S> || HasFunction<S, member_logged_in>),
                 "a session's logged_in is const and answers yes or no: write bool logged_in() const");
@@ -143,12 +131,15 @@ constexpr bool has_no_near_miss() {
 /// The same for a service.
 template <class S, class Context, class How>
 constexpr bool service_has_no_near_miss() {
-  static_assert(Starts<S, Context> || (Lacks<S, member_on_start> && !HasFunction<S, member_on_start>),
-                "a service's on_start is public and takes the context: write void on_start(asio::io_context& context)");
-  static_assert(Stops<S, How> || (Lacks<S, member_on_stop> && !HasFunction<S, member_on_stop>),
-                "a service's on_stop is public and takes how to stop: write void on_stop(chatproto::Stop how)");
-  static_assert(Ends<S> || (Lacks<S, member_on_end> && !HasFunction<S, member_on_end>),
-                "a service's on_end is public and takes no arguments: write void on_end()");
+  static_assert(
+      requires(S & service, Context & context) { service.on_start(context); } || Nowhere<S, member_on_start>,
+      "a service's on_start is public and takes the context: write void on_start(asio::io_context& context)");
+  static_assert(
+      requires(S & service, How how) { service.on_stop(how); } || Nowhere<S, member_on_stop>,
+      "a service's on_stop is public and takes how to stop: write void on_stop(chatproto::Stop how)");
+  static_assert(
+      requires(S & service) { service.on_end(); } || Nowhere<S, member_on_end>,
+      "a service's on_end is public and takes no arguments: write void on_end()");
   return true;
 }
 

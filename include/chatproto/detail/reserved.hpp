@@ -9,7 +9,8 @@
 
 namespace chatproto::detail {
 
-/// To call a member function of an object: one type for all, as each type of handler costs the compiler some hundredth of a second.
+/// To call a member function of an object: one type for all, as each type of handler costs the compiler some hundredth
+/// of a second.
 struct Callback {
   void* object;
   void (*function)(void* object);

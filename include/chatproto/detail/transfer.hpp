@@ -15,6 +15,7 @@
 
 #include <chatproto/detail/link_rules.hpp>
 #include <chatproto/detail/of_this_thread.hpp>
+#include <chatproto/detail/socket_error.hpp>
 
 namespace chatproto::detail {
 
@@ -28,10 +29,6 @@ struct ThreadBuffers {
 
   static ThreadBuffers& mine() { return of_this_thread<ThreadBuffers>(); }
 };
-
-inline bool would_block(std::error_code const& ec) noexcept {
-  return ec == asio::error::would_block || ec == asio::error::try_again || ec == asio::error::interrupted;
-}
 
 /// Writes the output as far as the socket takes it, and returns how many bytes that is.
 std::size_t write(auto& socket, ThreadBuffers& buffers, std::error_code& ec) {
@@ -68,7 +65,8 @@ std::size_t write(auto& socket, ThreadBuffers& buffers, std::error_code& ec) {
   return written;
 }
 
-/// Address and port of the other end as they are written in a URL: "127.0.0.1:47374", "[::1]:47374". Empty if it has gone.
+/// Address and port of the other end as they are written in a URL: "127.0.0.1:47374", "[::1]:47374". Empty if it has
+/// gone.
 std::string remote_address(auto const& socket) {
   std::error_code ec;
   auto const endpoint = socket.remote_endpoint(ec);

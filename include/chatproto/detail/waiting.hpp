@@ -37,8 +37,8 @@ inline std::error_code last_error() noexcept {
   return {value, asio::error::get_system_category()};
 }
 
-/// Waits until `socket` can be read or written, or has failed, for so many milliseconds at most. How many sockets are ready: 0
-/// or 1, or -1 for an error.
+/// Waits until `socket` can be read or written, or has failed, for so many milliseconds at most. How many sockets are
+/// ready: 0 or 1, or -1 for an error.
 inline int poll_once(asio::ip::tcp::socket& socket, bool writable, int milliseconds) noexcept {
 #ifdef _WIN32  // whose WSAPoll does not see that a connect has failed, before Windows 10 2004
   ::fd_set ready, failed;
@@ -53,8 +53,8 @@ inline int poll_once(asio::ip::tcp::socket& socket, bool writable, int milliseco
 #endif
 }
 
-/// Waits until `socket` can be read or written, or somebody who has set `cancelled` shuts it down, at most until `deadline`;
-/// false: it is over, or `ec` is set.
+/// Waits until `socket` can be read or written, or somebody who has set `cancelled` shuts it down, at most until
+/// `deadline`; false: it is over, or `ec` is set.
 inline bool poll_until(asio::ip::tcp::socket& socket, bool writable, Clock::time_point deadline,
                        std::atomic<bool> const& cancelled, std::error_code& ec) {
 #ifdef _WIN32  // where a shutdown does not wake who waits
@@ -82,14 +82,6 @@ inline bool poll_until(asio::ip::tcp::socket& socket, bool writable, Clock::time
 inline std::error_code begin_to_connect(asio::ip::tcp::socket& socket, asio::ip::tcp::endpoint const& endpoint) {
   auto const size = static_cast<::socklen_t>(endpoint.size());
   return ::connect(socket.native_handle(), endpoint.data(), size) == 0 ? std::error_code() : last_error();
-}
-
-/// What has gone wrong with `socket`, as its connecting, while nobody asked.
-inline std::error_code error_of(asio::ip::tcp::socket& socket) {
-  asio::detail::socket_option::integer<SOL_SOCKET, SO_ERROR> error;
-  std::error_code ec;
-  socket.get_option(error, ec);
-  return ec ? ec : std::error_code(error.value(), asio::error::get_system_category());
 }
 
 /// A name look-up in a thread of its own: the system's cannot be cancelled, so it may outlive its asker.
