@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// What the parts without I/O cost: a message there and back, a stream cut into lines, blocks through a queue, a text for a room.
-// That parsing allocates nothing is a test (message.cpp), not a figure.
+// What the parts without I/O cost: a message there and back, a stream cut into lines, blocks through a queue, a text
+// for a room. That parsing allocates nothing is a test (message.cpp), not a figure.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

@@ -4,10 +4,11 @@
 // Microseconds change with the machine, the kernel and the load beside; how many times the floor's a server takes,
 // measured in turns with it, hardly does, and says what is left to gain.
 //
-// One thread and epoll. What a round of events brings for a room is encoded once and goes to each receiver in one write,
-// whoever said it; then each sender gets its replies in one write. Left out: all checks (each line is answered by `ok:`;
-// a CR is data), `senduser`, `leave`, that nobody hears himself, time limits, an orderly end, and queues. It waits for
-// who reads slowly, and ends when somebody does not read at all. So it fits closed loops only, as bench_load is one.
+// One thread and epoll. What a round of events brings for a room is encoded once and goes to each receiver in one
+// write, whoever said it; then each sender gets its replies in one write. Left out: all checks (each line is answered
+// by `ok:`; a CR is data), `senduser`, `leave`, that nobody hears himself, time limits, an orderly end, and queues. It
+// waits for who reads slowly, and ends when somebody does not read at all. So it fits closed loops only, as bench_load
+// is one.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-// bench_load HOST PORT: loads a chat server with rooms full of clients, checks each delivery, and prints what it measured
-// as one line of JSON. Linux only: epoll, /proc.
+// bench_load HOST PORT: loads a chat server with rooms full of clients, checks each delivery, and prints what it
+// measured as one line of JSON. Linux only: epoll, /proc.
 //
-// The loop is closed: a sender waits when it has a window of unacknowledged texts, and a room when its receivers lag. So the
-// server's queues stay short. One thread does all; it compares each line with the one that has to come, whole: some 25 ns
-// for a delivery of 90 bytes. In the fan-outs that core is the limit (load_cpu_share is near 1), not the server's: there
-// CPU per delivery counts, and not deliveries per second.
+// The loop is closed: a sender waits when it has a window of unacknowledged texts, and a room when its receivers lag.
+// So the server's queues stay short. One thread does all; it compares each line with the one that has to come, whole:
+// some 25 ns for a delivery of 90 bytes. In the fan-outs that core is the limit (load_cpu_share is near 1), not the
+// server's: there CPU per delivery counts, and not deliveries per second.
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -105,7 +105,8 @@ struct Usage {
   double rss_kb = 0, peak_kb = 0;
 };
 
-/// Nothing if there is no such process. The clock has the same utime + stime as /proc/PID/stat, in finer steps than 10 ms.
+/// Nothing if there is no such process. The clock has the same utime + stime as /proc/PID/stat, in finer steps than 10
+/// ms.
 std::optional<Usage> usage_of(int pid) {
   Usage usage;
   clockid_t clock{};
@@ -446,8 +447,8 @@ void Load::lose(Client& client, std::string const& why) {
 
 // --- Talk -------------------------------------------------------------------------------------------------------------
 
-/// Sends what window and lag allow, half a window at least: who may have many texts unacknowledged does not send them one
-/// by one.
+/// Sends what window and lag allow, half a window at least: who may have many texts unacknowledged does not send them
+/// one by one.
 void Load::speak(Room& room) {
   auto const first = room.turn++;  // another one each time
   for (size_t i = 0; i < room.senders.size(); ++i) {
@@ -675,8 +676,8 @@ int Load::measure() {
   return lost() + misordered_ + corrupt_ + errors_ + unacked_ == 0 ? 0 : 1;
 }
 
-/// The oldest slow receiver gives way to a new one, so that the server always has one to deal with. That it was cut shows
-/// only when it is read out, as the end of the stream comes after all that waits.
+/// The oldest slow receiver gives way to a new one, so that the server always has one to deal with. That it was cut
+/// shows only when it is read out, as the end of the stream comes after all that waits.
 void Load::renew_slow() {
   next_slow_ = now_ + slow_time;
   if (retiring_ != nullptr && retiring_->state == State::ready) close_silently(*retiring_);  // was not cut

@@ -19,9 +19,9 @@
 
 namespace examples {
 
-/// Makes pairs of clients. When both are there and each has sent a line, tells both in which order the lines came in; then
-/// relays what each says to the other, until one says "Bye". What a client says while it is alone is kept until its partner
-/// comes. Lines of its own begin with "* ".
+/// Makes pairs of clients. When both are there and each has sent a line, tells both in which order the lines came in;
+/// then relays what each says to the other, until one says "Bye". What a client says while it is alone is kept until
+/// its partner comes. Lines of its own begin with "* ".
 class ArrivalService {
  public:
   /// Prints a line; called by many threads at once.

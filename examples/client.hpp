@@ -134,9 +134,9 @@ inline bool is_sendable(std::string_view line) {
 /// The server, for a thread that waits for the keyboard most of the time. A thread of its own receives meanwhile, and
 /// so notices at once when the server goes away.
 ///
-/// Replies are taken in their order, whenever they come. A server that answers before it is asked plays a script, and may
-/// close once it has sent all of it. From then on nothing is read before it is needed, so all replies count before the
-/// end of the connection does.
+/// Replies are taken in their order, whenever they come. A server that answers before it is asked plays a script, and
+/// may close once it has sent all of it. From then on nothing is read before it is needed, so all replies count before
+/// the end of the connection does.
 class Dialogue {
  public:
   /// Takes a connection that has logged in. Each reply must come within `limit`; 0: no limit. `lost` is called by the

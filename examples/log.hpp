@@ -41,8 +41,8 @@ namespace program {
 /// A line for each event: `time=2026-01-31T12:00:00.000Z level=info event=connected client=17 address=127.0.0.1:50312`.
 ///
 /// Nobody waits for stderr but a thread of its own. Of more than 1024 lines that wait the oldest are dropped; the next
-/// line says how many (`dropped=`). Of one kind of event 50 lines are written at once and 10 a second for long; the next
-/// one says how many were left out (`suppressed=`), and at the end a line without a client does.
+/// line says how many (`dropped=`). Of one kind of event 50 lines are written at once and 10 a second for long; the
+/// next one says how many were left out (`suppressed=`), and at the end a line without a client does.
 class Log final : public chatproto::Observer {
  public:
   using Level = spdlog::level::level_enum;

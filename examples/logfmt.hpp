@@ -9,8 +9,9 @@
 
 namespace program {
 
-/// Appends ` key=value`. Whatever the value is, it cannot pass for another key or another line: if it has more than letters,
-/// digits and `._:/%+-[]`, it stands in quotes, `"` and `\` behind a `\`, and all that is not printable ASCII as `\x0a`.
+/// Appends ` key=value`. Whatever the value is, it cannot pass for another key or another line: if it has more than
+/// letters, digits and `._:/%+-[]`, it stands in quotes, `"` and `\` behind a `\`, and all that is not printable ASCII
+/// as `\x0a`.
 inline void append_field(std::string& line, std::string_view key, std::string_view value) {
   constexpr std::string_view plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/%+-[]";
   constexpr auto digits = "0123456789abcdef";

@@ -61,8 +61,8 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   return text;
 }
 
-/// Answers `GET /metrics` by what a function returns, and closes. It has logins only so that who asks for nothing is closed at
-/// the login deadline.
+/// Answers `GET /metrics` by what a function returns, and closes. It has logins only so that who asks for nothing is
+/// closed at the login deadline.
 ///
 /// Clients that are slow or silent keep nobody out: of those that have not asked, and of those that are answered and do
 /// not close, only the newest `most` stay. All sessions live in one thread.
@@ -161,7 +161,8 @@ struct MetricsFlags {
   }
 };
 
-/// Serves them while it lives, in threads of its own. Whom it serves they do not know, and anybody who can connect may ask.
+/// Serves them while it lives, in threads of its own. Whom it serves they do not know, and anybody who can connect may
+/// ask.
 class MetricsServer {
  public:
   MetricsServer(MetricsFlags const& flags, std::function<std::string()> text) try

@@ -23,8 +23,9 @@
 
 namespace examples {
 
-// The shared resource. `add` counts and returns the new count, which nobody else gets; `get` only looks. All of them may be
-// used by any thread. If reading and adding were two steps, two clients could read the same number and one poke be lost.
+// The shared resource. `add` counts and returns the new count, which nobody else gets; `get` only looks. All of them
+// may be used by any thread. If reading and adding were two steps, two clients could read the same number and one poke
+// be lost.
 
 /// Protected by the machine: reading, adding and writing are one instruction. The best for one number.
 class AtomicCounter {
@@ -36,8 +37,8 @@ class AtomicCounter {
   std::atomic<std::uint64_t> count_ = 0;
 };
 
-/// Protected by a lock: whatever is done between lock and unlock is one step for all who use the lock. It works as well for
-/// data that no single instruction can change.
+/// Protected by a lock: whatever is done between lock and unlock is one step for all who use the lock. It works as well
+/// for data that no single instruction can change.
 class MutexCounter {
  public:
   std::uint64_t add() {
@@ -75,9 +76,9 @@ class Semaphore {
   std::size_t count_ = 0;
 };
 
-/// Protected by having one owner: only its thread touches the number, the others send it requests through a channel. The
-/// semaphore counts the requests, so that the owner sleeps while there is none; a lock keeps the channel itself in order; a
-/// promise carries the answer back.
+/// Protected by having one owner: only its thread touches the number, the others send it requests through a channel.
+/// The semaphore counts the requests, so that the owner sleeps while there is none; a lock keeps the channel itself in
+/// order; a promise carries the answer back.
 class OwnedCounter {
  public:
   OwnedCounter() : owner_([this] { serve(); }) {}

@@ -74,7 +74,8 @@ inline std::string shown(std::string_view text, std::FILE* stream) {
 
 // --- Saying what is wrong ---------------------------------------------------------------------------------------------
 
-/// One line on stdout, whole also when several threads print; false if it could not be written. It waits for whoever reads.
+/// One line on stdout, whole also when several threads print; false if it could not be written. It waits for whoever
+/// reads.
 inline bool print(std::string_view line) {
   std::osyncstream out(std::cout);
   out << shown(line, stdout) << '\n' << std::flush_emit;
@@ -139,7 +140,8 @@ inline void add_seconds(CLI::App& app, std::string const& name, std::chrono::mil
 }
 
 #ifdef _WIN32
-/// The arguments, which main() gets in whatever code the system has, without the program; the last first, as CLI11 takes them.
+/// The arguments, which main() gets in whatever code the system has, without the program; the last first, as CLI11
+/// takes them.
 inline std::vector<std::string> utf8_arguments() {
   auto count = 0;
   auto* const arguments = ::CommandLineToArgvW(::GetCommandLineW(), &count);
@@ -156,8 +158,8 @@ inline std::vector<std::string> utf8_arguments() {
 }
 #endif
 
-/// Reads the arguments into the options of `app`, which gets the name that the program was called by, and runs the program; returns
-/// its exit code.
+/// Reads the arguments into the options of `app`, which gets the name that the program was called by, and runs the
+/// program; returns its exit code.
 /// Whatever is thrown becomes one line on stderr and exit code 1.
 template <class Body>
 int run(CLI::App& app, int argc, char** argv, Body body) {

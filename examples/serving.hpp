@@ -117,8 +117,8 @@ struct ServerFlags {
   }
 };
 
-/// Serves until SIGINT or SIGTERM; a second one does not wait for clients to read. What `beside` makes of the server lives
-/// while it serves.
+/// Serves until SIGINT or SIGTERM; a second one does not wait for clients to read. What `beside` makes of the server
+/// lives while it serves.
 template <class Server, class... Args>
 void serve_until_signal(chatproto::ServerOptions const& options, auto const& beside, Args const&... service_args) {
   auto server = [&] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Counts what each thread allocates, and all together. A file of its own: a compiler that sees through both functions takes them for a
-// mismatched pair.
+// Counts what each thread allocates, and all together. A file of its own: a compiler that sees through both functions
+// takes them for a mismatched pair.
 #include <algorithm>
 #include <atomic>
 #include <cstddef>

@@ -113,7 +113,8 @@ std::error_code error_of(auto const& call) {
   return {};
 }
 
-// Of a future that `io` fulfils. Its thread forgets the exception first: TSan does not see how libstdc++ counts who knows one.
+// Of a future that `io` fulfils. Its thread forgets the exception first: TSan does not see how libstdc++ counts who
+// knows one.
 std::error_code error_of(Running& io, auto future) {
   future.wait();
   asio::post(io.context, asio::use_future).get();

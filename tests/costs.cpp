@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a message, a delivery and an idle client cost the server, in system calls and allocations: counts, which are the same on
-// a slow or a busy machine. A bound here is what the design says plus a little for chance; whoever breaks one has made the
-// server slower for everybody, or has a reason to put beside the new figure. Speed itself is measured in bench/.
+// What a message, a delivery and an idle client cost the server, in system calls and allocations: counts, which are the
+// same on a slow or a busy machine. A bound here is what the design says plus a little for chance; whoever breaks one
+// has made the server slower for everybody, or has a reason to put beside the new figure. Speed itself is measured in
+// bench/.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/threading.hpp>
 
@@ -131,8 +132,8 @@ TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPer
   CHECK(used.per(messages, test::sends) == 2);                      // the delivery and the ok
   CHECK(used.per(messages, test::recvs) == Approx(1).margin(0.1));  // none that only learns that there is nothing
   CHECK(used.per(messages, test::reads) + used.per(messages, test::writes) < 0.1);
-  // Asio arms a descriptor anew for each wait. A flush is posted, so there is a look for more to read before it. With two
-  // threads, one wakes the other.
+  // Asio arms a descriptor anew for each wait. A flush is posted, so there is a look for more to read before it. With
+  // two threads, one wakes the other.
   CHECK(used.per(messages, test::epoll_ctls) < (thread_for_each<TestType> ? 2.1 : 1.1));
   CHECK(used.per(messages, test::epoll_waits) < (thread_for_each<TestType> ? 4.1 : 2.1));
   // Two for the block of deliveries, one for that of the reply, whose text is short. Asio reuses what it has: a thread
@@ -197,7 +198,8 @@ TEMPLATE_TEST_CASE("what a delivery costs when many senders speak at once", "[co
   // All that is there is read before anything is written: one write for each receiver and each sender.
   CHECK(least.sends == 0.03);
   CHECK(least.calls < 0.055);  // a read and an epoll_ctl for each sender
-  // Three for each sender: its deliveries, its reply, and what keeps both until the end of a read. With strands also posts.
+  // Three for each sender: its deliveries, its reply, and what keeps both until the end of a read. With strands also
+  // posts.
   CHECK(least.allocations < (is_strand<TestType> ? 0.16 : 0.1));
 }
 

@@ -78,7 +78,8 @@ class RecordingQueue final : public chatproto::MessageQueue {
   State state = State::open;  ///< as the last drain found it
   bool paused = false;        ///< no more lines are wanted
 
-  /// Takes out all blocks, of the first one only what is still to be written; and what there is in the log that it follows.
+  /// Takes out all blocks, of the first one only what is still to be written; and what there is in the log that it
+  /// follows.
   Lines take_blocks() {
     state = drain(batch_);
     Lines result;

@@ -98,8 +98,8 @@ CALL(others, int, getpeername, (int fd, sockaddr* address, socklen_t* size), (fd
      ERRORS(ENOTCONN, ENOBUFS))
 CALL(others, int, getsockname, (int fd, sockaddr* address, socklen_t* size), (fd, address, size), ERRORS(ENOBUFS))
 
-// Only to add a descriptor takes memory; to change or remove one cannot fail but for a wrong argument, and Asio does not look. Nor
-// can it fail that Asio wakes its own threads, which it does by descriptors that are no sockets.
+// Only to add a descriptor takes memory; to change or remove one cannot fail but for a wrong argument, and Asio does
+// not look. Nor can it fail that Asio wakes its own threads, which it does by descriptors that are no sockets.
 int __real_epoll_ctl(int epoll, int operation, int fd, epoll_event* event);
 int __wrap_epoll_ctl(int epoll, int operation, int fd, epoll_event* event);
 int __wrap_epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {

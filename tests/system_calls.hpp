@@ -18,8 +18,8 @@ inline std::array<std::atomic<std::size_t>, kinds> calls;
 /// What may fail.
 enum class Fault { none, call, allocation };
 
-/// Makes the `n`th (from 1) call, or allocation, fail while it lives, of those that count. `style` chooses among the errors that
-/// a call can have.
+/// Makes the `n`th (from 1) call, or allocation, fail while it lives, of those that count. `style` chooses among the
+/// errors that a call can have.
 class Failing {
  public:
   Failing(Fault what, std::size_t n, std::size_t style = 0);

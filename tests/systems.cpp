@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The services of examples/: what many clients at once may do to them. What the programs say stands in conformance/systems.
+// The services of examples/: what many clients at once may do to them. What the programs say stands in
+// conformance/systems.
 #include "../examples/arrival_service.hpp"
 #include "../examples/descriptors.hpp"
 #include "../examples/poke_service.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// kitchen [HOST PORT]: a program of your own that takes part in a chat, with its own io_context and coroutines. Whoever names a
-// dish in the room "kitchen" hears when it is ready. Without arguments it brings its own server and guest, and ends when
-// the guest has an egg.
+// kitchen [HOST PORT]: a program of your own that takes part in a chat, with its own io_context and coroutines. Whoever
+// names a dish in the room "kitchen" hears when it is ready. Without arguments it brings its own server and guest, and
+// ends when the guest has an egg.
 #include <chatproto/connection.hpp>
 #include <chatproto/server.hpp>
 
@@ -36,8 +36,8 @@ struct Place {
   std::string host, port;
 };
 
-/// Logs in and joins. Each `co_await` lets everything else on the context go on. A message has a name here: GCC 12 destroys some
-/// temporaries in such expressions twice.
+/// Logs in and joins. Each `co_await` lets everything else on the context go on. A message has a name here: GCC 12
+/// destroys some temporaries in such expressions twice.
 awaitable<void> enter(Connection& connection, Place place, std::string login, std::string user) {
   co_await connection.async_connect(place.host, place.port, use_awaitable);
   Message const hello(login, user), join("join", "kitchen");

@@ -32,19 +32,23 @@ namespace chatproto {
 ///
 /// Each operation comes as a blocking call, which throws `std::system_error`; the same with a trailing
 /// `std::error_code&`, which does not; and asynchronously, with a completion token. Blocking calls need nobody to
-/// run the executor's context. One operation that sends and one that receives may be under way at a time, `request` is both.
+/// run the executor's context. One operation that sends and one that receives may be under way at a time, `request` is
+/// both.
 ///
 /// Errors: those of the system and of Asio, `asio::error::eof` when the other end has closed, `asio::error::timed_out`,
-/// `asio::error::operation_aborted` after `cancel()`, `Errc::malformed` and `Errc::line_too_long` for what comes in and is no
-/// message (what follows it can still be received), and the errors of `encode` for what is to be sent (nothing is sent then).
+/// `asio::error::operation_aborted` after `cancel()`, `Errc::malformed` and `Errc::line_too_long` for what comes in and
+/// is no message (what follows it can still be received), and the errors of `encode` for what is to be sent (nothing is
+/// sent then).
 ///
-/// A send or a request that is cut short by its time limit, `cancel()` or its cancellation slot closes the connection: half a line
-/// cannot be taken back, and a late reply would be taken for another's. A receive that is cut short loses nothing.
+/// A send or a request that is cut short by its time limit, `cancel()` or its cancellation slot closes the connection:
+/// half a line cannot be taken back, and a late reply would be taken for another's. A receive that is cut short loses
+/// nothing.
 ///
 /// What an asynchronous operation sends is copied before its initiating function returns.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: unsafe, also for two blocking calls of two threads, but for `cancel()`
-/// and the start of an asynchronous operation, which are safe from any thread: to listen and to talk at once, use those. The executor must not run two handlers at once: a context of one thread, or a strand.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe, also for two blocking calls of two threads, but for
+/// `cancel()` and the start of an asynchronous operation, which are safe from any thread: to listen and to talk at
+/// once, use those. The executor must not run two handlers at once: a context of one thread, or a strand.
 class Connection {
   void set_up(asio::any_io_executor executor) { client_ = std::make_shared<detail::Client>(std::move(executor)); }
 
@@ -114,9 +118,9 @@ class Connection {
   /// Limits the time of each operation that begins from now on, name look-up included; 0, the default: no limit.
   void time_limit(std::chrono::milliseconds limit) noexcept { client_->time_limit = limit; }
 
-  /// Limits the memory, in bytes, of the deliveries that `request` keeps for `receive`; the default is 32 MiB, more than a
-  /// chatproto server lets wait for one client. The delivery that exceeds it is kept too, and the request ends with
-  /// `Errc::inbox_full`. So 0 suits a client that wants no deliveries.
+  /// Limits the memory, in bytes, of the deliveries that `request` keeps for `receive`; the default is 32 MiB, more
+  /// than a chatproto server lets wait for one client. The delivery that exceeds it is kept too, and the request ends
+  /// with `Errc::inbox_full`. So 0 suits a client that wants no deliveries.
   void inbox_limit(std::size_t bytes) noexcept { client_->inbox_limit = bytes; }
 
   /// Limits each line that is sent or returned from now on, messages included: bytes, terminator included; the default
@@ -128,14 +132,15 @@ class Connection {
   /// none; more than 4 GiB - 1 means that.
   void line_limit(std::size_t bytes) noexcept { client_->limit_lines(bytes); }
 
-  /// Ends whatever is under way, from any thread, with `asio::error::operation_aborted`, and ends the connection. It may be
-  /// connected again.
+  /// Ends whatever is under way, from any thread, with `asio::error::operation_aborted`, and ends the connection. It
+  /// may be connected again.
   void cancel() { client_->cancel(); }
   /// Closes the connection.
   void close() { client_->close(); }
 
-  /// Connects to a port, or service name, of a host: tries each of its addresses. Closes the connection that it had. Errors: of the
-  /// look-up (`asio::error::host_not_found`), or of the last address (`asio::error::connection_refused`).
+  /// Connects to a port, or service name, of a host: tries each of its addresses. Closes the connection that it had.
+  /// Errors: of the look-up (`asio::error::host_not_found`), or of the last address
+  /// (`asio::error::connection_refused`).
   void connect(std::string_view host, std::string_view service, std::error_code& ec) {
     client_->connect(host, service, ec);
   }
@@ -189,8 +194,8 @@ class Connection {
     throwing("send_line", [&](auto& ec) { send_line(text, ec); });
   }
 
-  /// Waits for the next line, whatever it is, and returns it without its terminator. (A delivery that `request` keeps for
-  /// `receive` does not come again.)
+  /// Waits for the next line, whatever it is, and returns it without its terminator. (A delivery that `request` keeps
+  /// for `receive` does not come again.)
   std::string receive_line(std::error_code& ec) { return client_->receive<detail::TakeLine>(client_->deadline(), ec); }
   /// As above; throws.
   std::string receive_line() {
@@ -217,7 +222,8 @@ class Connection {
                                                    token);
   }
 
-  /// Sends one message and waits for its reply, as `request`. Completion signature: `void(std::error_code, chatproto::Message)`.
+  /// Sends one message and waits for its reply, as `request`. Completion signature: `void(std::error_code,
+  /// chatproto::Message)`.
   template <class Token>
   auto async_request(MessageView message, Token&& token) {
     return compose<void(std::error_code, Message)>(sending<detail::TakeReply>(message), token);

@@ -15,14 +15,14 @@ struct ExecutorSlot {
   asio::any_io_executor executor = {};  ///< empty: there is none
 };
 
-/// The executor on which a client's session is called: for a timer or a socket that is a member of the session. Empty if
-/// the client has ended, or has no server: a test without a server cannot make a timer of it.
+/// The executor on which a client's session is called: for a timer or a socket that is a member of the session. Empty
+/// if the client has ended, or has no server: a test without a server cannot make a timer of it.
 ///
 /// Only the client's own session may call it, also in `Service::open`. Whatever uses the executor must end with the
 /// session; with `ThreadPerClient` each copy of the executor keeps the client's thread alive.
 ///
-/// Destroying or cancelling a timer cannot recall a handler that is already queued: it still runs, with no error, though
-/// the session may be gone. So a handler uses `Peer::post` to reach the session:
+/// Destroying or cancelling a timer cannot recall a handler that is already queued: it still runs, with no error,
+/// though the session may be gone. So a handler uses `Peer::post` to reach the session:
 /// @code
 /// struct Session {
 ///   chatproto::Peer peer;

@@ -20,8 +20,9 @@ namespace chatproto {
 
 /// Opens, binds and listens: on one address, or on all of them, IPv6 and IPv4, if it is empty. `Server` listens so.
 ///
-/// Port 0 takes a free one, see `acceptor.local_endpoint()`. A server can be started again on its port at once, and two never
-/// have the same one. Programs that this one starts do not inherit it. Throws `std::system_error`, whose text names the port.
+/// Port 0 takes a free one, see `acceptor.local_endpoint()`. A server can be started again on its port at once, and two
+/// never have the same one. Programs that this one starts do not inherit it. Throws `std::system_error`, whose text
+/// names the port.
 ///
 /// Thread safety: distinct objects: safe; shared objects: unsafe.
 template <class Executor>

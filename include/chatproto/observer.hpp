@@ -51,9 +51,9 @@ struct ServerStats {
 
 /// Is told what happens at a server: derive from it and override what is of interest.
 ///
-/// The calls come from the server's threads, several at once, those about one client in order; and never under a lock, so an
-/// observer may call whatever it likes. But while it is busy the clients of that thread wait. If a call throws, that is counted;
-/// if it was about a client who is still connected, this one is cut.
+/// The calls come from the server's threads, several at once, those about one client in order; and never under a lock,
+/// so an observer may call whatever it likes. But while it is busy the clients of that thread wait. If a call throws,
+/// that is counted; if it was about a client who is still connected, this one is cut.
 ///
 /// @code
 /// struct Log : chatproto::Observer {
@@ -70,16 +70,16 @@ class Observer {
   Observer& operator=(Observer const&) = delete;
   virtual ~Observer() = default;
 
-  /// A client is there: the `number`th of this server, at this address ("127.0.0.1:50312", "[::1]:50312", empty if it is gone
-  /// again).
+  /// A client is there: the `number`th of this server, at this address ("127.0.0.1:50312", "[::1]:50312", empty if it
+  /// is gone again).
   virtual void connected([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view address) {}
   /// It has logged in; `name` is its session's `name()`, if that has one. Only where the service has logins.
   virtual void logged_in([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view name) {}
-  /// An exception has left its session, or what serves it; `ended` follows, with `Ended::failed`. `what`: the exception's
-  /// `what()`. (Not each client that `failed` has one: a queue may have failed without.)
+  /// An exception has left its session, or what serves it; `ended` follows, with `Ended::failed`. `what`: the
+  /// exception's `what()`. (Not each client that `failed` has one: a queue may have failed without.)
   virtual void threw([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view what) {}
-  /// It is gone. `error`: what the system said, if it did. A client may end without having been `connected`: there was no
-  /// memory, it was gone already, or the server was being stopped.
+  /// It is gone. `error`: what the system said, if it did. A client may end without having been `connected`: there was
+  /// no memory, it was gone already, or the server was being stopped.
   virtual void ended([[maybe_unused]] std::uint64_t number, [[maybe_unused]] Ended reason,
                      [[maybe_unused]] std::error_code const& error) {}
   /// A client was told that the server is full.

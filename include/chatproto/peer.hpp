@@ -22,8 +22,8 @@ namespace chatproto {
 /// No function of it calls your code, so you may use it under a lock of yours. (But a task that cannot be posted is
 /// destroyed in `post`.)
 ///
-/// A cheap copyable handle, which can be compared and hashed (`std::hash`). It may outlive the connection and the server:
-/// it then sends to nobody.
+/// A cheap copyable handle, which can be compared and hashed (`std::hash`). It may outlive the connection and the
+/// server: it then sends to nobody.
 ///
 /// Thread safety: distinct objects: safe, also when they are the same client. Shared objects: const members are safe.
 class Peer {
@@ -65,14 +65,14 @@ class Peer {
   /// has found out. It is never called at once, also not when `post` is called on that executor. Tasks that one thread
   /// posts for a client are called in that order.
   ///
-  /// The task is dropped uncalled if its turn comes when the session has been destroyed, its client closed, or the server
-  /// drains. So it may use the session. It may do what `on_line` may, and `flush` is called after it. What it throws costs
-  /// the client. A pause does not hold it up. There is no limit to how many wait: that is yours to set.
+  /// The task is dropped uncalled if its turn comes when the session has been destroyed, its client closed, or the
+  /// server drains. So it may use the session. It may do what `on_line` may, and `flush` is called after it. What it
+  /// throws costs the client. A pause does not hold it up. There is no limit to how many wait: that is yours to set.
   ///
   /// From any thread: also from another client's session, and while the server stops. False: the client is gone or has
-  /// no server, or memory is short; then the client is cut, for it might wait for this task. (Not with `StrandPool`, see
-  /// docs/reliability.md, "not promised".) A task that is dropped is destroyed by the thread that posts it, or on the
-  /// client's executor.
+  /// no server, or memory is short; then the client is cut, for it might wait for this task. (Not with `StrandPool`,
+  /// see docs/reliability.md, "not promised".) A task that is dropped is destroyed by the thread that posts it, or on
+  /// the client's executor.
   template <std::invocable F>
   bool post(F task) const noexcept {
     struct Once final : MessageQueue::Task {

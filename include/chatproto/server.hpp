@@ -27,10 +27,12 @@ namespace chatproto {
 /// server.run();
 /// @endcode
 ///
-/// An error of accepting never ends it: when descriptors or memory are short it tries again later, and those who are connected are
-/// served meanwhile. Memory that is short, or an exception of a service, costs the client that it was for.
+/// An error of accepting never ends it: when descriptors or memory are short it tries again later, and those who are
+/// connected are served meanwhile. Memory that is short, or an exception of a service, costs the client that it was
+/// for.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: `stop`, `port`, `service` and `stats` from any thread; `run` from one.
+/// Thread safety: distinct objects: safe. Shared objects: `stop`, `port`, `service` and `stats` from any thread; `run`
+/// from one.
 template <ThreadingPolicy Policy, Service Svc = ChatService>
 class Server {
   static_assert(detail::has_no_near_miss<typename Svc::Session>());
@@ -61,8 +63,8 @@ class Server {
   /// The context on which clients are accepted, run by `run()`: for a `signal_set` or a timer of the program's own.
   asio::io_context& context() noexcept { return core_.context(); }
 
-  /// Serves until it is stopped and the last client has ended. Timers and signal sets on `context()` that still wait do not
-  /// hold it up. Call it once. What a handler of the program's own on
+  /// Serves until it is stopped and the last client has ended. Timers and signal sets on `context()` that still wait do
+  /// not hold it up. Call it once. What a handler of the program's own on
   /// `context()` throws comes out of it.
   void run() { core_.run(); }
 

@@ -21,7 +21,8 @@ enum class Stop : std::uint8_t {
   now,    ///< Cut everybody.
 };
 
-/// What a server can be told; each has a default that suits a public chat. docs/reliability.md says what happens at each limit.
+/// What a server can be told; each has a default that suits a public chat. docs/reliability.md says what happens at
+/// each limit.
 ///
 /// @code
 /// chatproto::Server<chatproto::StrandPool> server({.port = 47374, .threads = 4, .max_clients = 1000, .rate = 10});
@@ -33,19 +34,21 @@ struct ServerOptions {
   std::string address = {};
   /// Threads of a policy that has a fixed number of them; 0: as many as the machine has cores.
   unsigned threads = 0;
-  /// The longest line of a client, in bytes, its LF or CR LF included. A longer one goes to `on_bad_line`. For the chat it is a rule of the
-  /// protocol; a service of your own may have another, and its clients too (`Connection::line_limit`).
+  /// The longest line of a client, in bytes, its LF or CR LF included. A longer one goes to `on_bad_line`. For the chat
+  /// it is a rule of the protocol; a service of your own may have another, and its clients too
+  /// (`Connection::line_limit`).
   std::size_t line_limit = max_line;
-  /// Bytes that may wait for one client that does not read, in its queue and in its room. The default is what half a second
-  /// of a fast chat brings. A client is cut only when a write was tried and its socket took nothing. See `MessageQueue` and `Room`.
+  /// Bytes that may wait for one client that does not read, in its queue and in its room. The default is what half a
+  /// second of a fast chat brings. A client is cut only when a write was tried and its socket took nothing. See
+  /// `MessageQueue` and `Room`.
   std::size_t queue_limit = MessageQueue::default_limit;
   /// What happens beyond that: the client is cut, or those who send to its room wait, and nothing is lost.
   Overflow overflow = Overflow::disconnect;
-  /// The system's send buffer for one client, in bytes; 0: what the system likes, which may be megabytes for a client that does not
-  /// read. Smaller ones cost more system calls when much is sent.
+  /// The system's send buffer for one client, in bytes; 0: what the system likes, which may be megabytes for a client
+  /// that does not read. Smaller ones cost more system calls when much is sent.
   int send_buffer = 64 * 1024;
-  /// Clients at once; more are told `err:server full` and closed. 0: what the process has descriptors for, less 32 for the
-  /// program itself and 3 for each of the policy's threads.
+  /// Clients at once; more are told `err:server full` and closed. 0: what the process has descriptors for, less 32 for
+  /// the program itself and 3 for each of the policy's threads.
   std::size_t max_clients = 0;
   /// Bytes that the process may hold for clients, of all its servers: logs of rooms, output and input that waits.
   /// Beyond that new clients wait in the network, and no client is read; if that does not help, the one that holds most
@@ -63,8 +66,8 @@ struct ServerOptions {
   std::chrono::milliseconds linger = std::chrono::seconds(2);
   /// How long `stop()` waits for clients to take what waits for them.
   std::chrono::milliseconds drain = std::chrono::seconds(10);
-  /// A silent client is asked by TCP after this time whether its machine is still there, up to four times, each a quarter of this
-  /// later; then it is lost. Not below 4 s; 0: never.
+  /// A silent client is asked by TCP after this time whether its machine is still there, up to four times, each a
+  /// quarter of this later; then it is lost. Not below 4 s; 0: never.
   std::chrono::seconds keepalive = std::chrono::seconds(60);
   /// When accepting fails for want of descriptors or memory, it is tried again after this time, at least 1 ms,
   /// doubling up to the next.

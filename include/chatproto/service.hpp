@@ -15,19 +15,22 @@ namespace chatproto {
 
 /// A session: what one client's lines mean.
 ///
-/// It is made by `Service::open` when a client has connected and destroyed when the client is gone or was closed. All its
-/// members are called on the executor of its client, never two at once, so it needs no lock for what is its own.
-/// `on_line` gets each line without its terminator. If a member throws, only this client is cut, at once: what waits for it
-/// is dropped, and the `Observer` is told. So take bad input as data: `parse(line, ec)`. The destructor must not throw: catch
-/// `std::bad_alloc` there.
+/// It is made by `Service::open` when a client has connected and destroyed when the client is gone or was closed. All
+/// its members are called on the executor of its client, never two at once, so it needs no lock for what is its own.
+/// `on_line` gets each line without its terminator. If a member throws, only this client is cut, at once: what waits
+/// for it is dropped, and the `Observer` is told. So take bad input as data: `parse(line, ec)`. The destructor must not
+/// throw: catch `std::bad_alloc` there.
 ///
 /// Optional members:
-/// - `on_bad_line(std::error_code)`: a line had more bytes than the limit (`ServerOptions::line_limit`; `Errc::line_too_long`) and has been dropped;
-/// - `flush()`: the lines that one read brought are over, or as many as there are before or after a pause; or a posted task is
-///   (`Peer::post`), also during a pause. What was kept back to be sent at once is sent here;
-/// - `on_resume()`: a pause (`Peer::pause`) is over; called before anything else, so that what was waited for can be acted on;
+/// - `on_bad_line(std::error_code)`: a line had more bytes than the limit (`ServerOptions::line_limit`;
+///   `Errc::line_too_long`) and has been dropped;
+/// - `flush()`: the lines that one read brought are over, or as many as there are before or after a pause; or a posted
+///   task is (`Peer::post`), also during a pause. What was kept back to be sent at once is sent here;
+/// - `on_resume()`: a pause (`Peer::pause`) is over; called before anything else, so that what was waited for can be
+///   acted on;
 /// - `bool logged_in() const`: a client for which it is still false at the login deadline is closed;
-/// - `name() const`, convertible to `std::string_view`: the user's name, which the server's `Observer` is told after the login.
+/// - `name() const`, convertible to `std::string_view`: the user's name, which the server's `Observer` is told after
+///   the login.
 ///
 /// One that is nearly right, such as a `logged_in` that is not const or an `on_badline`, is refused by `Server` at
 /// compile time, with a sentence that says what to write.
@@ -45,13 +48,13 @@ concept Opens = requires(S& service, Args... args) {
 /// A service: gives each client its session (`LineSession` tells what that may have), and holds what they share.
 ///
 /// Optional members:
-/// - `on_start(asio::io_context&)`: `Server::run` begins. The context is the server's own, run by `run()`. The service may
-///   keep timers and signal sets on it as members; they need not be cancelled for `run()` to return. What it throws comes
-///   out of `run()`.
-/// - `on_stop(Stop)`: the server was told to stop, and how; on that context, after `on_start`, before any client is closed.
-///   Called once, also if `Stop::now` follows `Stop::drain`. What it throws is dropped.
-/// - `on_end()`: the last client has ended, all threads too, and `run()` is about to return. Not called if `run()` is left by
-///   an exception.
+/// - `on_start(asio::io_context&)`: `Server::run` begins. The context is the server's own, run by `run()`. The service
+///   may keep timers and signal sets on it as members; they need not be cancelled for `run()` to return. What it throws
+///   comes out of `run()`.
+/// - `on_stop(Stop)`: the server was told to stop, and how; on that context, after `on_start`, before any client is
+///   closed. Called once, also if `Stop::now` follows `Stop::drain`. What it throws is dropped.
+/// - `on_end()`: the last client has ended, all threads too, and `run()` is about to return. Not called if `run()` is
+///   left by an exception.
 ///
 /// `open` may be called by several threads at once. A session need not be movable. The service outlives its sessions.
 /// An `open` with a second parameter, a `std::string`, is told from where the client comes: `127.0.0.1:50312`,

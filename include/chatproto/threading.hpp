@@ -26,13 +26,15 @@ namespace chatproto {
 ///
 /// - `executor_type`: the executor of one client. Handlers that run on it never overlap. If it is an executor of an
 ///   `io_context` itself, then one thread at most runs that context.
-/// - `next_executor()`: the executor for one more client. Called by one thread at a time. Throws `std::system_error`: if
-///   descriptors, buffers or memory are short, the client waits until it is tried again; if it is anything else, as when no thread
-///   can be made, it is told that the server is full.
-/// - `join()`: called when all clients have ended, or (if `run()` was left by an exception) those who are left need nothing but the
-///   policy's threads to end: waits for them, and ends all threads. No `next_executor()` comes after it. Idempotent.
+/// - `next_executor()`: the executor for one more client. Called by one thread at a time. Throws `std::system_error`:
+///   if descriptors, buffers or memory are short, the client waits until it is tried again; if it is anything else, as
+///   when no thread can be made, it is told that the server is full.
+/// - `join()`: called when all clients have ended, or (if `run()` was left by an exception) those who are left need
+///   nothing but the policy's threads to end: waits for them, and ends all threads. No `next_executor()` comes after
+///   it. Idempotent.
 ///
-/// A policy whose clients need more than one descriptor each says so by a constant `descriptors_per_client`. A policy is made from the number of threads wanted (`unsigned`, never 0) if it can be, otherwise by default.
+/// A policy whose clients need more than one descriptor each says so by a constant `descriptors_per_client`. A policy
+/// is made from the number of threads wanted (`unsigned`, never 0) if it can be, otherwise by default.
 ///
 /// @code
 /// struct OneThread {  // for all clients; with <asio/thread_pool.hpp>

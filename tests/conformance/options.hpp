@@ -32,7 +32,8 @@ struct Options {
   bool verbose = false;
 };
 
-/// Nothing when help or the version was asked for, or nothing at all; then it is written. Throws std::runtime_error for a command line that makes no sense.
+/// Nothing when help or the version was asked for, or nothing at all; then it is written. Throws std::runtime_error for
+/// a command line that makes no sense.
 std::optional<Options> read_options(std::vector<std::string> const& arguments, std::ostream& out);
 
 }  // namespace conformance

@@ -22,8 +22,8 @@ namespace conformance {
 
 /// First every scene whole, then in pieces those that have passed.
 ///
-/// When a server that the run has started ends by itself, one of the plays of that moment must have ended it. The server
-/// is started again, and they are played again, one at a time, until it ends once more: that scene has failed.
+/// When a server that the run has started ends by itself, one of the plays of that moment must have ended it. The
+/// server is started again, and they are played again, one at a time, until it ends once more: that scene has failed.
 class Run {
  public:
   Run(asio::io_context& io, Options& options, std::vector<Scene> const& scenes, ServerUnderTest& server,

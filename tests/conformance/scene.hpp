@@ -136,8 +136,8 @@ struct SceneText {
 /// The scenes of the chat protocol, which are part of this program: a build step writes them out of the folder scenes.
 std::vector<SceneText> built_in_scenes();
 
-/// The texts of the scenes that a name stands for: a file, a folder of *.scene files, a scene that is part of this program,
-/// or all of those that fit a pattern with `*`. Throws BadScene when there is none.
+/// The texts of the scenes that a name stands for: a file, a folder of *.scene files, a scene that is part of this
+/// program, or all of those that fit a pattern with `*`. Throws BadScene when there is none.
 std::vector<SceneText> find_scenes(std::string const& name);
 
 /// Throws std::invalid_argument.
@@ -148,8 +148,8 @@ char const* name_of(Level level);
 /// Bytes in a form to be read by people, in the notation of scenes; long ones are shortened.
 std::string escaped(std::string_view bytes);
 
-/// Whether a terminal could take some byte of a line as a command: control characters, also those of two bytes in UTF-8,
-/// and bytes that are control characters where a terminal does not decode UTF-8. A tab is harmless.
+/// Whether a terminal could take some byte of a line as a command: control characters, also those of two bytes in
+/// UTF-8, and bytes that are control characters where a terminal does not decode UTF-8. A tab is harmless.
 bool drives_terminal(std::string_view line);
 
 }  // namespace conformance

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// However the bytes are split, LineReader finds the lines that a plain loop over all of them finds. The first byte of the
-// input seeds the splits.
+// However the bytes are split, LineReader finds the lines that a plain loop over all of them finds. The first byte of
+// the input seeds the splits.
 #include "fuzz.hpp"
 
 #include <random>

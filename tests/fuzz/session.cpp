@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // The whole chat without a socket: four clients, moved by the real rules of their links, send any bytes, read slowly,
-// are cut, and come again. Each must see, byte for byte but for the text of a reply, what model.hpp says, in that order;
-// if it is cut, a part of that without a gap.
+// are cut, and come again. Each must see, byte for byte but for the text of a reply, what model.hpp says, in that
+// order; if it is cut, a part of that without a gap.
 //
 // The bytes of the input go to one client, except:
 //   F8 to FB  go on with client 0 to 3
