@@ -110,6 +110,13 @@ TEST_CASE("each reader of a log reads what is for it, in order", "[room_log]") {
   CHECK(log.end() == 12);
 }
 
+TEST_CASE("a line without a sender is for all", "[room_log]") {
+  RoomLog log;
+  Reader ann(log, "ann");
+  say(log, "1\n", others_than({}), {&ann});  // a null pointer, which memcpy must not get: UBSan
+  CHECK(ann.read() == "1\n");
+}
+
 TEST_CASE("neighbouring lines for the same readers are one piece", "[room_log]") {
   RoomLog log;
   Reader bob(log, "bob");

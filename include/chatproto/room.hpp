@@ -195,7 +195,7 @@ class Room {
     std::lock_guard const lock(mutex_);
     auto reached = static_cast<std::size_t>(std::count_if(members_.begin(), members_.end(), listens));
     if (!audience.only) reached = members_.size() - finishing_ - reached;
-    if (reached == 0) return 0;
+    if (reached == 0 || lines.empty()) return reached;
     auto const place = log_.append(lines, audience);
     for (auto i = awake_; i < members_.size(); ++i)
       if (is_named(members_[i]) == audience.only) wake(*members_[i].member, place);

@@ -206,7 +206,8 @@ class RoomLog {
       Run const run{text, static_cast<std::uint32_t>(audience.user.size()) & 0x7fff'ffff, audience.only ? 1u : 0u};
       last_run = runs;
       std::memcpy(bytes() + last_run - sizeof run, &run, sizeof run);
-      std::memcpy(bytes() + last_run - sizeof run - audience.user.size(), audience.user.data(), audience.user.size());
+      // not memcpy: an empty name may have no address
+      std::copy(audience.user.begin(), audience.user.end(), bytes() + last_run - sizeof run - audience.user.size());
       runs -= Run::size_of(audience.user);
       return last_run;
     }
