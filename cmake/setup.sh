@@ -22,6 +22,7 @@ here() {
     libbenchmark-dev) header benchmark/benchmark.h ;;
     libasio-dev) header asio/version.hpp ;;
     libcli11-dev) header CLI/CLI.hpp ;;
+    nlohmann-json3-dev) header nlohmann/json.hpp ;;
     libspdlog-dev) header spdlog/spdlog.h ;;
     python3-prometheus-client) python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client' ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address

@@ -50,7 +50,7 @@ class QuizService {
       if (!me_.is_in_room()) return;
       me_.leave();
       try {
-        quiz_.say("* " + me_.name() + " has gone");
+        quiz_.room().guarded([&](Room& room) { say(room, "* " + me_.name() + " has gone"); });
       } catch (std::bad_alloc const&) {  // then nobody hears of it
       }
     }
@@ -59,7 +59,7 @@ class QuizService {
       if (!me_.is_in_room())
         enter(line);
       else if (line == "who")
-        me_.send("* " + quiz_.players() + '\n');
+        me_.send("* " + quiz_.room().guarded(players) + '\n');
       else
         answer(line);
     }
@@ -74,21 +74,27 @@ class QuizService {
       }
       me_.name(std::string(name));
       me_.enter(quiz_.rooms_, hall);
-      me_.listen();
-      quiz_.say("* " + me_.name() + " has come");
-      me_.send("* here are " + quiz_.players() + '\n');
+      auto const is_here = quiz_.room().guarded([&](Room& room) {
+        auto taken = false;
+        room.for_each([&](auto& other) { taken = taken || other.name() == me_.name(); });
+        if (taken) return false;
+        me_.listen(room);
+        say(room, "* " + me_.name() + " has come");
+        room.send_to(me_.name(), "* here are " + players(room) + '\n');
+        return true;
+      });
+      if (is_here) return;
+      me_.leave();
+      me_.send("* there is another " + me_.name() + " here\n");
     }
     void answer(std::string_view line) {
-      auto const points = quiz_.room().guarded([&] {
-        if (quiz_.is_won_ || quiz_.answer_ != line) return 0u;
+      auto const is_first = quiz_.room().guarded([&](Room& room) {
+        if (quiz_.answer_ != line) return false;
         quiz_.answer_.reset();
-        quiz_.is_won_ = ++me_.points == quiz_.to_win_;
-        return me_.points;
+        quiz_.award(room, me_, line);
+        return true;
       });
-      if (points == 0)
-        me_.send("* no, or too late\n");
-      else
-        quiz_.award(me_.name() + " is right: " + std::string(line), points);
+      if (!is_first) me_.send("* no, or too late\n");
     }
 
     QuizService& quiz_;
@@ -100,36 +106,41 @@ class QuizService {
     timer_.emplace(context);
     wait();
   }
-  void on_stop(chatproto::Stop) { say("* the quiz is over"); }
+  void on_stop(chatproto::Stop) {
+    room().guarded([](Room& room) { say(room, "* the quiz is over"); });
+  }
 
   /// Asks the next question.
   void ask() {
     auto next = author_();
-    room().guarded([&] { answer_ = std::move(next.second); });
-    say("? " + next.first);
+    room().guarded([&](Room& room) {
+      answer_ = std::move(next.second);
+      say(room, "? " + next.first);
+    });
   }
 
  private:
+  using Room = chatproto::Room::Locked;
   static constexpr auto hall = "hall";
   static constexpr std::chrono::milliseconds shortest{10};  // of intervals
 
   chatproto::Room& room() const { return stay_.room(); }
-  void say(std::string line) { room().broadcast({}, line += '\n'); }
+  static void say(Room& room, std::string line) { room.broadcast({}, line += '\n'); }
   /// Those with most points first.
-  std::string players() const {
+  static std::string players(Room& room) {
     std::vector<std::pair<unsigned, std::string>> all;
-    room().for_each([&](auto& member) { all.emplace_back(~static_cast<Player&>(member).points, member.name()); });
+    room.for_each([&](auto& member) { all.emplace_back(~static_cast<Player&>(member).points, member.name()); });
     std::sort(all.begin(), all.end());
     std::string list;
     for (auto const& [lack, name] : all) list += (list.empty() ? "" : ", ") + name + ' ' + std::to_string(~lack);
     return list;
   }
-  void award(std::string const& what, unsigned points) {
-    say("! " + what + ", now " + std::to_string(points));
+  void award(Room& room, Player& winner, std::string_view answer) {
+    auto const points = ++winner.points;
+    say(room, "! " + winner.name() + " is right: " + std::string(answer) + ", now " + std::to_string(points));
     if (points < to_win_) return;
-    say("! that wins. Again from 0");
-    room().for_each([](auto& member) { static_cast<Player&>(member).points = 0; });
-    room().guarded([&] { is_won_ = false; });
+    say(room, "! that wins. Again from 0");
+    room.for_each([](auto& member) { static_cast<Player&>(member).points = 0; });
   }
   void wait() {
     timer_->expires_after(interval_);
@@ -148,10 +159,7 @@ class QuizService {
   unsigned to_win_;
   chatproto::RoomTable rooms_;
   chatproto::RoomTable::Stay const stay_ = rooms_.enter(hall);  // so that there is a room also when nobody plays
-  // Guarded by the room:
-  std::optional<std::string> answer_;  // none: it was given
-  bool is_won_ = false;                // nobody has a point until all begin again
-
+  std::optional<std::string> answer_;                           // guarded by the room; none: it was given
   std::optional<asio::steady_timer> timer_;
 };
 

@@ -122,11 +122,14 @@ TEST_CASE("rooms are entered and left by many threads", "[room_table]") {
 TEST_CASE("members can be counted and looked at, with what a service knows of them", "[room_table]") {
   RoomTable rooms;
   auto const stay = rooms.enter("hall");
-  auto const& room = stay.room();
+  auto& room = stay.room();
   auto const seen = [&] {
-    std::multimap<std::string, int> all;
-    room.for_each([&](Room::Member& each) { all.emplace(each.name(), static_cast<Player&>(each).points); });
-    return all;
+    return room.guarded([](Room::Locked& locked) {
+      std::multimap<std::string, int> all;
+      locked.for_each([&](Room::Member& each) { all.emplace(each.name(), static_cast<Player&>(each).points); });
+      CHECK(locked.size() == all.size());
+      return all;
+    });
   };
   CHECK(room.size() == 0);
   auto const a = std::make_shared<RecordingQueue>(), b = std::make_shared<RecordingQueue>();
@@ -137,11 +140,47 @@ TEST_CASE("members can be counted and looked at, with what a service knows of th
     CHECK(room.size() == 0);  // who only speaks is no member
     for (auto* player : {&ann, &bob, &bob}) player->listen();
     CHECK(room.size() == 2);
-    CHECK(room.guarded([&] { return ++bob.points; }) == 1);
+    CHECK(room.guarded([&](auto&) { return ++bob.points; }) == 1);
     CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}, {"bob", 1}});
   }
   CHECK(room.size() == 1);
   CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}});
+}
+
+TEST_CASE("of many who want a name in a room one gets it, and all hear of it in one order", "[room_table]") {
+  constexpr auto threads = 4, times = 500;
+  RoomTable rooms;
+  auto const stay = rooms.enter("hall");
+  auto const queue = std::make_shared<RecordingQueue>();
+  chatproto::Participant judge("judge", Peer(queue));
+  judge.enter(rooms, "hall");
+  judge.listen();
+  auto const say = [](Room::Locked& room, char what) { room.broadcast({}, std::string(1, what) + '\n'); };
+  std::vector<std::thread> players;
+  for (auto t = 0; t < threads; ++t)
+    players.emplace_back([&] {
+      for (auto i = 0; i < times; ++i) {
+        Player me("ann", Peer(std::make_shared<RecordingQueue>()));
+        me.enter(rooms, "hall");
+        auto const has_come = me.room().guarded([&](Room::Locked& room) {
+          auto taken = false;
+          room.for_each([&](Room::Member& other) { taken = taken || other.name() == me.name(); });
+          if (taken) return false;
+          me.listen(room);
+          me.listen(room);  // nothing
+          say(room, '+');
+          return true;
+        });
+        if (has_come) me.room().guarded([&](Room::Locked& room) { say(room, '-'); });
+      }
+    });
+  for (auto& each : players) each.join();
+  auto const heard = queue->take();
+  auto wrong = 0u;
+  for (std::size_t i = 0; i < heard.size(); ++i) wrong += heard[i] != "+\n-\n"[i % 4];
+  CHECK(heard.size() >= 4u);
+  CHECK(heard.size() % 4 == 0);
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("a participant's replies come after what was said to it before", "[room_table]") {
@@ -182,20 +221,21 @@ TEST_CASE("members come and go, and have points, while others look", "[room_tabl
         Player me("ann", Peer(std::make_shared<RecordingQueue>()));
         me.enter(rooms, "hall");
         me.listen();
-        stay.room().guarded([&] { ++me.points; });
+        stay.room().guarded([&](auto&) { ++me.points; });
         stay.room().broadcast("", "here\n");
       }
       --running;
     });
   auto wrong = 0;
   while (running > 0) {
-    std::size_t seen = 0;
-    stay.room().for_each([&](Room::Member& each) {
-      ++seen;
-      auto const points = static_cast<Player&>(each).points;
-      wrong += points < 0 || points > 1;
+    wrong += stay.room().guarded([](Room::Locked& room) {
+      auto bad = room.size() > threads ? 1 : 0;
+      room.for_each([&](Room::Member& each) {
+        auto const points = static_cast<Player&>(each).points;
+        bad += points < 0 || points > 1;
+      });
+      return bad;
     });
-    wrong += seen > threads;
   }
   for (auto& each : players) each.join();
   CHECK(wrong == 0);

@@ -189,6 +189,8 @@ TEST_CASE("the first right answer has the point, and enough of them win", "[syst
   CHECK(x->take() == "* no, or too late\n");  // nothing was asked
   {
     auto bob = quiz.open(Peer(y));
+    bob.on_line("ann");
+    CHECK(y->take() == "* there is another ann here\n");
     CHECK_FALSE(bob.logged_in());
     bob.on_line("bob");
     CHECK(bob.logged_in());

@@ -36,7 +36,7 @@ namespace chatproto {
 class Room {
  public:
   /// Somebody who can listen and speak in a room. It lives in its session; the room keeps only its address. A service
-  /// may derive from it (or from `Participant`) what it wants to know of a member, see `for_each`.
+  /// may derive from it (or from `Participant`) what it wants to know of a member: see `Locked::for_each`.
   class Member : public LogReader {
    public:
     /// A client reached through `peer`, whose user has no name yet.
@@ -86,16 +86,47 @@ class Room {
   Room(Room const&) = delete;
   Room& operator=(Room const&) = delete;
 
+  /// The room while its lock is held: what `guarded` calls with it happens as one step for everybody else. Used by
+  /// nobody else, and not kept.
+  class Locked {
+   public:
+    Locked(Locked const&) = delete;
+    Locked& operator=(Locked const&) = delete;
+
+    /// `Room::add`.
+    void add(Member& member) const { room_.add_locked(member); }
+    /// `Room::broadcast`.
+    std::size_t broadcast(std::string_view from, std::string_view lines) const {
+      return room_.say(lines, {from, false});
+    }
+    /// `Room::send_to`.
+    std::size_t send_to(std::string_view user, std::string_view lines) const { return room_.say(lines, {user, true}); }
+    /// How many members there are.
+    std::size_t size() const noexcept { return room_.members_.size(); }
+    /// Calls `look(Member&)` for each member, in no order. A service that derives from `Member` casts it back.
+    void for_each(auto const& look) const {
+      for (auto const& slot : room_.members_) look(*slot.member);
+    }
+
+   private:
+    friend class Room;
+    explicit Locked(Room& room) noexcept : room_(room) {}
+    Room& room_;
+  };
+
+  /// Calls `use(Locked&)` under the room's lock, and returns its result: for what must happen as one step, such as
+  /// looking whether a name is taken, entering and being announced; and for a service's own data that only such calls
+  /// read and change. `use` must use neither a room in another way nor a `RoomTable` (as a stay does that ends, and
+  /// `Participant::send`): it would deadlock. Of a member it may read `name()` and `peer()`. What it throws comes out.
+  decltype(auto) guarded(auto&& use) {
+    std::lock_guard const lock(mutex_);
+    Locked locked(*this);
+    return use(locked);
+  }
+
   /// Adds `member`, which is in no room and is removed before it dies. It gets all that is said from now on.
   void add(Member& member) {
-    std::lock_guard const lock(mutex_);
-    members_.push_back({&member, hash(member.name_)});
-    member.slot_ = static_cast<std::uint32_t>(members_.size() - 1);
-    member.room_ = this;
-    member.until_ = no_end;
-    member.listens_ = true;
-    member.writing_ = false;
-    member.peer_.queue().follow(&member);
+    guarded([&](Locked& room) { room.add(member); });
   }
 
   /// Returns what `member` has not read, and takes it as read: for a session that sends something which must not
@@ -125,9 +156,13 @@ class Room {
 
   /// Says `lines`, which are whole lines, to every member whose name is not `from`. Returns how many members that is.
   /// If it throws `std::bad_alloc`, nothing was said.
-  std::size_t broadcast(std::string_view from, std::string_view lines) { return say(lines, {from, false}); }
+  std::size_t broadcast(std::string_view from, std::string_view lines) {
+    return guarded([&](Locked& room) { return room.broadcast(from, lines); });
+  }
   /// The same to every member whose name is `user`.
-  std::size_t send_to(std::string_view user, std::string_view lines) { return say(lines, {user, true}); }
+  std::size_t send_to(std::string_view user, std::string_view lines) {
+    return guarded([&](Locked& room) { return room.send_to(user, lines); });
+  }
 
   /// Whether `sender` must wait, because a slow member's queue blocks senders. If so, the room has put it on its list:
   /// the sender's session pauses its client and keeps its replies. When each such member has at most half of its limit
@@ -154,22 +189,6 @@ class Room {
     std::lock_guard const lock(mutex_);
     return members_.size();
   }
-  /// Calls `look(Member&)` for each member, in no order, under the room's lock. `look` must use neither a room nor a
-  /// `RoomTable` (as a stay does that ends): it would deadlock. Of a member it may read `name()`, `peer()`, and what
-  /// `guarded` changes.
-  ///
-  /// A member that is added, and then announced, misses nobody: everybody else is seen here, or is announced later.
-  void for_each(auto const& look) const {
-    std::lock_guard const lock(mutex_);
-    for (auto const& slot : members_) look(*slot.member);
-  }
-  /// Calls `change()` under the room's lock and returns its result: for data of members that `for_each` looks at.
-  /// For `change` holds the same.
-  decltype(auto) guarded(auto const& change) const {
-    std::lock_guard const lock(mutex_);
-    return change();
-  }
-
   /// Bytes of memory that its log holds.
   std::size_t memory() const noexcept {
     std::lock_guard const lock(mutex_);
@@ -188,11 +207,19 @@ class Room {
   };
   static std::size_t hash(std::string_view name) noexcept { return std::hash<std::string_view>()(name); }
 
+  void add_locked(Member& member) {
+    members_.push_back({&member, hash(member.name_)});
+    member.slot_ = static_cast<std::uint32_t>(members_.size() - 1);
+    member.room_ = this;
+    member.until_ = no_end;
+    member.listens_ = true;
+    member.writing_ = false;
+    member.peer_.queue().follow(&member);
+  }
   std::size_t say(std::string_view lines, RoomLog::Audience const& audience) {
     auto const key = hash(audience.user);
     auto const is_named = [&](Slot const& slot) { return slot.hash == key && slot.member->name_ == audience.user; };
     auto const listens = [&](Slot const& slot) { return is_named(slot) && slot.member->until_ == no_end; };
-    std::lock_guard const lock(mutex_);
     auto reached = static_cast<std::size_t>(std::count_if(members_.begin(), members_.end(), listens));
     if (!audience.only) reached = members_.size() - finishing_ - reached;
     if (reached == 0 || lines.empty()) return reached;

@@ -136,7 +136,7 @@ class RoomTable {
 /// Where queues make senders wait (`Overflow::block_sender`), a session asks `Room::must_wait` after it has spoken, and
 /// pauses its client, as the chat's does. Otherwise the room's log has no bound.
 ///
-/// If you derive from it, and `Room::for_each` reads your data, your destructor must call `leave()`. Otherwise another
+/// If you derive from it, and `Room::guarded` reads your data, your destructor must call `leave()`. Otherwise another
 /// thread may read data that is already destroyed.
 ///
 /// Thread safety: distinct objects: safe; shared objects: unsafe. It is used on its client's executor.
@@ -155,6 +155,10 @@ class Participant : public Room::Member {
   /// From now on it gets what is said in the room. Precondition: it is in one.
   void listen() {
     if (!is_added()) stay_.room().add(*this);
+  }
+  /// The same within `Room::guarded`; `room` is its room.
+  void listen(Room::Locked& room) {
+    if (!is_added()) room.add(*this);
   }
   /// Leaves its room, if it is in one. What was said before is still sent; if memory is too short for that, the client is
   /// cut.
