@@ -323,7 +323,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
 
   /// Ends it now. Whatever still holds this link finds a closed queue.
-  void end(Ended reason, std::error_code const& error = {}) noexcept {
+  void end(Ended reason, std::error_code error = {}) noexcept {
     if (!socket_) return;
     rules_.end(reason);
     this->finish();  // from here on nobody wakes us
@@ -331,8 +331,12 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     std::error_code ignored;
     socket_->close(ignored);
     socket_.reset();
-    host_.events().ended(number_, *rules_.over(), error);
+    auto& events = host_.events();
+    auto const number = number_;
+    auto const why = *rules_.over();
+    // First its place is free: whoever learns that it has ended may count on that. It may be destroyed then.
     host_.remove(*this);
+    events.ended(number, why, error);
   }
 
   Host& host_;
