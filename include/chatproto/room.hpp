@@ -103,7 +103,8 @@ class Room {
     std::size_t send_to(std::string_view user, std::string_view lines) const { return room_.say(lines, {user, true}); }
     /// How many members there are.
     std::size_t size() const noexcept { return room_.members_.size(); }
-    /// Calls `look(Member&)` for each member, in no order. A service that derives from `Member` casts it back.
+    /// Calls `look(Member&)` for each member, in no order. A service that derives from `Member` casts it back. `look`
+    /// neither adds a member nor says anything.
     void for_each(auto const& look) const {
       for (auto const& slot : room_.members_) look(*slot.member);
     }
