@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // The limits of a server under load, what it tells of them, and senders who wait, in all policies.
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/listener.hpp>
 #include <chatproto/threading.hpp>
 
 #include <algorithm>
@@ -20,6 +21,9 @@
 
 #ifdef __linux__
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <set>
 
 #include <fcntl.h>
@@ -141,6 +145,36 @@ TEMPLATE_TEST_CASE("many who are refused at once all learn it", "[limits]", POLI
 }
 
 #ifdef __linux__
+TEST_CASE("the memory that a process may have is the least of its control groups and of those above", "[limits]") {
+  auto const pattern = (std::filesystem::temp_directory_path() / "groups.XXXXXX").string();
+  std::vector<char> name(pattern.begin(), pattern.end());
+  name.push_back('\0');
+  std::filesystem::path const root = ::mkdtemp(name.data());
+  auto const write = [&](std::string const& file, std::string const& text) {
+    std::filesystem::create_directories((root / file).parent_path());
+    std::ofstream(root / file) << text;
+  };
+  auto const least = [&](std::string const& groups) {
+    write("groups", groups);
+    return chatproto::detail::group_memory((root / "groups").c_str(), root.c_str());
+  };
+  constexpr auto none = ~std::uint64_t();
+  write("a/b/memory.max", "max\n");
+  write("a/memory.max", "5000\n");
+  write("memory/c/memory.limit_in_bytes", "9223372036854771712\n");  // what the first version has for no limit
+  write("memory/memory.limit_in_bytes", "3000\n");
+  CHECK(least("0::/a/b\n") == 5000);
+  CHECK(least("0::/x\n") == none);
+  CHECK(least("0::/\n") == none);  // the root has no limit
+  CHECK(least("9:memory:/c/d\n8:cpu:/a\n0::/x") == 3000);
+  CHECK(least("12:cpuset,memory:/c\n0::/a") == 3000);
+  write("a/b/memory.max", "2000\n");
+  CHECK(least("0::/a/b\n9:memory:/c\n") == 2000);
+  CHECK(least("nonsense\n:\n\n::\n0::" + std::string(2000, 'x')) == none);
+  std::filesystem::remove_all(root);
+  CHECK(chatproto::detail::group_memory((root / "groups").c_str(), root.c_str()) == none);
+}
+
 TEMPLATE_TEST_CASE("without a limit of its own a server takes what there are descriptors for", "[limits]", POLICIES) {
   rlimit old{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &old) == 0);

@@ -52,6 +52,37 @@ std::size_t client_limit([[maybe_unused]] unsigned threads) noexcept {
   return std::numeric_limits<std::size_t>::max() / each;
 }
 
+#ifdef __linux__
+/// The least memory limit of the control groups that the file `groups` names, as in "0::/a/b" or "9:memory:/a/b", and
+/// of each above them up to the root: a container may see its own group only there. `root`: where they are mounted.
+inline std::uint64_t group_memory(char const* groups, char const* root) noexcept {
+  auto least = std::numeric_limits<std::uint64_t>::max();
+  auto* const lines = std::fopen(groups, "re");
+  if (lines == nullptr) return least;
+  for (char line[512], name[1024]; std::fgets(line, sizeof line, lines) != nullptr;) {
+    line[std::strcspn(line, "\n")] = '\0';
+    auto* const controllers = std::strchr(line, ':');
+    auto* const path = controllers != nullptr ? std::strchr(controllers + 1, ':') : nullptr;
+    if (path == nullptr) continue;
+    auto const is_second = controllers + 1 == path;  // of the two versions of groups
+    *path = '\0';
+    if (!is_second && std::strstr(controllers, "memory") == nullptr) continue;
+    auto const* const format = is_second ? "%s%s/memory.max" : "%s/memory%s/memory.limit_in_bytes";
+    for (auto* end = path; end != nullptr; end = std::strrchr(path + 1, '/')) {
+      *end = '\0';
+      std::snprintf(name, sizeof name, format, root, path + 1);
+      auto* const file = std::fopen(name, "re");
+      if (file == nullptr) continue;
+      unsigned long long limit = 0;  // "max" is no number
+      if (std::fscanf(file, "%llu", &limit) == 1) least = std::min<std::uint64_t>(least, limit);
+      std::fclose(file);
+    }
+  }
+  std::fclose(lines);
+  return least;
+}
+#endif
+
 /// Half of the memory that the process may have: by its limits, its control groups or the machine, whatever is least.
 /// 1 GiB where that cannot be asked.
 inline std::size_t half_of_memory() noexcept {
@@ -68,31 +99,7 @@ inline std::size_t half_of_memory() noexcept {
   }
 #endif
 #ifdef __linux__
-  // The process's group, as in "0::/a/b" or "9:memory:/a/b", and each above it up to the root: a container may see its
-  // own group only there.
-  if (auto* const groups = std::fopen("/proc/self/cgroup", "re")) {
-    for (char line[512], name[600]; std::fgets(line, sizeof line, groups) != nullptr;) {
-      line[std::strcspn(line, "\n")] = '\0';
-      auto* const controllers = std::strchr(line, ':');
-      auto* const path = controllers != nullptr ? std::strchr(controllers + 1, ':') : nullptr;
-      if (path == nullptr) continue;
-      auto const is_second = controllers + 1 == path;
-      *path = '\0';
-      if (!is_second && std::strstr(controllers, "memory") == nullptr) continue;
-      auto const* const format =
-          is_second ? "/sys/fs/cgroup%s/memory.max" : "/sys/fs/cgroup/memory%s/memory.limit_in_bytes";
-      for (auto* end = path; end != nullptr; end = std::strrchr(path + 1, '/')) {
-        *end = '\0';
-        std::snprintf(name, sizeof name, format, path + 1);
-        auto* const file = std::fopen(name, "re");
-        if (file == nullptr) continue;
-        unsigned long long limit = 0;  // "max" is no number
-        if (std::fscanf(file, "%llu", &limit) == 1) most = std::min<std::uint64_t>(most, limit);
-        std::fclose(file);
-      }
-    }
-    std::fclose(groups);
-  }
+  most = std::min(most, group_memory("/proc/self/cgroup", "/sys/fs/cgroup"));
 #endif
   return static_cast<std::size_t>(std::min<std::uint64_t>(most / 2, std::numeric_limits<std::size_t>::max()));
 }
