@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <map>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -141,6 +142,7 @@ TEST_CASE("members can be counted and looked at, with what a service knows of th
     for (auto* player : {&ann, &bob, &bob}) player->listen();
     CHECK(room.size() == 2);
     CHECK(room.guarded([&](auto&) { return ++bob.points; }) == 1);
+    CHECK_THROWS_AS(room.guarded([](auto&) { throw std::bad_alloc(); }), std::bad_alloc);  // and the lock is free
     CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}, {"bob", 1}});
   }
   CHECK(room.size() == 1);
