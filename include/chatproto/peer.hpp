@@ -55,8 +55,9 @@ class Peer {
 
   /// The session gets no more lines until `resume()`. Only this session may call it, in `open`, `on_line`,
   /// `on_bad_line`, `on_resume` or `flush`. Meanwhile what the client sends waits in the network, which slows the
-  /// client down; at most 64 KiB that were already read are kept. On Linux a client that resets its connection is ended
-  /// at once; elsewhere when the pause ends, as is noticed the end of a client's input.
+  /// client down; at most 64 KiB that were already read are kept. A client that resets its connection meanwhile is
+  /// ended at once on Linux, and when the pause ends elsewhere. That a client sends no more is noticed when the pause
+  /// ends.
   void pause() const { queue_->pause_input(); }
   /// Ends the pause. Does nothing if the client is not paused when its executor gets to it. From any thread.
   void resume() const { queue_->resume_input(); }
@@ -69,10 +70,10 @@ class Peer {
   /// server drains. So it may use the session. It may do what `on_line` may, and `flush` is called after it. What it
   /// throws costs the client. A pause does not hold it up. There is no limit to how many wait: that is yours to set.
   ///
-  /// From any thread: also from another client's session, and while the server stops. False: the client is gone or has
-  /// no server, or memory is short; then the client is cut, for it might wait for this task. (Not with `StrandPool`,
-  /// see docs/reliability.md, "not promised".) A task that is dropped is destroyed by the thread that posts it, or on
-  /// the client's executor.
+  /// From any thread: also from another client's session, and while the server stops. False: the client is gone, has no
+  /// server, or memory is short. In the last case the client is cut, for it might wait for this task. (Not with
+  /// `StrandPool`, see docs/reliability.md, "not promised".) A task that is dropped is destroyed by the thread that
+  /// posts it, or on the client's executor.
   template <std::invocable F>
   bool post(F task) const noexcept {
     struct Once final : MessageQueue::Task {

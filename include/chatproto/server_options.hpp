@@ -39,8 +39,8 @@ struct ServerOptions {
   /// (`Connection::line_limit`).
   std::size_t line_limit = max_line;
   /// Bytes that may wait for one client that does not read, in its queue and in its room. The default is what half a
-  /// second of a fast chat brings. A client is cut only when a write was tried and its socket took nothing. See
-  /// `MessageQueue` and `Room`.
+  /// second of a fast chat brings. A client is cut for it only when a write was tried and its socket took nothing;
+  /// or, without a try, for 64 times as much. See `MessageQueue` and `Room`.
   std::size_t queue_limit = MessageQueue::default_limit;
   /// What happens beyond that: the client is cut, or those who send to its room wait, and nothing is lost.
   Overflow overflow = Overflow::disconnect;

@@ -24,8 +24,8 @@ namespace chatproto {
 /// Optional members:
 /// - `on_bad_line(std::error_code)`: a line had more bytes than the limit (`ServerOptions::line_limit`;
 ///   `Errc::line_too_long`) and has been dropped;
-/// - `flush()`: the lines that one read brought are over, or as many as there are before or after a pause; or a posted
-///   task is (`Peer::post`), also during a pause. What was kept back to be sent at once is sent here;
+/// - `flush()`: called after the lines that one read has brought (a pause or the end of a turn divides them), and after
+///   each posted task (`Peer::post`). A session that collects its replies, to send them together, sends them here;
 /// - `on_resume()`: a pause (`Peer::pause`) is over; called before anything else, so that what was waited for can be
 ///   acted on;
 /// - `bool logged_in() const`: a client for which it is still false at the login deadline is closed;
