@@ -8,6 +8,11 @@ lines=$(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside && FIL
 [ -n "$lines" ]
 set -f
 
+grep -o '^| `--[^|]*' docs/operate.md | grep -o -e '--[a-z-]*' | while read -r flag; do # the table of limits
+  echo "$flag"
+  grep -rqF "\"$flag\"" examples || exit 1
+done
+
 known_to() { # FILE WORD...: whether the file knows all that begin with --
   for word in "$@"; do
     case $word in

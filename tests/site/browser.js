@@ -117,7 +117,7 @@ async function main() {
 
   await part('the menu leads to each page', async () => {
     const page = await open({});
-    const tree = [['Tutorial'], ['How it works', 'Protocol'], ['How it works', 'Design'], ['How it works', 'Synchronisation'],
+    const tree = [['Tutorial'], ['How to'], ['Install'], ['Operate'], ['How it works', 'Protocol'], ['How it works', 'Design'], ['How it works', 'Synchronisation'],
       ['How it works', 'Reliability'], ['How it works', 'Performance'], ['Reference', 'All names'], ['Reference', 'Classes'], ['Reference', 'Concepts'],
       ['Reference', 'Headers'], ['Reference', 'Examples'], ['Project', 'README'], ['Project', 'Changes']];
     await page.goto(site);
