@@ -5,8 +5,15 @@ set -eu
 cd "$(dirname "$0")/.."
 bin=build/demo/bin
 
-sh cmake/setup.sh libnss-myhostname
-sh cmake/install-programs.sh "${bin%/bin}"
+sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev libnss-myhostname
+echo 'Building the programs (a minute or two)'
+mkdir -p build
+cmake --preset dev -B "${bin%/bin}" -DCHATPROTO_BUILD_TESTS=OFF -DCHATPROTO_BUILD_CONFORMANCE=OFF \
+  -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF -DCMAKE_CXX_FLAGS_DEBUG=-O1 >build/demo.log || {
+  cat build/demo.log
+  exit 1
+}
+cmake --build "${bin%/bin}" --target server sender receiver echo_server echo_client
 scratch=$(mktemp -d)
 started=
 # shellcheck disable=SC2086 # a list
@@ -32,6 +39,10 @@ wait_until() {
   done
 }
 
+pace() { # on a terminal: as fast as one reads
+  [ ! -t 1 ] || sleep 0.6
+}
+
 listen() { # WHO ROOM: returns when WHO hears the room
   : >"$scratch/$1"
   $bin/receiver localhost "$port" "$1" "$2" >"$scratch/$1" 2>&1 &
@@ -55,6 +66,7 @@ come() { # WHO DESCRIPTOR: a sender that types what is written to the descriptor
 }
 
 types() { # WHO LINE
+  pace
   printf '  %-5s  types  %s\n' "$1" "$2"
   eval "fd=\$fd_$1"
   printf '%s\n' "$2" >&"$fd" || fail "$1 has gone"
@@ -67,6 +79,7 @@ sees() { # WHO LINE: the next that WHO sees is LINE
   eval "count=\$((\${count_$1:-0} + 1)); count_$1=\$count"
   wait_until has_lines "$1" "$count"
   line=$(lines "$1" | sed -n "${count}p")
+  pace
   printf '  %-5s  sees             %s\n' "$1" "$line"
   [ "$line" = "$2" ] || fail "$1 should have seen: $2"
 }
@@ -80,11 +93,12 @@ leaves() { # WHO
 # --- The conversation -------------------------------------------------------------------------------------------------
 
 : >"$scratch/server"
-$bin/server 0 2>"$scratch/server" &
+$bin/server 0 --log warn 2>"$scratch/server" &
 server=$!
 started=$server
+port_of() { sed -n 's/^listening on port //p' "$scratch/$1"; }
 wait_until grep -q '^listening on port' "$scratch/server"
-port=$(sed 's/[^0-9]//g' "$scratch/server")
+port=$(port_of server)
 printf '\nThe server listens on port %s. Two receivers come, each to a room:\n' "$port"
 listen alice cafe
 listen dave library
@@ -116,13 +130,40 @@ sees bob 'invalid room name (letters and digits only)'
 types bob 'Then I stay.'
 sees dave 'bob: Then I stay.'
 
-printf '\nBoth leave, and the server is stopped:\n'
+texts=20000
+printf '\nEve comes to the cafe, too, and is stopped: she reads nothing. Dan types %s lines there:\n' $texts
+listen eve cafe
+eve=$!
+kill -STOP "$eve"
+dan() { awk -v n=$texts 'BEGIN { print "/join cafe"; for (i = 1; i <= n; i++) printf "%d %0200d\n", i, 0; print "/quit" }'; }
+dan | $bin/sender localhost "$port" dan 2>"$scratch/dan" || fail 'dan was not heard'
+has_heard_dan() { [ "$(grep -c '^dan: ' "$scratch/alice")" = $texts ]; }
+wait_until has_heard_dan
+count_alice=$((count_alice + texts))
+printf '  alice  sees             all %s lines\n' $texts
+was_cut() { grep 'reason=overflow' "$scratch/server"; }
+wait_until was_cut >"$scratch/cut"
+printf '  server logs             %s\n' "$(sed 's/^time=[^ ]* //' "$scratch/cut")"
+kill -KILL "$eve"
+
+printf '\nBob and Carol leave, and the server is stopped:\n'
 leaves bob
 leaves carol
 kill -TERM "$server"
 wait "$server" || fail "the server has ended with exit code $?"
 sees alice 'receiver: the server has closed the connection'
 sees dave 'receiver: the server has closed the connection'
+
+printf '\nThe same server with another service, which says back each line until "end":\n'
+: >"$scratch/echo"
+$bin/echo_server 0 2>"$scratch/echo" >/dev/null &
+started="$started $!"
+wait_until grep -q '^listening on port' "$scratch/echo"
+for line in 'hello' 'end'; do
+  pace
+  printf '  you    type   %s\n' "$line"
+done
+printf 'hello\nend\n' | $bin/echo_client localhost "$(port_of echo)" | sed 's/^/  you    see              /'
 
 cat <<END
 
