@@ -58,9 +58,10 @@ else
   cannot 'Installing packages needs root, or sudo'
 fi
 echo "Installing$missing (this takes a minute or two)"
-export DEBIAN_FRONTEND=noninteractive
-apt() {
-  $root ${root:+env DEBIAN_FRONTEND=noninteractive} apt-get -qq -o Dpkg::Use-Pty=0 "$@" </dev/null >/dev/null
+quiet='DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes'
+apt() { # waits up to five minutes for another apt to end
+  # shellcheck disable=SC2086 # two words
+  $root env $quiet apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" </dev/null >/dev/null
 }
 apt update || cannot 'apt-get update failed'
 # shellcheck disable=SC2086 # a list
