@@ -1,4 +1,4 @@
-# conversation.sh SERVER CLIENT LISTENER: the how-to's client speaks, its listener hears it, and the first page's server ends in order.
+# conversation.sh SERVER CLIENT LISTENER: the how-to's client speaks, its listener hears it, and its server ends in order.
 set -eu
 out=$(mktemp)
 heard=$(mktemp)
