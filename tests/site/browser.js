@@ -198,8 +198,8 @@ async function main() {
     const page = await open({ javaScriptEnabled: false });
     await page.goto(site);
     await shoot(page, 'no-script');
-    assert.match(await page.locator('.contents').innerText(), /Networked services/);
-    const links = ['tutorial', 'protocol', 'design', 'synchronisation', 'reliability', 'performance', 'Server', 'Connection'];
+    assert.match(await page.locator('.contents').innerText(), /network services/);
+    const links = ['tutorial', 'how-to', 'Install', 'operate', 'protocol', 'design', 'synchronisation', 'reliability', 'performance', 'Server', 'Connection'];
     for (const text of links) {
       await page.goto(site);
       await page.locator('.contents a').filter({ hasText: new RegExp(`^${text}$`) }).first().click();
