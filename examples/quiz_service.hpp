@@ -75,9 +75,7 @@ class QuizService {
       me_.name(std::string(name));
       me_.enter(quiz_.rooms_, hall);
       auto const is_here = quiz_.room().guarded([&](Room& room) {
-        auto taken = false;
-        room.for_each([&](auto& other) { taken = taken || other.name() == me_.name(); });
-        if (taken) return false;
+        if (room.has(me_.name())) return false;
         me_.listen(room);
         say(room, "* " + me_.name() + " has come");
         room.send_to(me_.name(), "* here are " + players(room) + '\n');

@@ -103,6 +103,11 @@ class Room {
     std::size_t send_to(std::string_view user, std::string_view lines) const { return room_.say(lines, {user, true}); }
     /// How many members there are.
     std::size_t size() const noexcept { return room_.members_.size(); }
+    /// Whether a member is called `name`.
+    bool has(std::string_view name) const noexcept {
+      auto const key = hash(name);
+      return std::any_of(room_.members_.begin(), room_.members_.end(), [&](Slot const& s) { return s.is(name, key); });
+    }
     /// Calls `look(Member&)` for each member, in no order. A service that derives from `Member` casts it back. `look`
     /// neither adds a member nor says anything.
     void for_each(auto const& look) const {
@@ -205,6 +210,7 @@ class Room {
   struct Slot {
     Member* member;
     std::size_t hash;
+    bool is(std::string_view name, std::size_t key) const noexcept { return hash == key && member->name_ == name; }
   };
   static std::size_t hash(std::string_view name) noexcept { return std::hash<std::string_view>()(name); }
 
@@ -219,7 +225,7 @@ class Room {
   }
   std::size_t say(std::string_view lines, RoomLog::Audience const& audience) {
     auto const key = hash(audience.user);
-    auto const is_named = [&](Slot const& slot) { return slot.hash == key && slot.member->name_ == audience.user; };
+    auto const is_named = [&](Slot const& slot) { return slot.is(audience.user, key); };
     auto const listens = [&](Slot const& slot) { return is_named(slot) && slot.member->until_ == no_end; };
     auto reached = static_cast<std::size_t>(std::count_if(members_.begin(), members_.end(), listens));
     if (!audience.only) reached = members_.size() - finishing_ - reached;

@@ -40,9 +40,7 @@ class Hall {
       me_.name(std::string(name));
       me_.enter(hall_.rooms_, "hall");
       auto const has_entered = me_.room().guarded([&](chatproto::Room::Locked& room) {
-        auto is_taken = name.empty();
-        room.for_each([&](auto& other) { is_taken = is_taken || other.name() == name; });
-        if (is_taken) return false;
+        if (name.empty() || room.has(name)) return false;
         me_.listen(room);
         room.broadcast({}, "* " + me_.name() + " has come\n");
         return true;
