@@ -2,8 +2,8 @@
 // Each system call of a server, and each allocation, fails once, while clients come, talk and go. Whatever it was: at
 // most one client is lost by it, the server serves all others and new ones, and in the end nothing is left over.
 #include <chatproto/chat_service.hpp>
-#include <chatproto/detail/alarm.hpp>
-#include <chatproto/detail/reserved.hpp>
+#include <chatproto/detail/server/handler_memory.hpp>
+#include <chatproto/detail/server/reliable_timer.hpp>
 #include <chatproto/room_table.hpp>
 #include <chatproto/threading.hpp>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // The limits of a server under load, what it tells of them, and senders who wait, in all policies.
 #include <chatproto/chat_service.hpp>
-#include <chatproto/detail/listener.hpp>
+#include <chatproto/detail/server/listener.hpp>
 #include <chatproto/threading.hpp>
 
 #include <algorithm>

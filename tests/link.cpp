@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <chatproto/detail/link.hpp>
+#include <chatproto/detail/server/link.hpp>
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/executor.hpp>

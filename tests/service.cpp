@@ -2,7 +2,7 @@
 #include <chatproto/service.hpp>
 
 #include <chatproto/chat_service.hpp>
-#include <chatproto/detail/near_misses.hpp>
+#include <chatproto/detail/server/near_misses.hpp>
 
 #include <cstddef>
 #include <functional>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // The core under a scheduler that is nothing but a seed: no thread, no clock, no socket. Clients come, talk, move,
-// stall and vanish. The real rules of their links (detail/link_rules.hpp) hand over lines, write and end, in an order
+// stall and vanish. The real rules of their links (detail/server/link_rules.hpp) hand over lines, write and end, in an order
 // that the seed chooses, and others act between two lines, and between finding output and writing it.
 // simulated_client.hpp is the clients, history.hpp judges what all have seen.
 //
@@ -9,7 +9,7 @@
 //   simulation --self-test                                    links that use the rules wrongly, which must be found
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/held_memory.hpp>
-#include <chatproto/detail/link_rules.hpp>
+#include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
@@ -89,7 +89,7 @@ class Simulation : public World {
 
 // --- A link: the server's end of a client's connection ----------------------------------------------------------------
 
-/// What detail/link.hpp does with the rules, one step at a time; and whether they do with the client what they must.
+/// What detail/server/link.hpp does with the rules, one step at a time; and whether they do with the client what they must.
 class Link final : public MessageQueue, public std::enable_shared_from_this<Link> {
  public:
   explicit Link(Simulation& world)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 // The core of the library stands on the standard library alone.
 #include <chatproto/chat_service.hpp>
-#include <chatproto/detail/events.hpp>
-#include <chatproto/detail/link_rules.hpp>
-#include <chatproto/detail/near_misses.hpp>
-#include <chatproto/detail/reserved.hpp>
+#include <chatproto/detail/server/events.hpp>
+#include <chatproto/detail/server/handler_memory.hpp>
+#include <chatproto/detail/server/link_rules.hpp>
+#include <chatproto/detail/server/near_misses.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>

@@ -17,7 +17,7 @@
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 
-#include <chatproto/detail/exchange.hpp>
+#include <chatproto/detail/client/send_receive_op.hpp>
 #include <chatproto/message.hpp>
 
 namespace chatproto {

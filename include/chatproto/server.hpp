@@ -10,8 +10,8 @@
 #include <asio/io_context.hpp>
 
 #include <chatproto/chat_service.hpp>
-#include <chatproto/detail/near_misses.hpp>
-#include <chatproto/detail/server_core.hpp>
+#include <chatproto/detail/server/near_misses.hpp>
+#include <chatproto/detail/server/server_core.hpp>
 #include <chatproto/executor.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/server_options.hpp>

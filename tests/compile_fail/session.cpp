@@ -5,7 +5,7 @@
 #include <string_view>
 #include <system_error>
 
-#include <chatproto/detail/near_misses.hpp>
+#include <chatproto/detail/server/near_misses.hpp>
 
 #ifndef MEMBER
 #define MEMBER bool logged_in() const

@@ -31,7 +31,7 @@ cover() {
   command=$1
   shift
   llvm-cov-19 "$command" $build/replay -instr-profile $build/profdata "$@" \
-    $(printf 'include/chatproto/%s.hpp ' error message line_reader message_queue peer room_log room room_table service chat_service detail/link_rules)
+    $(printf 'include/chatproto/%s.hpp ' error message line_reader message_queue peer room_log room room_table service chat_service detail/server/link_rules)
 }
 cover report -show-branch-summary=0 -show-region-summary=0
 [ "${1-}" != -v ] || cover show | grep -E '^/|^ +[0-9]+\| +0\|'

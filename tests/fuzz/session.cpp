@@ -25,7 +25,7 @@
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/held_memory.hpp>
-#include <chatproto/detail/link_rules.hpp>
+#include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/server_options.hpp>
 
 #include "../model.hpp"

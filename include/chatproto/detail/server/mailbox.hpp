@@ -11,7 +11,7 @@
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
 
-#include <chatproto/detail/reserved.hpp>
+#include <chatproto/detail/server/handler_memory.hpp>
 
 namespace chatproto::detail {
 

@@ -13,7 +13,7 @@
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 
-#include <chatproto/detail/reserved.hpp>
+#include <chatproto/detail/server/handler_memory.hpp>
 
 namespace chatproto::detail {
 

@@ -14,7 +14,7 @@
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 
-#include <chatproto/detail/client.hpp>
+#include <chatproto/detail/client/connection_state.hpp>
 
 namespace chatproto::detail {
 

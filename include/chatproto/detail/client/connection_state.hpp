@@ -27,8 +27,8 @@
 #include <asio/steady_timer.hpp>
 #include <asio/write.hpp>
 
+#include <chatproto/detail/client/blocking_io.hpp>
 #include <chatproto/detail/socket_error.hpp>
-#include <chatproto/detail/waiting.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>
 

@@ -22,10 +22,10 @@
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
 
-#include <chatproto/detail/alarm.hpp>
-#include <chatproto/detail/events.hpp>
-#include <chatproto/detail/listener.hpp>
-#include <chatproto/detail/reserved.hpp>
+#include <chatproto/detail/server/events.hpp>
+#include <chatproto/detail/server/handler_memory.hpp>
+#include <chatproto/detail/server/listener.hpp>
+#include <chatproto/detail/server/reliable_timer.hpp>
 #include <chatproto/listen.hpp>
 #include <chatproto/server_options.hpp>
 

@@ -13,8 +13,8 @@
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
 
-#include <chatproto/detail/link_rules.hpp>
-#include <chatproto/detail/of_this_thread.hpp>
+#include <chatproto/detail/server/link_rules.hpp>
+#include <chatproto/detail/server/of_this_thread.hpp>
 #include <chatproto/detail/socket_error.hpp>
 
 namespace chatproto::detail {

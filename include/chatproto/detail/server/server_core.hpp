@@ -23,14 +23,14 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 
-#include <chatproto/detail/acceptor.hpp>
-#include <chatproto/detail/alarm.hpp>
-#include <chatproto/detail/events.hpp>
 #include <chatproto/detail/held_memory.hpp>
-#include <chatproto/detail/link.hpp>
-#include <chatproto/detail/listener.hpp>
-#include <chatproto/detail/mailbox.hpp>
-#include <chatproto/detail/reserved.hpp>
+#include <chatproto/detail/server/acceptor.hpp>
+#include <chatproto/detail/server/events.hpp>
+#include <chatproto/detail/server/handler_memory.hpp>
+#include <chatproto/detail/server/link.hpp>
+#include <chatproto/detail/server/listener.hpp>
+#include <chatproto/detail/server/mailbox.hpp>
+#include <chatproto/detail/server/reliable_timer.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/threading.hpp>

@@ -24,11 +24,11 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 
-#include <chatproto/detail/events.hpp>
-#include <chatproto/detail/flusher.hpp>
-#include <chatproto/detail/link_rules.hpp>
+#include <chatproto/detail/server/events.hpp>
+#include <chatproto/detail/server/flusher.hpp>
+#include <chatproto/detail/server/link_rules.hpp>
+#include <chatproto/detail/server/socket_io.hpp>
 #include <chatproto/detail/socket_error.hpp>
-#include <chatproto/detail/transfer.hpp>
 #include <chatproto/executor.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>

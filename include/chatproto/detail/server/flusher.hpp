@@ -20,7 +20,7 @@
 #include <asio/post.hpp>
 #include <asio/query.hpp>
 
-#include <chatproto/detail/reserved.hpp>
+#include <chatproto/detail/server/handler_memory.hpp>
 
 namespace chatproto::detail {
 
