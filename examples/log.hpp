@@ -80,7 +80,7 @@ class Log final : public chatproto::Observer {
   void threw(std::uint64_t client, std::string_view what) override {
     count(kinds_[4], "client", client, "error", what);
   }
-  void ended(std::uint64_t client, chatproto::Ended reason, std::error_code const& error) override {
+  void ended(std::uint64_t client, chatproto::DisconnectReason reason, std::error_code const& error) override {
     auto& kind = kinds_[5 + static_cast<std::size_t>(reason)];
     error ? count(kind, "client", client, "error", error.message()) : count(kind, "client", client);
   }
@@ -182,13 +182,13 @@ class Log final : public chatproto::Observer {
   std::shared_ptr<Sink> sink_ = std::make_shared<Sink>(*pool_);
   std::shared_ptr<spdlog::async_logger> logger_ =
       std::make_shared<spdlog::async_logger>("", sink_, pool_, spdlog::async_overflow_policy::overrun_oldest);
-  std::array<Kind, 5 + chatproto::ended_reasons> kinds_ = {{
+  std::array<Kind, 5 + chatproto::disconnect_reasons> kinds_ = {{
       {Level::info, "connected"},
       {Level::info, "logged_in"},
       {Level::warn, "refused"},
       {Level::err, "accept_failed"},
       {Level::warn, "threw"},
-      {Level::info, "ended", "closed"},  // and so on, in the order of `Ended`
+      {Level::info, "ended", "closed"},  // and so on, in the order of `DisconnectReason`
       {Level::info, "ended", "lost"},
       {Level::info, "ended", "login_deadline"},
       {Level::warn, "ended", "write_deadline"},

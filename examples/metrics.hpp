@@ -42,7 +42,7 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   add("accepted_total", "counter", "Clients that were accepted.", stats.accepted);
   head("ended_total", "counter", "Clients that are connected no more, by reason.");
   for (std::size_t i = 0; i < stats.ended.size(); ++i)
-    text.append("chatproto_ended_total{reason=\"").append(to_string(static_cast<chatproto::Ended>(i))) +=
+    text.append("chatproto_ended_total{reason=\"").append(to_string(static_cast<chatproto::DisconnectReason>(i))) +=
         "\"} " + std::to_string(stats.ended[i]) + '\n';
   add("refused_total", "counter", "Clients that were told that the server is full.", stats.refused);
   add("accept_errors_total", "counter", "Errors when a client should have been accepted.", stats.accept_errors);
@@ -180,7 +180,7 @@ class MetricsServer {
   MetricsServer(MetricsServer const&) = delete;
   MetricsServer& operator=(MetricsServer const&) = delete;
   ~MetricsServer() {
-    server_.stop(chatproto::Stop::now);
+    server_.stop(chatproto::StopMode::now);
     thread_.join();
   }
 

@@ -104,7 +104,7 @@ class QuizService {
     timer_.emplace(context);
     wait();
   }
-  void on_stop(chatproto::Stop) {
+  void on_stop(chatproto::StopMode) {
     room().guarded([](Room& room) { say(room, "* the quiz is over"); });
   }
 
@@ -156,8 +156,8 @@ class QuizService {
   std::chrono::milliseconds interval_;
   unsigned to_win_;
   chatproto::RoomTable rooms_;
-  chatproto::RoomTable::Stay const stay_ = rooms_.enter(hall);  // so that there is a room also when nobody plays
-  std::optional<std::string> answer_;                           // guarded by the room; none: it was given
+  chatproto::RoomTable::Membership const stay_ = rooms_.enter(hall);  // so that there is a room also when nobody plays
+  std::optional<std::string> answer_;                                 // guarded by the room; none: it was given
   std::optional<asio::steady_timer> timer_;
 };
 

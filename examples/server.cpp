@@ -14,9 +14,10 @@ namespace {
 
 /// What tells about a server while it serves.
 template <class Server>
-class Told {
+class ServerReport {
  public:
-  Told(Server& server, program::ServerFlags const& flags, program::Log* log, program::MetricsFlags const& metrics)
+  ServerReport(Server& server, program::ServerFlags const& flags, program::Log* log,
+               program::MetricsFlags const& metrics)
       : server_(server), log_(log) {
     if (metrics.port)
       metrics_.emplace(metrics, [&server, log] {
@@ -28,9 +29,9 @@ class Told {
     log_->write(Level::debug, "limits", "max_clients", limits.max_clients, "line_limit", limits.line_limit,
                 "queue_limit", limits.queue_limit, "rate", static_cast<std::uint64_t>(limits.rate));
   }
-  Told(Told const&) = delete;
-  Told& operator=(Told const&) = delete;
-  ~Told() {
+  ServerReport(ServerReport const&) = delete;
+  ServerReport& operator=(ServerReport const&) = delete;
+  ~ServerReport() {
     if (log_ == nullptr) return;
     auto const stats = server_.stats();
     log_->write(Level::info, "stopped", "accepted", stats.accepted, "refused", stats.refused, "lines_in",
@@ -62,7 +63,7 @@ int main(int argc, char** argv) {
     std::optional<program::Log> log;
     if (level != "off") flags.options.observer = &log.emplace(level);
     return program::serve_beside<chatproto::ChatService>(flags, [&]<class Server>(Server& server) {
-      return Told<Server>(server, flags, log ? &*log : nullptr, metrics);
+      return ServerReport<Server>(server, flags, log ? &*log : nullptr, metrics);
     });
   });
 }

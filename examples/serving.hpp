@@ -134,7 +134,7 @@ void serve_until_signal(chatproto::ServerOptions const& options, auto const& bes
     server->stop();
     signals.async_wait([&](std::error_code const& again, int) {
       if (again) return;
-      server->stop(chatproto::Stop::now);
+      server->stop(chatproto::StopMode::now);
       signals.clear();  // a third one ends even a server whose sessions hang
     });
   });

@@ -27,7 +27,7 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/socket_base.hpp>
 
-#include "dice.hpp"
+#include "random.hpp"
 #include "sanitized.hpp"
 #include "support.hpp"
 
@@ -229,7 +229,7 @@ class SessionClient {
   bool take() {
     if (batch_.blocks.empty()) return take_log();
     auto const bytes = test::text_of(batch_);
-    auto const part = dice_.percent(50) ? bytes.size() : dice_.below(bytes.size() + 1);
+    auto const part = random_.percent(50) ? bytes.size() : random_.below(bytes.size() + 1);
     input_.append(std::string_view(bytes).substr(0, part));
     if (part < bytes.size()) queue_->put_back(batch_, part);
     return true;
@@ -243,7 +243,7 @@ class SessionClient {
     return true;
   }
 
-  Dice dice_{0};
+  Random random_{0};
   std::shared_ptr<Queue> queue_ = std::make_shared<Queue>();
   std::unique_ptr<Session> session_;
   chatproto::LineReader reader_;

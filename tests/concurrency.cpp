@@ -31,37 +31,37 @@
 namespace {
 
 using history::Judge;
+using history::LogicalClock;
 using history::Receiver;
 using history::Sender;
 using history::Stay;
 using history::Text;
 using history::TextId;
-using history::Ticker;
-using raw::Dice;
+using raw::Random;
 using raw::Reading;
 using raw::SessionClient;
 using raw::Time;
 using namespace std::string_literals;
 
-// --- Mouths and ears ------------------------------------------------------------------------------
+// --- Senders and receivers ---------------------------------------------------------------------------------------------
 
 std::array const users = {"ann"s, "bob"s, "eve"s, "kim"s};
 
 std::string const& user_of(std::uint32_t sender) { return users[sender * 2'654'435'761u / 65'536 % users.size()]; }
 
 /// Something went other than it must.
-struct Trouble : std::runtime_error {
+struct Violation : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
 /// A sender: says numbered texts, many in one write, and knows what became of them.
 template <class Wire>
-class Mouth {
+class TestSender {
  public:
-  Mouth(std::unique_ptr<Wire> wire, Ticker& ticker, std::uint32_t number)
-      : wire_(std::move(wire)), ticker_(ticker), number_(number) {
-    sender.user = user_of(number);
-    line("slogin:" + sender.user, true);
+  TestSender(std::unique_ptr<Wire> wire, LogicalClock& clock, std::uint32_t number)
+      : wire_(std::move(wire)), clock_(clock), number_(number) {
+    record.user = user_of(number);
+    line("slogin:" + record.user, true);
   }
 
   void join(std::string room) {
@@ -71,8 +71,8 @@ class Mouth {
   void leave() { line("leave:", true); }
   void nonsense() { line("nonsense:", false); }
   void say(std::size_t size, std::string const& to = {}) {
-    TextId const id{number_, static_cast<std::uint32_t>(sender.texts.size())};
-    sender.texts.push_back({room_, to});
+    TextId const id{number_, static_cast<std::uint32_t>(record.texts.size())};
+    record.texts.push_back({room_, to});
     line((to.empty() ? "sendall:" : "senduser:" + to + ":") + text_of(id, size), true, true);
   }
   void quit() {
@@ -82,8 +82,8 @@ class Mouth {
 
   /// All that was not sent yet goes out in one write.
   void send() {
-    auto const now = ticker_.next();
-    for (; sent_ < sender.texts.size(); ++sent_) sender.texts[sent_].asked = now;
+    auto const now = clock_.next();
+    for (; sent_ < record.texts.size(); ++sent_) record.texts[sent_].asked = now;
     wire_->write(std::exchange(lines_, {}));
   }
 
@@ -94,17 +94,17 @@ class Mouth {
       due_.pop_front();
       auto const reading = wire_->read();
       if (reading.kind != Reading::line || !reading.text.starts_with(ok ? "ok:" : "err:"))
-        throw Trouble("a sender must get " + (ok ? "ok"s : "err"s) + ", gets '" + reading.text + "'");
-      if (is_text) sender.texts[answered_++].ok = ticker_.next();
+        throw Violation("a sender must get " + (ok ? "ok"s : "err"s) + ", gets '" + reading.text + "'");
+      if (is_text) record.texts[answered_++].ok = clock_.next();
     }
   }
   void hear_end() {
-    if (wire_->read().kind != Reading::end) throw Trouble("a sender does not see the end");
+    if (wire_->read().kind != Reading::end) throw Violation("a sender does not see the end");
   }
   Wire& wire() { return *wire_; }
   std::uint32_t number() const { return number_; }
 
-  Sender sender;
+  Sender record;
 
  private:
   struct Due {
@@ -117,7 +117,7 @@ class Mouth {
   }
 
   std::unique_ptr<Wire> wire_;
-  Ticker& ticker_;
+  LogicalClock& clock_;
   std::uint32_t number_;
   std::string room_, lines_;
   std::deque<Due> due_;
@@ -126,13 +126,13 @@ class Mouth {
 
 /// A receiver: notes what it hears, and where.
 template <class Wire>
-class Ear {
+class TestReceiver {
  public:
   enum Heard { delivery, ok, err, end, broken, silence };
 
-  Ear(std::unique_ptr<Wire> wire, Ticker& ticker, std::string const& user, std::string const& room)
-      : wire_(std::move(wire)), ticker_(ticker) {
-    receiver.user = user;
+  TestReceiver(std::unique_ptr<Wire> wire, LogicalClock& clock, std::string const& user, std::string const& room)
+      : wire_(std::move(wire)), clock_(clock) {
+    record.user = user;
     wire_->write("rlogin:" + user + "\n");
     expect(ok, hear());
     enter(room);
@@ -157,31 +157,31 @@ class Ear {
 
   /// Into another room, with `nonsense` lines behind it in the same write.
   void enter(std::string const& room, std::size_t nonsense = 0) {
-    auto const asked = ticker_.next();
+    auto const asked = clock_.next();
     auto lines = "join:" + room + "\n";
     for (std::size_t i = 0; i < nonsense; ++i) lines += "nonsense:\n";
-    if (!receiver.stays.empty()) stay().left = asked;
+    if (!record.stays.empty()) stay().left = asked;
     wire_->write(lines);
     expect_reply(ok, asked);
-    if (!receiver.stays.empty()) stay().complete = true;
-    receiver.stays.push_back({room, asked, ticker_.next()});
+    if (!record.stays.empty()) stay().complete = true;
+    record.stays.push_back({room, asked, clock_.next()});
     for (std::size_t i = 0; i < nonsense; ++i) expect_reply(err, asked);
   }
   void enter_again() {
-    auto const asked = ticker_.next();
+    auto const asked = clock_.next();
     wire_->write("join:" + stay().room + "\n");
     expect_reply(ok, asked);
   }
 
   void quit() {
-    stay().left = ticker_.next();
+    stay().left = clock_.next();
     wire_->write("quit:\n");
     expect_reply(ok, stay().left);
     expect(end, hear_out());
     stay().complete = true;
   }
   void half_close() {
-    stay().left = ticker_.next();
+    stay().left = clock_.next();
     wire_->half_close();
   }
   /// After that: reads what had been said before, and its end.
@@ -190,23 +190,23 @@ class Ear {
     stay().complete = true;
   }
   void vanish(bool reset) {
-    stay().left = ticker_.next();
+    stay().left = clock_.next();
     if (reset)
       wire_->reset();
     else
       wire_->close();
   }
   /// It saw that it was cut.
-  void was_cut() { stay().left = ticker_.next(); }
+  void was_cut() { stay().left = clock_.next(); }
 
-  Receiver receiver;
+  Receiver record;
 
  private:
-  Stay& stay() { return receiver.stays.back(); }
+  Stay& stay() { return record.stays.back(); }
 
   void expect(Heard must, Heard heard) {
     static constexpr std::array names = {"a delivery", "ok", "err", "the end", "an error", "nothing"};
-    if (heard != must) throw Trouble(receiver.user + " must see " + names[must] + ", sees " + names[heard]);
+    if (heard != must) throw Violation(record.user + " must see " + names[must] + ", sees " + names[heard]);
   }
 
   /// To a line that it sent after `asked`.
@@ -220,9 +220,9 @@ class Ear {
       std::string start(line.substr(0, 40));
       for (auto& c : start)
         if (c < ' ' || c > '~') c = '?';
-      return Trouble("a strange line: " + start);
+      return Violation("a strange line: " + start);
     };
-    if (receiver.stays.empty() || line.size() > 255) throw wrong();
+    if (record.stays.empty() || line.size() > 255) throw wrong();
     auto const start = "delivery:" + stay().room + ":";
     if (!line.starts_with(start)) throw wrong();
     line.remove_prefix(start.size());
@@ -230,11 +230,11 @@ class Ear {
     auto const colon = line.find(':');
     auto const id = history::id_of(colon == line.npos ? line : line.substr(colon + 1));
     if (!id || line.substr(0, colon) != user_of(id->sender)) throw wrong();
-    stay().got.push_back({*id, ticker_.next(), answered_});
+    stay().got.push_back({*id, clock_.next(), answered_});
   }
 
   std::unique_ptr<Wire> wire_;
-  Ticker& ticker_;
+  LogicalClock& clock_;
   history::Tick answered_ = 0;
 };
 
@@ -297,12 +297,12 @@ class Crowd {
     for (auto& thread : talkers) thread.join();
     over_ = true;
     for (auto& thread : listeners) thread.join();
-    if (!all_there) troubles.push_back("not everybody came in");
+    if (!all_there) violations.push_back("not everybody came in");
   }
 
   // When all are gone:
   history::History history;
-  std::vector<std::string> troubles;
+  std::vector<std::string> violations;
 
  private:
   void in_thread(std::function<void()> const& act) {
@@ -310,7 +310,7 @@ class Crowd {
       act();
     } catch (std::exception const& error) {
       std::lock_guard const lock(mutex_);
-      troubles.push_back(error.what());
+      violations.push_back(error.what());
     }
   }
 
@@ -324,79 +324,79 @@ class Crowd {
     }
     keep(client);
   }
-  void keep(Mouth<Wire>& mouth) {
+  void keep(TestSender<Wire>& sender) {
     std::lock_guard const lock(mutex_);
-    history.senders.emplace(mouth.number(), std::move(mouth.sender));
+    history.senders.emplace(sender.number(), std::move(sender.record));
   }
-  void keep(Ear<Wire>& ear) {
+  void keep(TestReceiver<Wire>& receiver) {
     std::lock_guard const lock(mutex_);
-    history.receivers.push_back(std::move(ear.receiver));
+    history.receivers.push_back(std::move(receiver.record));
   }
 
   std::string room(std::size_t number) const { return "room" + std::to_string(number); }
-  std::string some_room(Dice& dice) const { return room(dice.below(plan_.rooms)); }
+  std::string some_room(Random& random) const { return room(random.below(plan_.rooms)); }
 
   // Talking
 
   void talk(std::size_t index) {
-    Dice dice(seed_ + 1000 + index);
+    Random random(seed_ + 1000 + index);
     std::size_t said = 0;
     for (std::uint32_t life = 0; said < plan_.texts; ++life) {
-      Mouth<Wire> mouth(connect_(), ticker_, static_cast<std::uint32_t>(index * 10'000) + life);
-      mouth.join(some_room(dice));
-      with(mouth, [&] {
-        talk(mouth, dice, plan_.texts - said);
-        said += mouth.sender.texts.size();
+      TestSender<Wire> sender(connect_(), clock_, static_cast<std::uint32_t>(index * 10'000) + life);
+      sender.join(some_room(random));
+      with(sender, [&] {
+        talk(sender, random, plan_.texts - said);
+        said += sender.record.texts.size();
       });
     }
   }
 
-  void talk(Mouth<Wire>& mouth, Dice& dice, std::size_t texts) {
-    for (auto bursts = dice.between(1, 100); bursts > 0; --bursts) {
-      if (mouth.sender.texts.size() >= texts) break;
-      burst(mouth, dice);
-      mouth.send();
-      mouth.hear_replies();
+  void talk(TestSender<Wire>& sender, Random& random, std::size_t texts) {
+    for (auto bursts = random.between(1, 100); bursts > 0; --bursts) {
+      if (sender.record.texts.size() >= texts) break;
+      burst(sender, random);
+      sender.send();
+      sender.hear_replies();
     }
-    burst(mouth, dice);
-    switch (dice.below(5)) {
+    burst(sender, random);
+    switch (random.below(5)) {
       case 0:
-        mouth.quit();
-        mouth.send();
-        mouth.hear_replies();
-        return mouth.hear_end();
+        sender.quit();
+        sender.send();
+        sender.hear_replies();
+        return sender.hear_end();
       case 1:
-        mouth.send();
-        mouth.wire().half_close();
-        mouth.hear_replies();
-        return mouth.hear_end();
-      case 2: mouth.send(); return mouth.wire().reset();
-      case 3: mouth.send(); return mouth.wire().close();
+        sender.send();
+        sender.wire().half_close();
+        sender.hear_replies();
+        return sender.hear_end();
+      case 2: sender.send(); return sender.wire().reset();
+      case 3: sender.send(); return sender.wire().close();
       default:
-        mouth.send();
-        mouth.hear_replies(1);
-        return mouth.wire().reset();
+        sender.send();
+        sender.hear_replies(1);
+        return sender.wire().reset();
     }
   }
 
-  void burst(Mouth<Wire>& mouth, Dice& dice) {
-    for (auto lines = dice.between(1, plan_.burst); lines > 0; --lines) {
-      auto const size = dice.percent(20) ? dice.between(24, 220) : dice.between(24, 40);
-      auto const die = dice.below(100);
+  void burst(TestSender<Wire>& sender, Random& random) {
+    for (auto lines = random.between(1, plan_.burst); lines > 0; --lines) {
+      auto const size = random.percent(20) ? random.between(24, 220) : random.between(24, 40);
+      auto const die = random.below(100);
       if (die < 80)
-        mouth.say(size);
+        sender.say(size);
       else if (die < 94)
-        mouth.say(size, dice.one_of(users));
+        sender.say(size, random.one_of(users));
       else if (die < 96)
-        mouth.nonsense();
+        sender.nonsense();
       else if (die < 98)
-        mouth.join(some_room(dice));
+        sender.join(some_room(random));
       else {
         if (die < 99)
-          mouth.leave();
+          sender.leave();
         else
-          mouth.join("alone" + std::to_string(dice.below(10)));  // a room for a moment
-        mouth.join(some_room(dice));
+          sender.join("alone" + std::to_string(random.below(10)));  // a room for a moment
+        sender.join(some_room(random));
       }
     }
   }
@@ -404,51 +404,51 @@ class Crowd {
   // Listening
 
   void stay(std::size_t index) {
-    Ear<Wire> ear(connect_(), ticker_, "steady", room(index % plan_.rooms));
+    TestReceiver<Wire> receiver(connect_(), clock_, "steady", room(index % plan_.rooms));
     ++settled_;
-    with(ear, [&] {
-      while (!over_) listen(ear, Time(10));
-      if (index % 2 == 0) return ear.quit();
-      ear.half_close();
-      ear.hear_end();
+    with(receiver, [&] {
+      while (!over_) listen(receiver, Time(10));
+      if (index % 2 == 0) return receiver.quit();
+      receiver.half_close();
+      receiver.hear_end();
     });
   }
 
   void roam(std::size_t index) {
-    Dice dice(seed_ + 2000 + index);
+    Random random(seed_ + 2000 + index);
     while (!over_) {
-      Ear<Wire> ear(connect_(), ticker_, dice.one_of(users), some_room(dice));
-      with(ear, [&] { roam(ear, dice); });
+      TestReceiver<Wire> receiver(connect_(), clock_, random.one_of(users), some_room(random));
+      with(receiver, [&] { roam(receiver, random); });
     }
   }
 
   /// Waits for something; false: there was nothing.
-  bool listen(Ear<Wire>& ear, Time time) {
-    auto const heard = ear.hear(time);
-    if (heard != ear.delivery && heard != ear.silence) throw Trouble("a receiver hears no delivery");
-    return heard == ear.delivery;
+  bool listen(TestReceiver<Wire>& receiver, Time time) {
+    auto const heard = receiver.hear(time);
+    if (heard != receiver.delivery && heard != receiver.silence) throw Violation("a receiver hears no delivery");
+    return heard == receiver.delivery;
   }
 
-  void roam(Ear<Wire>& ear, Dice& dice) {
+  void roam(TestReceiver<Wire>& receiver, Random& random) {
     for (;;) {
-      for (auto lines = dice.between(1, 150); lines > 0 && !over_; --lines)
-        if (!listen(ear, Time(dice.below(4)))) break;
-      auto const die = over_ ? 99 : dice.below(100);
+      for (auto lines = random.between(1, 150); lines > 0 && !over_; --lines)
+        if (!listen(receiver, Time(random.below(4)))) break;
+      auto const die = over_ ? 99 : random.below(100);
       if (die < 70)
-        ear.enter(some_room(dice), dice.percent(50) ? dice.below(300) : 0);
+        receiver.enter(some_room(random), random.percent(50) ? random.below(300) : 0);
       else if (die < 75)
-        ear.enter_again();
+        receiver.enter_again();
       else if (die < 80)
-        std::this_thread::sleep_for(Time(dice.below(5)));
+        std::this_thread::sleep_for(Time(random.below(5)));
       else if (die < 85)
-        return ear.vanish(false);
+        return receiver.vanish(false);
       else if (die < 90)
-        return ear.vanish(true);
+        return receiver.vanish(true);
       else if (die < 95)
-        return ear.quit();
+        return receiver.quit();
       else {
-        ear.half_close();
-        return ear.hear_end();
+        receiver.half_close();
+        return receiver.hear_end();
       }
     }
   }
@@ -456,7 +456,7 @@ class Crowd {
   Connect const connect_;
   Plan const plan_;
   std::uint64_t const seed_;
-  Ticker ticker_;
+  LogicalClock clock_;
   std::mutex mutex_;
   std::atomic<std::size_t> settled_ = 0;
   std::atomic<bool> over_ = false;
@@ -469,8 +469,8 @@ void judge_crowd(typename Crowd<Wire>::Connect connect, Plan const& plan) {
   INFO("CHATPROTO_SEED=" << seed);
   Crowd<Wire> crowd(std::move(connect), plan, seed);
   crowd.mingle();
-  INFO(lines_of(crowd.troubles));
-  CHECK(crowd.troubles.empty());
+  INFO(lines_of(crowd.violations));
+  CHECK(crowd.violations.empty());
   Judge const judge(crowd.history);
   INFO(lines_of(judge.faults()));
   CHECK(judge.faults().empty());
@@ -513,31 +513,33 @@ TEMPLATE_TEST_CASE("a server keeps its promises to a crowd", "[concurrency]", ch
 
 // --- Receivers who do not read --------------------------------------------------------------------
 
-/// One sender, one room, and ears that hear when they are told: all in step, in one thread.
+/// One sender, one room, and receivers that hear when they are told: all in step, in one thread.
 template <class Policy>
 class Flood {
  public:
-  using Ear = ::Ear<raw::Client>;
-  using Mouth = ::Mouth<raw::Client>;
+  using TestReceiver = ::TestReceiver<raw::Client>;
+  using TestSender = ::TestSender<raw::Client>;
 
   explicit Flood(std::size_t queue_limit) : server_(options(queue_limit)) {}
 
-  std::unique_ptr<Ear> ear(std::string const& user) { return std::make_unique<Ear>(connect(), ticker_, user, "room"); }
-  std::unique_ptr<Mouth> mouth(std::uint32_t number) {
-    auto mouth = std::make_unique<Mouth>(connect(), ticker_, number);
-    mouth->join("room");
-    return mouth;
+  std::unique_ptr<TestReceiver> receiver(std::string const& user) {
+    return std::make_unique<TestReceiver>(connect(), clock_, user, "room");
+  }
+  std::unique_ptr<TestSender> sender(std::uint32_t number) {
+    auto sender = std::make_unique<TestSender>(connect(), clock_, number);
+    sender->join("room");
+    return sender;
   }
   std::size_t room_count() { return server_->service().room_count(); }
 
-  /// Waits until the server has seen that no ear of this name is in the room any more: a text to it reaches nobody.
+  /// Waits until the server has seen that no receiver of this name is in the room any more: a text to it reaches nobody.
   /// Before that such a text stands in its queue, so there are few: each pause is twice as long as the last.
-  bool sees_end_of(std::string const& user, Mouth& mouth) {
+  bool sees_end_of(std::string const& user, TestSender& sender) {
     for (auto pause = Time(1); pause < test::patience; pause *= 2) {
       auto const before = server_->service().deliveries();
-      mouth.say(24, user);
-      mouth.send();
-      mouth.hear_replies();
+      sender.say(24, user);
+      sender.send();
+      sender.hear_replies();
       if (server_->service().deliveries() == before) return true;
       std::this_thread::sleep_for(pause);
     }
@@ -548,7 +550,7 @@ class Flood {
   std::unique_ptr<raw::Client> connect() { return std::make_unique<raw::Client>(server_.port()); }
 
   test::ServerThread<Policy> server_;
-  Ticker ticker_;
+  LogicalClock clock_;
 };
 
 // A flood goes in rounds. One is less than the queue of somebody who reads can take, all are more than
@@ -557,76 +559,76 @@ constexpr std::size_t text_size = 230;
 constexpr std::size_t per_round = 200;  // texts
 constexpr std::size_t rounds = 9'000'000 / text_size / per_round;
 
-template <class Ear>
-bool hear_round(Ear& ear) {
+template <class TestReceiver>
+bool hear_round(TestReceiver& receiver) {
   for (std::size_t i = 0; i < per_round; ++i)
-    if (ear.hear() != ear.delivery) return false;
+    if (receiver.hear() != receiver.delivery) return false;
   return true;
 }
 
-template <class Mouth>
-void say_round(Mouth& mouth) {
+template <class TestSender>
+void say_round(TestSender& sender) {
   for (std::size_t i = 0; i < per_round; ++i) {
-    mouth.say(text_size);
-    if (i % 20 == 0) mouth.send();
+    sender.say(text_size);
+    if (i % 20 == 0) sender.send();
   }
-  mouth.send();
-  mouth.hear_replies();
+  sender.send();
+  sender.hear_replies();
 }
 
 TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurrency]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool, chatproto::StrandPool) {
   // Ten rounds never fill a queue, however little the system's buffers take: a text counts at most 255 bytes.
   Flood<TestType> scene(1024 * 1024);
-  using Ear = typename Flood<TestType>::Ear;
-  std::vector<std::unique_ptr<Ear>> readers, stuck;
-  for (auto i = 0; i < (raw::instrumented ? 3 : 10); ++i) readers.push_back(scene.ear("reader"));
-  for (auto i = 0; i < 3; ++i) stuck.push_back(scene.ear("stuck"));
-  auto slow = scene.ear("slow");
-  auto resets = scene.ear("resets");
-  auto half_closes = scene.ear("halfcloses");
-  auto mouth = scene.mouth(1);
+  using TestReceiver = typename Flood<TestType>::TestReceiver;
+  std::vector<std::unique_ptr<TestReceiver>> readers, stuck;
+  for (auto i = 0; i < (raw::instrumented ? 3 : 10); ++i) readers.push_back(scene.receiver("reader"));
+  for (auto i = 0; i < 3; ++i) stuck.push_back(scene.receiver("stuck"));
+  auto slow = scene.receiver("slow");
+  auto resets = scene.receiver("resets");
+  auto half_closes = scene.receiver("halfcloses");
+  auto sender = scene.sender(1);
 
   auto slow_reads = true, all_read = true;
   for (std::size_t i = 0; i < rounds; ++i) {
-    say_round(*mouth);
-    for (auto& ear : readers) all_read = all_read && hear_round(*ear);
+    say_round(*sender);
+    for (auto& receiver : readers) all_read = all_read && hear_round(*receiver);
     for (auto lines = 0; lines < 20 && slow_reads; ++lines) slow_reads = slow->hear() == slow->delivery;
     if (i == 9) {  // much is under way to them, but not yet more than their queues take
       half_closes->half_close();
       resets->vanish(true);
       // Until the server has read that end, it is a receiver that does not read, and may be cut like any other.
-      REQUIRE(scene.sees_end_of("halfcloses", *mouth));
+      REQUIRE(scene.sees_end_of("halfcloses", *sender));
     }
   }
   CHECK(all_read);
-  for (auto& ear : readers) ear->quit();
+  for (auto& receiver : readers) receiver->quit();
 
   history::History history;
-  auto const keep = [&history](Ear& ear) { history.receivers.push_back(std::move(ear.receiver)); };
-  for (auto& ear : readers) keep(*ear);
-  for (auto* const ear : {stuck[0].get(), stuck[1].get(), stuck[2].get(), slow.get()}) {
+  auto const keep = [&history](TestReceiver& receiver) { history.receivers.push_back(std::move(receiver.record)); };
+  for (auto& receiver : readers) keep(*receiver);
+  for (auto* const receiver : {stuck[0].get(), stuck[1].get(), stuck[2].get(), slow.get()}) {
     // What it has not read yet is a part of all, from the first on without a gap.
-    if (ear != slow.get() || slow_reads) {
-      auto const end = ear->hear_out();
-      CHECK((end == ear->end || end == ear->broken));
+    if (receiver != slow.get() || slow_reads) {
+      auto const end = receiver->hear_out();
+      CHECK((end == receiver->end || end == receiver->broken));
     }
-    ear->was_cut();
-    CHECK(ear->receiver.stays.back().got.size() < rounds * per_round);
-    CHECK(ear->receiver.stays.back().got.size() > 0);
-    keep(*ear);
+    receiver->was_cut();
+    CHECK(receiver->record.stays.back().got.size() < rounds * per_round);
+    CHECK(receiver->record.stays.back().got.size() > 0);
+    keep(*receiver);
   }
   keep(*resets);
   // Who only said that it will say no more gets what was there for it, however late it reads.
   half_closes->hear_end();
-  CHECK(half_closes->receiver.stays.back().got.size() >= per_round);
+  CHECK(half_closes->record.stays.back().got.size() >= per_round);
   keep(*half_closes);
 
-  mouth->quit();
-  mouth->send();
-  mouth->hear_replies();
-  mouth->hear_end();
-  history.senders.emplace(1, std::move(mouth->sender));
+  sender->quit();
+  sender->send();
+  sender->hear_replies();
+  sender->hear_end();
+  history.senders.emplace(1, std::move(sender->record));
   Judge const judge(history);
   INFO(lines_of(judge.faults()));
   CHECK(judge.faults().empty());
@@ -639,32 +641,33 @@ TEMPLATE_TEST_CASE("receivers who read late get all that their queues can hold",
   auto const seed = raw::seed();
   INFO("CHATPROTO_SEED=" << seed);
   Flood<TestType> scene(plenty);
-  using Ear = typename Flood<TestType>::Ear;
-  std::vector<std::unique_ptr<Ear>> ears;
-  for (auto i = 0; i < 4; ++i) ears.push_back(scene.ear("late"));
-  auto mouth = scene.mouth(1);
+  using TestReceiver = typename Flood<TestType>::TestReceiver;
+  std::vector<std::unique_ptr<TestReceiver>> receivers;
+  for (auto i = 0; i < 4; ++i) receivers.push_back(scene.receiver("late"));
+  auto sender = scene.sender(1);
 
   // In the first half of the flood nobody reads. Then they do, while it goes on, and not evenly, so
   // that their queues fill up and empty many times; but one only says that it will say no more.
-  for (std::size_t i = 0; i < rounds / 2; ++i) say_round(*mouth);
-  ears.front()->half_close();
+  for (std::size_t i = 0; i < rounds / 2; ++i) say_round(*sender);
+  receivers.front()->half_close();
   std::vector<std::future<void>> readers;
-  for (std::size_t i = 0; i < ears.size(); ++i) {
-    readers.push_back(std::async(std::launch::async, [&ear = *ears[i], i, dice = Dice(seed + i)]() mutable {
-      if (i == 0) return ear.hear_end();
-      for (auto lines = rounds * per_round; lines > 0; --lines) {
-        if (ear.hear() != ear.delivery) throw Trouble("a late receiver hears no delivery");
-        if (dice.below(2'000) == 0) std::this_thread::sleep_for(Time(dice.below(4)));
-      }
-      ear.quit();
-    }));
+  for (std::size_t i = 0; i < receivers.size(); ++i) {
+    readers.push_back(
+        std::async(std::launch::async, [&receiver = *receivers[i], i, random = Random(seed + i)]() mutable {
+          if (i == 0) return receiver.hear_end();
+          for (auto lines = rounds * per_round; lines > 0; --lines) {
+            if (receiver.hear() != receiver.delivery) throw Violation("a late receiver hears no delivery");
+            if (random.below(2'000) == 0) std::this_thread::sleep_for(Time(random.below(4)));
+          }
+          receiver.quit();
+        }));
   }
-  for (auto i = rounds / 2; i < rounds; ++i) say_round(*mouth);
+  for (auto i = rounds / 2; i < rounds; ++i) say_round(*sender);
   for (auto& reader : readers) reader.get();
 
   history::History history;
-  history.senders.emplace(1, std::move(mouth->sender));
-  for (auto& ear : ears) history.receivers.push_back(std::move(ear->receiver));
+  history.senders.emplace(1, std::move(sender->record));
+  for (auto& receiver : receivers) history.receivers.push_back(std::move(receiver->record));
   Judge const judge(history);
   INFO(lines_of(judge.faults()));
   CHECK(judge.faults().empty());

@@ -189,7 +189,7 @@ TEMPLATE_TEST_CASE("each allocation fails once", "[faults]", chatproto::ThreadPe
 TEMPLATE_TEST_CASE("a server can be stopped when memory is short", "[faults]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool) {
   test::Uncounted const clients;
-  auto const how = GENERATE(chatproto::Stop::drain, chatproto::Stop::now);
+  auto const how = GENERATE(chatproto::StopMode::drain, chatproto::StopMode::now);
   std::size_t n = 1;
   for (auto again = true; again; ++n) {
     auto options = test::patient();
@@ -279,12 +279,12 @@ TEST_CASE("a server's timer goes off when memory is short", "[faults]") {
   std::size_t n = 1;
   for (auto again = true; again; ++n) {
     CAPTURE(n);
-    chatproto::detail::Reserved memory;
+    chatproto::detail::HandlerMemory memory;
     asio::io_context io;
     auto went_off = false;
-    chatproto::detail::Alarm alarm(io, memory, {&went_off, [](void* it) { *static_cast<bool*>(it) = true; }});
+    chatproto::detail::ReliableTimer timer(io, memory, {&went_off, [](void* it) { *static_cast<bool*>(it) = true; }});
     Failing failing(Fault::allocation, n);
-    alarm.set(std::chrono::milliseconds(1));
+    timer.set(std::chrono::milliseconds(1));
     io.run();
     again = failing.happened();
     CHECK(went_off);

@@ -23,7 +23,7 @@ namespace history {
 /// one was over: it is taken before something is sent, and after something was read.
 using Tick = std::uint64_t;
 
-class Ticker {
+class LogicalClock {
  public:
   Tick next() { return now_.fetch_add(1); }
 

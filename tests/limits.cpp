@@ -40,7 +40,7 @@
 #include "socket_support.hpp"
 
 using namespace std::chrono_literals;
-using chatproto::Ended;
+using chatproto::DisconnectReason;
 using chatproto::Overflow;
 using test::Client;
 using test::Lines;
@@ -51,7 +51,7 @@ using test::ServerThread;
 
 namespace {
 
-std::uint64_t ended(chatproto::ServerStats const& stats, Ended reason) {
+std::uint64_t ended(chatproto::ServerStats const& stats, DisconnectReason reason) {
   return stats.ended[static_cast<std::size_t>(reason)];
 }
 
@@ -81,13 +81,13 @@ bool oks(Client& sender, int count) {
 /// A sender in a thread of its own, who says so many texts; how many were answered by ok before anything else came.
 std::future<int> speaker(std::uint16_t port, std::string const& user, int texts) {
   return std::async(std::launch::async, [=] {
-    auto mouth = test::sender(port, user, "cafe");
+    auto speaker = test::sender(port, user, "cafe");
     try {
-      say(mouth, 0, texts);
+      say(speaker, 0, texts);
     } catch (std::system_error const&) {  // it was stopped meanwhile; what it had answered counts
     }
     auto answered = 0;
-    while (answered < texts && mouth.next() == "ok") ++answered;
+    while (answered < texts && speaker.next() == "ok") ++answered;
     return answered;
   });
 }
@@ -127,7 +127,7 @@ TEMPLATE_TEST_CASE("who is refused while it speaks is not reset", "[limits]", PO
   eager.send("slogin:carol\njoin:cafe\n");
   auto const run = std::async(std::launch::async, [&] { server.run(); });
   CHECK(eager.rest() == Lines{"err", "(end)"});  // a reset could destroy the err
-  server.stop(chatproto::Stop::now);
+  server.stop(chatproto::StopMode::now);
 }
 
 TEMPLATE_TEST_CASE("many who are refused at once all learn it", "[limits]", POLICIES) {
@@ -256,7 +256,7 @@ TEMPLATE_TEST_CASE("where senders wait, receivers that pause lose nothing", "[li
   CHECK(bob.get() == texts);
   // The limit, and what one read of the sender can bring.
   CHECK(most_queued <= all * (32 + 32 + 8) * 1024);
-  CHECK(ended(server->stats(), Ended::overflow) == 0);
+  CHECK(ended(server->stats(), DisconnectReason::overflow) == 0);
   for (auto& each : receivers) CHECK(each.asks("quit:") == "ok");
 }
 
@@ -290,7 +290,7 @@ TEMPLATE_TEST_CASE("a receiver that takes nothing holds senders up to the write 
   auto bob = speaker(server.port(), "bob", 5'000);
   CHECK(hears(alice, 0, 5'000));
   CHECK(bob.get() == 5'000);
-  CHECK(test::eventually([&] { return ended(server->stats(), Ended::write_deadline) == 1; }));
+  CHECK(test::eventually([&] { return ended(server->stats(), DisconnectReason::write_deadline) == 1; }));
   auto heard = 0;
   for (std::string line; (line = stuck.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
@@ -317,7 +317,7 @@ TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POL
   auto bob = speaker(server.port(), "bob", 5'000);
   REQUIRE(test::eventually([&] { return server->stats().queued > 32 * 1024; }));
   auto const drains = GENERATE(true, false);
-  server->stop(drains ? chatproto::Stop::drain : chatproto::Stop::now);
+  server->stop(drains ? chatproto::StopMode::drain : chatproto::StopMode::now);
   auto const answered = bob.get();  // before alice reads, or she would free him
   auto heard = 0, gaps = 0;
   for (std::string line; (line = alice.next_line()).starts_with("delivery:"); ++heard)
@@ -341,7 +341,7 @@ TEMPLATE_TEST_CASE("when all clients together hold too much, the one that holds 
   auto bob = speaker(server.port(), "bob", texts);
   CHECK(hears(alice, 0, texts));
   CHECK(bob.get() == texts);
-  CHECK(test::eventually([&] { return ended(server->stats(), Ended::memory) == 1; }));
+  CHECK(test::eventually([&] { return ended(server->stats(), DisconnectReason::memory) == 1; }));
   auto heard = 0;
   for (std::string line; (line = stuck.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
@@ -365,7 +365,7 @@ TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and then 
   chatproto::detail::HeldMemory::remove(2 * options.memory_limit);
   CHECK(late.next() == "ok");
   CHECK(bob.next() == "ok");
-  CHECK(ended(server->stats(), Ended::memory) == 0);
+  CHECK(ended(server->stats(), DisconnectReason::memory) == 0);
 }
 
 // --- Crowds -----------------------------------------------------------------------------------------------------------
@@ -380,22 +380,22 @@ TEMPLATE_TEST_CASE("of 1,000 receivers 50 take nothing, and 950 get everything i
   auto options = patient();
   options.queue_limit = 32 * 1024;
   ServerThread<TestType> server(options);
-  std::list<Client> ears, deaf;
+  std::list<Client> listeners, deaf;
   for (auto i = 0; i < stuck; ++i) deaf.push_back(test::receiver(server.port(), "deaf", "cafe", 4096));
-  for (auto i = stuck; i < all; ++i) ears.push_back(test::receiver(server.port(), "alice", "cafe"));
+  for (auto i = stuck; i < all; ++i) listeners.push_back(test::receiver(server.port(), "alice", "cafe"));
   auto bob = test::sender(server.port(), "bob", "cafe");
   auto good = 0;
   for (auto from = 0; from < texts; from += 100) {
     say(bob, from, 100);
-    for (auto& ear : ears)
-      if (hears(ear, from, 100)) ++good;
+    for (auto& listener : listeners)
+      if (hears(listener, from, 100)) ++good;
     CHECK(oks(bob, 100));
   }
   CHECK(good == (all - stuck) * texts / 100);
-  CHECK(test::eventually([&] { return ended(server->stats(), Ended::overflow) == stuck; }));
-  for (auto& ear : deaf) {  // a part from the first on, without a gap
+  CHECK(test::eventually([&] { return ended(server->stats(), DisconnectReason::overflow) == stuck; }));
+  for (auto& listener : deaf) {  // a part from the first on, without a gap
     auto heard = 0;
-    for (std::string line; (line = ear.next_line()).starts_with("delivery:"); ++heard)
+    for (std::string line; (line = listener.next_line()).starts_with("delivery:"); ++heard)
       if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
     CHECK(heard < texts);
   }
@@ -405,13 +405,13 @@ TEMPLATE_TEST_CASE("while one floods, the others have their turn", "[limits]", P
   ServerThread<TestType> server;
   std::atomic<bool> enough = false;
   auto flood = std::async(std::launch::async, [&, port = server.port()] {
-    auto mouth = test::sender(port, "flood", "cafe");
+    auto speaker = test::sender(port, "flood", "cafe");
     std::string lines;
     for (auto i = 0; i < 1'000; ++i) lines += "sendall:x\n";
     auto count = 0;
     for (; !enough; count += 1'000) {
-      mouth.send(lines);
-      if (!oks(mouth, 1'000)) return -1;
+      speaker.send(lines);
+      if (!oks(speaker, 1'000)) return -1;
     }
     return count;
   });
@@ -447,7 +447,7 @@ struct Tally : chatproto::Observer {
   }
   void connected(std::uint64_t, std::string_view) override { note("connected"); }
   void logged_in(std::uint64_t, std::string_view name) override { note("logged in " + std::string(name)); }
-  void ended(std::uint64_t, Ended reason, std::error_code const&) override {
+  void ended(std::uint64_t, DisconnectReason reason, std::error_code const&) override {
     note("ended " + std::string(to_string(reason)));
   }
   void refused() override { note("refused"); }
@@ -477,7 +477,7 @@ TEMPLATE_TEST_CASE("a server tells and counts what happens", "[limits]", POLICIE
   REQUIRE(test::eventually([&] { return server->stats().clients == 2; }));
   {
     auto stuck = test::receiver(server.port(), "stuck", "cafe", 4096);
-    for (auto from = 10; ended(server->stats(), Ended::overflow) == 0; from += 50) {
+    for (auto from = 10; ended(server->stats(), DisconnectReason::overflow) == 0; from += 50) {
       say(bob, from, 50);
       REQUIRE(hears(alice, from, 50));
       REQUIRE(oks(bob, 50));
@@ -488,7 +488,7 @@ TEMPLATE_TEST_CASE("a server tells and counts what happens", "[limits]", POLICIE
   CHECK(stats.clients == 2);
   CHECK(stats.accepted == 4);
   CHECK(stats.refused == 1);
-  CHECK(ended(stats, Ended::closed) == 1);
+  CHECK(ended(stats, DisconnectReason::closed) == 1);
   CHECK(stats.lines_in == server->service().texts() + 9);  // logins, joins, a quit
   CHECK(server->service().deliveries() >= server->service().texts() + 10);
   CHECK(stats.bytes_out > stats.bytes_in);

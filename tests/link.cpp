@@ -862,7 +862,7 @@ struct Witness : chatproto::Observer {
   void logged_in(std::uint64_t number, std::string_view name) override {
     note("logged in " + std::to_string(number) + ' ' + std::string(name));
   }
-  void ended(std::uint64_t number, chatproto::Ended reason, std::error_code const& error) override {
+  void ended(std::uint64_t number, chatproto::DisconnectReason reason, std::error_code const& error) override {
     note("ended " + std::to_string(number) + ' ' + std::string(to_string(reason)) + (error ? " with an error" : ""));
   }
 };
@@ -1116,7 +1116,8 @@ TEST_CASE("an observer that throws costs the client that it was told of", "[link
   CHECK(stats.observer_failures == 1);
   CHECK(stats.clients == 0);
   CHECK(stats.accepted == 1);
-  auto const reason = witness.throws_at == "ended" ? chatproto::Ended::closed : chatproto::Ended::failed;
+  auto const reason =
+      witness.throws_at == "ended" ? chatproto::DisconnectReason::closed : chatproto::DisconnectReason::failed;
   CHECK(stats.ended[static_cast<std::size_t>(reason)] == 1);
 }
 

@@ -8,17 +8,18 @@
 
 #include "catch.hpp"
 
-using chatproto::Ended;
+using chatproto::DisconnectReason;
 
 TEST_CASE("each reason has a word of its own", "[observer]") {
   std::set<std::string_view> words;
-  for (std::size_t i = 0; i < chatproto::ended_reasons; ++i) words.insert(to_string(static_cast<Ended>(i)));
-  CHECK(words.size() == chatproto::ended_reasons);
+  for (std::size_t i = 0; i < chatproto::disconnect_reasons; ++i)
+    words.insert(to_string(static_cast<DisconnectReason>(i)));
+  CHECK(words.size() == chatproto::disconnect_reasons);
   CHECK(words.count("") == 0);
-  CHECK(to_string(Ended::closed) == "closed");
-  CHECK(to_string(Ended::write_deadline) == "write_deadline");
-  CHECK(to_string(Ended::memory) == "memory");  // the last one
-  CHECK(static_cast<std::size_t>(Ended::memory) + 1 == chatproto::ended_reasons);
+  CHECK(to_string(DisconnectReason::closed) == "closed");
+  CHECK(to_string(DisconnectReason::write_deadline) == "write_deadline");
+  CHECK(to_string(DisconnectReason::memory) == "memory");  // the last one
+  CHECK(static_cast<std::size_t>(DisconnectReason::memory) + 1 == chatproto::disconnect_reasons);
 }
 
 TEST_CASE("an observer need not care for anything", "[observer]") {
@@ -26,7 +27,7 @@ TEST_CASE("an observer need not care for anything", "[observer]") {
   } careless;
   careless.connected(1, "127.0.0.1:1");
   careless.logged_in(1, "bob");
-  careless.ended(1, Ended::closed, {});
+  careless.ended(1, DisconnectReason::closed, {});
   careless.refused();
   careless.accept_failed(std::make_error_code(std::errc::not_enough_memory));
   CHECK(chatproto::ServerStats{}.clients == 0);

@@ -172,7 +172,7 @@ struct Witness : chatproto::Observer {
     std::lock_guard const lock(mutex);
     seen.push_back(std::to_string(number) + " threw " + std::string(what));
   }
-  void ended(std::uint64_t number, chatproto::Ended reason, std::error_code const&) override {
+  void ended(std::uint64_t number, chatproto::DisconnectReason reason, std::error_code const&) override {
     std::lock_guard const lock(mutex);
     seen.push_back(std::to_string(number) + " " + std::string(to_string(reason)));
   }
@@ -286,7 +286,7 @@ TEMPLATE_TEST_CASE("a task for a client that has gone is dropped", "[posting]", 
 }
 
 TEMPLATE_TEST_CASE("tasks may be posted while the server stops", "[posting]", POLICIES) {
-  auto const how = GENERATE(chatproto::Stop::drain, chatproto::Stop::now);
+  auto const how = GENERATE(chatproto::StopMode::drain, chatproto::StopMode::now);
   std::optional<ServerThread<TestType, Open>> server(std::in_place);
   std::vector<Client> clients;
   std::vector<std::thread> posters;
@@ -346,6 +346,6 @@ TEMPLATE_TEST_CASE("a timer of a session runs on its executor and ends with it",
     brief.send("1\n0\n");
     brief.reset();
   }
-  server->stop(chatproto::Stop::now);  // and waits for no timer
+  server->stop(chatproto::StopMode::now);  // and waits for no timer
   CHECK(server.ended());
 }

@@ -28,7 +28,7 @@ namespace {
 
 using model::Sight;
 using raw::Clock;
-using raw::Dice;
+using raw::Random;
 using raw::Reading;
 using raw::Time;
 using Role = model::Chat::Role;
@@ -73,38 +73,38 @@ World<raw::Client> world_of(test::ServerThread<Policy>& server) {
 /// Makes lines: most of them make sense for who sends them, and many lie close to a limit.
 class Babble {
  public:
-  explicit Babble(Dice& dice) : dice_(dice) {}
+  explicit Babble(Random& random) : random_(random) {}
 
   /// Some lines, the last perhaps not whole, from a client that is `role`.
   std::string lines(Role role) {
     std::string lines;
-    auto const die = dice_.below(100);
-    auto const count = die < 65 ? 1 : die < 95 ? dice_.between(2, 5) : dice_.between(6, 40);
-    for (std::size_t i = 0; i < count; ++i) lines.append(line(role)).append(dice_.percent(80) ? "\n" : "\r\n");
+    auto const die = random_.below(100);
+    auto const count = die < 65 ? 1 : die < 95 ? random_.between(2, 5) : random_.between(6, 40);
+    for (std::size_t i = 0; i < count; ++i) lines.append(line(role)).append(random_.percent(80) ? "\n" : "\r\n");
     return lines;
   }
 
  private:
   std::string line(Role& role) {
     auto const started = role == Role::sender || role == Role::receiver;
-    return dice_.percent(started ? 20 : 8) ? any_line() : fitting_line(role);
+    return random_.percent(started ? 20 : 8) ? any_line() : fitting_line(role);
   }
 
   std::string fitting_line(Role& role) {
     switch (role) {
       case Role::guest:
-        role = dice_.percent(50) ? Role::sender : Role::newcomer;
+        role = random_.percent(50) ? Role::sender : Role::newcomer;
         return (role == Role::sender ? "slogin:" : "rlogin:") + user();
       case Role::newcomer: role = Role::receiver; return "join:" + room();
       case Role::sender: {
-        auto const die = dice_.below(100);
+        auto const die = random_.below(100);
         if (die < 12) return "join:" + room();
         if (die < 15) return "leave:" + text();
         if (die < 16) return "quit:" + text();
         if (die < 60) return "senduser:" + user().append(1, ':').append(text());
         return "sendall:" + text();
       }
-      default: return dice_.percent(1) ? "quit:" : dice_.percent(80) ? "join:" + room() : any_line();
+      default: return random_.percent(1) ? "quit:" : random_.percent(80) ? "join:" + room() : any_line();
     }
   }
 
@@ -115,40 +115,40 @@ class Babble {
     static constexpr std::array odd = {""sv,      ":"sv,       "x"sv,          "join"sv,      "join room"sv,
                                        ":join"sv, "Join:r"sv,  "join1:r"sv,    " join:r"sv,   "join :r"sv,
                                        "\r"sv,    "j\0in:r"sv, "\xff\xfe:r"sv, "sendall;x"sv, "quit"sv};
-    auto const die = dice_.below(100);
-    if (die < 20) return std::string(dice_.one_of(odd));
-    if (die < 26) return std::string(dice_.between(255, 600), 'x');
-    if (die < 32) return bytes(dice_.between(0, 300));
-    if (die < 33) return "sendall:" + std::string(dice_.between(250, 200'000), 'y');
-    auto payload = dice_.percent(50) ? name() : text();
-    if (dice_.percent(20)) payload += ":" + text();
-    return std::string(dice_.one_of(tags)) + ":" + payload;
+    auto const die = random_.below(100);
+    if (die < 20) return std::string(random_.one_of(odd));
+    if (die < 26) return std::string(random_.between(255, 600), 'x');
+    if (die < 32) return bytes(random_.between(0, 300));
+    if (die < 33) return "sendall:" + std::string(random_.between(250, 200'000), 'y');
+    auto payload = random_.percent(50) ? name() : text();
+    if (random_.percent(20)) payload += ":" + text();
+    return std::string(random_.one_of(tags)) + ":" + payload;
   }
 
-  std::string user() { return dice_.percent(95) ? std::string(dice_.one_of(users)) : name(); }
-  std::string room() { return dice_.percent(95) ? std::string(dice_.one_of(rooms)) : name(); }
+  std::string user() { return random_.percent(95) ? std::string(random_.one_of(users)) : name(); }
+  std::string room() { return random_.percent(95) ? std::string(random_.one_of(rooms)) : name(); }
   std::string name() {
     static constexpr std::array odd = {""sv,    " "sv, "a b"sv, " a"sv, "a "sv, "a:b"sv, "\xc3\xa4"sv, "a\r"sv,
                                        "a\0"sv, "_"sv, "@"sv,   "["sv,  "`"sv,  "{"sv,   "/"sv,        ":"sv};
-    auto const die = dice_.below(100);
-    if (die < 30) return std::string(dice_.one_of(users));
-    if (die < 60) return std::string(dice_.one_of(rooms));
-    if (die < 80) return std::string(dice_.one_of(odd));
-    return std::string(dice_.between(200, 260), 'N');
+    auto const die = random_.below(100);
+    if (die < 30) return std::string(random_.one_of(users));
+    if (die < 60) return std::string(random_.one_of(rooms));
+    if (die < 80) return std::string(random_.one_of(odd));
+    return std::string(random_.between(200, 260), 'N');
   }
 
   std::string text() {
-    auto const die = dice_.below(100);
+    auto const die = random_.below(100);
     if (die < 10) return "";
-    if (die < 70) return bytes(dice_.between(1, 20));
-    return bytes(dice_.between(210, 250));  // both sides of what a line and a delivery can take
+    if (die < 70) return bytes(random_.between(1, 20));
+    return bytes(random_.between(210, 250));  // both sides of what a line and a delivery can take
   }
 
   std::string bytes(std::size_t size) {
     std::string bytes(size, '\0');
-    auto const printable = dice_.percent(60);
+    auto const printable = random_.percent(60);
     for (auto& byte : bytes) {
-      byte = static_cast<char>(printable ? dice_.between(' ', '~') : dice_.below(256));
+      byte = static_cast<char>(printable ? random_.between(' ', '~') : random_.below(256));
       if (byte == '\n') byte = ':';
     }
     return bytes;
@@ -157,7 +157,7 @@ class Babble {
   static constexpr std::array users = {"ann"sv, "bob"sv, "Bob"sv, "b"sv, "0"sv};
   static constexpr std::array rooms = {"cafe"sv, "cafe"sv, "cafe"sv, "Cafe"sv, "ann"sv};
 
-  Dice& dice_;
+  Random& random_;
 };
 
 // --- The walk -------------------------------------------------------------------------------------
@@ -210,14 +210,14 @@ bool agree(Sight const& sight, Reading const& reading) {
 template <class Place>
 class Walk {
  public:
-  Walk(Place& world, std::uint64_t seed) : world_(world), dice_(seed) {}
+  Walk(Place& world, std::uint64_t seed) : world_(world), random_(seed) {}
 
   /// So many steps, but no longer than `time`. Returns the first fault; empty: none.
   std::string go(std::size_t steps, Time time) {
     auto const end = Clock::now() + time;
     while (fault_.empty() && step_ < steps && Clock::now() < end) {
       ++step_;
-      auto const client = static_cast<int>(dice_.below(crowd));
+      auto const client = static_cast<int>(random_.below(crowd));
       act(client);
       look_around(client);
     }
@@ -233,10 +233,10 @@ class Walk {
       note(client, "connects");
       model_.connect(client);
       world_.connect(client);
-      if (dice_.percent(50)) return;
+      if (random_.percent(50)) return;
     }
-    if (model_.role(client) == Role::receiver && dice_.percent(70)) return;  // listens
-    auto const die = dice_.below(100);
+    if (model_.role(client) == Role::receiver && random_.percent(70)) return;  // listens
+    auto const die = random_.below(100);
     if (die < 2) {
       note(client, "resets");
       model_.vanish(client);
@@ -253,8 +253,8 @@ class Walk {
   std::string cut_off(int client, std::string bytes) {
     auto& held_back = held_back_[client];
     bytes.insert(0, std::exchange(held_back, {}));
-    if (dice_.percent(10)) {
-      auto const size = dice_.below(bytes.size() + 1);
+    if (random_.percent(10)) {
+      auto const size = random_.below(bytes.size() + 1);
       held_back = bytes.substr(size);
       bytes.resize(size);
     }
@@ -264,10 +264,10 @@ class Walk {
   void say(int client, std::string_view bytes) {
     note(client, "says", bytes);
     model_.bytes(client, bytes);
-    auto const die = dice_.below(100);
+    auto const die = random_.below(100);
     auto const longest = die < 60 ? bytes.size() : die < 90 ? bytes.size() / 2 + 1 : 3;
     for (std::size_t pieces = 0; !bytes.empty(); ++pieces) {
-      auto const size = pieces < 200 ? std::min(bytes.size(), dice_.between(1, longest)) : bytes.size();
+      auto const size = pieces < 200 ? std::min(bytes.size(), random_.between(1, longest)) : bytes.size();
       world_.write(client, bytes.substr(0, die < 60 ? bytes.size() : size));
       bytes.remove_prefix(die < 60 ? bytes.size() : size);
     }
@@ -276,7 +276,7 @@ class Walk {
   void look_around(int actor) {
     if (model_.knows(actor)) look(actor);
     for (auto client = 0; client < static_cast<int>(crowd); ++client)
-      if (model_.knows(client) && dice_.percent(50)) look(client);
+      if (model_.knows(client) && random_.percent(50)) look(client);
     if (fault_.empty() && !test::eventually([this] { return world_.room_count() == model_.rooms(); }))
       fault("there must be " + std::to_string(model_.rooms()) + " rooms, there are " +
             std::to_string(world_.room_count()));
@@ -335,8 +335,8 @@ class Walk {
   };
 
   Place& world_;
-  Dice dice_;
-  Babble babble_{dice_};
+  Random random_;
+  Babble babble_{random_};
   model::Chat model_;
   std::map<int, std::string> held_back_;
   std::deque<Step> trail_;

@@ -19,9 +19,9 @@ using chatproto::Peer;
 using chatproto::Room;
 using chatproto::RoomTable;
 using test::RecordingQueue;
-using Stay = RoomTable::Stay;
+using Membership = RoomTable::Membership;
 
-static_assert(!std::is_copy_constructible_v<Stay> && std::is_nothrow_move_constructible_v<Stay>);
+static_assert(!std::is_copy_constructible_v<Membership> && std::is_nothrow_move_constructible_v<Membership>);
 
 namespace {
 
@@ -33,9 +33,9 @@ struct Player : chatproto::Participant {
 
 }  // namespace
 
-TEST_CASE("an empty stay is nowhere", "[room_table]") {
-  Stay const stay;
-  CHECK_FALSE(stay);
+TEST_CASE("an empty membership is nowhere", "[room_table]") {
+  Membership const membership;
+  CHECK_FALSE(membership);
 }
 
 TEST_CASE("a room is there from the first who enters to the last who leaves", "[room_table]") {
@@ -62,7 +62,7 @@ TEST_CASE("a room is there from the first who enters to the last who leaves", "[
   CHECK(table.size() == 0);
 }
 
-TEST_CASE("a stay can be moved and then holds its room alone", "[room_table]") {
+TEST_CASE("a membership can be moved and then holds its room alone", "[room_table]") {
   RoomTable table;
   auto first = table.enter("cafe");
   auto* const room = &first.room();
@@ -76,31 +76,31 @@ TEST_CASE("a stay can be moved and then holds its room alone", "[room_table]") {
   CHECK(table.size() == 0);
 }
 
-TEST_CASE("a stay that is assigned to leaves its old room", "[room_table]") {
+TEST_CASE("a membership that is assigned to leaves its old room", "[room_table]") {
   RoomTable table;
-  auto stay = table.enter("cafe");
-  stay = table.enter("bar");
-  CHECK(stay.name() == "bar");
+  auto membership = table.enter("cafe");
+  membership = table.enter("bar");
+  CHECK(membership.name() == "bar");
   CHECK(table.size() == 1);
-  stay = table.enter("bar");  // the same again
+  membership = table.enter("bar");  // the same again
   CHECK(table.size() == 1);
-  auto& same = stay;
-  stay = std::move(same);
-  CHECK(stay);
+  auto& same = membership;
+  membership = std::move(same);
+  CHECK(membership);
   CHECK(table.size() == 1);
 }
 
 TEST_CASE("rooms keep their place while others come and go", "[room_table]") {
   RoomTable table;
-  auto const stay = table.enter("cafe");
-  auto* const room = &stay.room();
-  std::vector<Stay> others;
+  auto const membership = table.enter("cafe");
+  auto* const room = &membership.room();
+  std::vector<Membership> others;
   for (auto i = 0; i < 1000; ++i) others.push_back(table.enter("room" + std::to_string(i)));
   CHECK(table.size() == 1001);
   others.clear();
   CHECK(table.size() == 1);
-  CHECK(&stay.room() == room);
-  CHECK(stay.name() == "cafe");
+  CHECK(&membership.room() == room);
+  CHECK(membership.name() == "cafe");
 }
 
 TEST_CASE("rooms are entered and left by many threads", "[room_table]") {
@@ -110,10 +110,10 @@ TEST_CASE("rooms are entered and left by many threads", "[room_table]") {
     threads.emplace_back([&table, t] {
       Room::Member member("user" + std::to_string(t), Peer(std::make_shared<RecordingQueue>()));
       for (auto i = 0; i < 2000; ++i) {
-        auto const stay = table.enter(std::to_string(i % 3));
-        stay.room().add(member);
-        stay.room().broadcast("", "x");
-        stay.room().remove(member);
+        auto const membership = table.enter(std::to_string(i % 3));
+        membership.room().add(member);
+        membership.room().broadcast("", "x");
+        membership.room().remove(member);
       }
     });
   for (auto& thread : threads) thread.join();
@@ -122,8 +122,8 @@ TEST_CASE("rooms are entered and left by many threads", "[room_table]") {
 
 TEST_CASE("members can be counted and looked at, with what a service knows of them", "[room_table]") {
   RoomTable rooms;
-  auto const stay = rooms.enter("hall");
-  auto& room = stay.room();
+  auto const membership = rooms.enter("hall");
+  auto& room = membership.room();
   auto const seen = [&] {
     return room.guarded([](Room::Locked& locked) {
       std::multimap<std::string, int> all;
@@ -152,7 +152,7 @@ TEST_CASE("members can be counted and looked at, with what a service knows of th
 TEST_CASE("of many who want a name in a room one gets it, and all hear of it in one order", "[room_table]") {
   constexpr auto threads = 4, times = 500;
   RoomTable rooms;
-  auto const stay = rooms.enter("hall");
+  auto const membership = rooms.enter("hall");
   auto const queue = std::make_shared<RecordingQueue>();
   chatproto::Participant judge("judge", Peer(queue));
   judge.enter(rooms, "hall");
@@ -212,7 +212,7 @@ TEST_CASE("a participant's replies come after what was said to it before", "[roo
 TEST_CASE("members come and go, and have points, while others look", "[room_table]") {
   constexpr auto threads = 4, times = 2'000;
   RoomTable rooms;
-  auto const stay = rooms.enter("hall");
+  auto const membership = rooms.enter("hall");
   std::vector<std::thread> players;
   std::atomic<int> running = threads;
   for (auto t = 0; t < threads; ++t)
@@ -221,14 +221,14 @@ TEST_CASE("members come and go, and have points, while others look", "[room_tabl
         Player me("ann", Peer(std::make_shared<RecordingQueue>()));
         me.enter(rooms, "hall");
         me.listen();
-        stay.room().guarded([&](auto&) { ++me.points; });
-        stay.room().broadcast("", "here\n");
+        membership.room().guarded([&](auto&) { ++me.points; });
+        membership.room().broadcast("", "here\n");
       }
       --running;
     });
   auto wrong = 0;
   while (running > 0) {
-    wrong += stay.room().guarded([](Room::Locked& room) {
+    wrong += membership.room().guarded([](Room::Locked& room) {
       auto bad = room.size() > threads ? 1 : 0;
       room.for_each([&](Room::Member& each) {
         auto const points = static_cast<Player&>(each).points;
@@ -239,6 +239,6 @@ TEST_CASE("members come and go, and have points, while others look", "[room_tabl
   }
   for (auto& each : players) each.join();
   CHECK(wrong == 0);
-  CHECK(stay.room().size() == 0);
+  CHECK(membership.room().size() == 0);
   CHECK(rooms.size() == 1);
 }

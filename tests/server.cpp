@@ -46,7 +46,7 @@ using chatproto::Peer;
 using chatproto::PushResult;
 using chatproto::Server;
 using chatproto::ServerOptions;
-using chatproto::Stop;
+using chatproto::StopMode;
 using chatproto::StrandPool;
 using chatproto::ThreadPerClient;
 using chatproto::ThreadPool;
@@ -131,7 +131,7 @@ class Hooked {
     never_.emplace(context, std::chrono::hours(1));  // still waits when the server is destroyed
     never_->async_wait([](std::error_code const&) {});
   }
-  void on_stop(Stop how) { note(how == Stop::drain ? "drain" : "stop"); }
+  void on_stop(StopMode how) { note(how == StopMode::drain ? "drain" : "stop"); }
   void on_end() { note("end"); }
 
  private:
@@ -389,7 +389,7 @@ TEMPLATE_TEST_CASE("a sender that never reads its replies is not read, and cut a
   Client flood(server.port(), "127.0.0.1", 4096);
   flood.send("slogin:mallory\njoin:bar\n");
   flood.try_send(std::string(10'000'000, '\n'));  // more than is read of it
-  constexpr auto reason = static_cast<std::size_t>(chatproto::Ended::write_deadline);
+  constexpr auto reason = static_cast<std::size_t>(chatproto::DisconnectReason::write_deadline);
   CHECK(test::eventually([&] { return server->stats().ended[reason] == 1; }));  // after it has left its room
   CHECK(server->service().room_count() == 1);
   CHECK(server->stats().bytes_in < 1'000'000);
@@ -487,7 +487,7 @@ TEST_CASE("a server listens where it is told", "[server]") {
     std::optional<ServerThread<ThreadPool>> server(std::in_place, options);
     options.port = server->port();
     auto alice = test::receiver(options.port, "alice", "cafe");
-    server->operator->()->stop(Stop::now);
+    server->operator->()->stop(StopMode::now);
     REQUIRE(server->ended());
     server.reset();
     CHECK(alice.next() == "(end)");
@@ -676,7 +676,7 @@ TEMPLATE_TEST_CASE("a server that never ran", "[server]", POLICIES) {
   SECTION("is destroyed") {
   }
   SECTION("is destroyed after a stop") {
-    server->stop(GENERATE(Stop::drain, Stop::now));
+    server->stop(GENERATE(StopMode::drain, StopMode::now));
   }
   SECTION("is destroyed while somebody waits") {
     Client client(server->port());
@@ -688,7 +688,7 @@ TEMPLATE_TEST_CASE("a server that never ran", "[server]", POLICIES) {
 TEMPLATE_TEST_CASE("a server that was stopped before it ran ends as soon as it runs", "[server]", POLICIES) {
   Server<TestType> server(patient());
   Client client(server.port());
-  server.stop(GENERATE(Stop::drain, Stop::now));
+  server.stop(GENERATE(StopMode::drain, StopMode::now));
   server.run();
   CHECK(client.rest().size() == 1);
   server.stop();  // and once more
@@ -713,20 +713,20 @@ TEMPLATE_TEST_CASE("stop can be called from any thread, any number of times", "[
 TEMPLATE_TEST_CASE("a service is told when its server starts, stops and ends, and reaches its context", "[server]",
                    POLICIES) {
   Lines seen;
-  auto const how = GENERATE(Stop::drain, Stop::now);
+  auto const how = GENERATE(StopMode::drain, StopMode::now);
   {
     Server<TestType, Hooked> server(patient(), seen);
     auto run = std::async(std::launch::async, [&] { server.run(); });
     Client client(server.port());
     CHECK(client.asks("tick:") == "tick:");  // its timer has gone off
     server.stop(how);
-    server.stop(Stop::now);
+    server.stop(StopMode::now);
     CHECK(client.next() == "(end)");
     client.close();
     run.get();
     CHECK(seen.back() == "end");
   }
-  CHECK(seen == Lines{"start", "open", how == Stop::drain ? "drain" : "stop", "gone", "end"});
+  CHECK(seen == Lines{"start", "open", how == StopMode::drain ? "drain" : "stop", "gone", "end"});
 }
 
 TEMPLATE_TEST_CASE("what a service throws at the start comes out of run", "[server]", POLICIES) {
@@ -741,12 +741,12 @@ TEMPLATE_TEST_CASE("a session can stop its server, and its client gets the reply
   ServerThread<TestType, Handing> server(patient(), [&](Peer const&, std::string_view line) {
     if (line == "stop:") stop();
   });
-  auto const how = GENERATE(Stop::drain, Stop::now);
+  auto const how = GENERATE(StopMode::drain, StopMode::now);
   stop = [&] { server->stop(how); };
   Client one(server.port()), two(server.port());
   CHECK(two.asks("a:1") == "a:1");
   one.send("stop:\n");
-  if (how == Stop::drain) CHECK(one.next() == "stop:");
+  if (how == StopMode::drain) CHECK(one.next() == "stop:");
   one.rest();
   CHECK(two.next() == "(end)");
   one.close();
@@ -838,10 +838,10 @@ TEMPLATE_TEST_CASE("stopping with a peer that never reads", "[server]", POLICIES
       CHECK(bob.next() == "(end)");
       CHECK_THROWS_AS(Client(server.port()), std::system_error);
       CHECK(server.running());
-      server->stop(Stop::now);
+      server->stop(StopMode::now);
     }
     SECTION("cuts everybody now") {
-      server->stop(Stop::now);
+      server->stop(StopMode::now);
     }
   }
   CHECK(server.ended());

@@ -18,8 +18,8 @@
 #include <utility>
 #include <vector>
 
-#include "dice.hpp"
 #include "history.hpp"
+#include "random.hpp"
 
 namespace simulation {
 
@@ -60,7 +60,7 @@ struct World {
     if (faults.size() < 5) faults.push_back(std::move(what));
   }
 
-  raw::Dice random;
+  raw::Random random;
   bool const told;
   Tally& tally;
   chatproto::ServerOptions options;
@@ -312,7 +312,7 @@ class Client {
   }
 
   World& world_;
-  raw::Dice& random_ = world_.random;
+  raw::Random& random_ = world_.random;
   std::uint32_t const number_ = static_cast<std::uint32_t>(world_.senders.size());
   bool const talks_ = random_.percent(45);
   bool const stuck_ = random_.percent(world_.stuck);             // never reads

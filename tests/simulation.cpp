@@ -43,7 +43,7 @@
 namespace simulation {
 
 using chatproto::ChatService;
-using chatproto::Ended;
+using chatproto::DisconnectReason;
 using chatproto::MessageQueue;
 
 // --- The parts -------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     auto const reads = rules_.wants_input() || wrong("reads unasked", 5);
     auto const writes = rules_.wants_writable() && world_.wrong != "forgets to write again";
     if (client.vanished() && (reads || rules_.wants_errors()))
-      due.push_back([](Link& it) { it.rules_.end(Ended::lost); });
+      due.push_back([](Link& it) { it.rules_.end(DisconnectReason::lost); });
     if (reads && client.sent() > 0) due.push_back([](Link& it) { it.read(); });
     if (reads && client.sent() == 0 && client.half_closed() && !input_ended_)
       due.push_back([](Link& it) { it.end_input(); });
@@ -284,7 +284,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     finishes_ = finishes_ || (found && !is_open());
     world_.meanwhile();
     if (!found) return output_.batch.clear();
-    if (client.vanished()) return output_.batch.clear(), rules_.end(Ended::lost);
+    if (client.vanished()) return output_.batch.clear(), rules_.end(DisconnectReason::lost);
     auto bytes = test::text_of(output_.batch);
     bytes.insert(world_.wrong == "writes the log first" ? 0 : bytes.size(), test::text_of(output_.log));
     auto size = std::min(bytes.size(), client.appetite());
@@ -306,7 +306,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     rules_.written(output_, size);
     output_.batch.clear();
   }
-  void end(Ended reason) {
+  void end(DisconnectReason reason) {
     client.tell("has ended:", to_string(reason));
     finish();
     if (world_.wrong != "keeps the session") rules_.forget();
@@ -314,7 +314,8 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     posted_.clear();
     tasks_.clear();
     judge_end(reason);
-    if ((reason == Ended::closed || reason == Ended::login_deadline) && !client.vanished() && !client.saw_end())
+    if ((reason == DisconnectReason::closed || reason == DisconnectReason::login_deadline) && !client.vanished() &&
+        !client.saw_end())
       client.sees_end(unanswered_);
     client.leaves();
   }
@@ -373,22 +374,22 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
 
  private:
-  void judge_end(Ended reason) {
+  void judge_end(DisconnectReason reason) {
     auto const expect = [this](bool right, char const* what) { right ? void() : client.fault(what); };
     auto const& options = world_.options;
     switch (reason) {
-      case Ended::closed: return expect(closed_ || gone_ || input_ended_, "is closed by nobody");
-      case Ended::memory:
-      case Ended::aborted: return expect(aborted_, "is aborted by nobody");
-      case Ended::lost: return expect(client.vanished(), "is taken to be lost");
-      case Ended::login_deadline:
+      case DisconnectReason::closed: return expect(closed_ || gone_ || input_ended_, "is closed by nobody");
+      case DisconnectReason::memory:
+      case DisconnectReason::aborted: return expect(aborted_, "is aborted by nobody");
+      case DisconnectReason::lost: return expect(client.vanished(), "is taken to be lost");
+      case DisconnectReason::login_deadline:
         return expect(client.begun() == 0 && Time::time >= came_ + options.login_deadline,
                       "has logged in, or had time to");
-      case Ended::write_deadline:
+      case DisconnectReason::write_deadline:
         ++world_.tally.at("deadlines");
         return expect(refused_ && Time::time >= moved_ + options.write_deadline,
                       "is cut, and its socket took something");
-      case Ended::overflow:
+      case DisconnectReason::overflow:
         ++world_.tally.at("overflows");
         if (refused_ && overflow() == chatproto::Overflow::disconnect) return;
         // One that is closed pins what others say after that, and is cut for it.
@@ -399,7 +400,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
 
   Simulation& world_;
-  raw::Dice& random_ = world_.random;
+  raw::Random& random_ = world_.random;
   Rules rules_;
   chatproto::detail::Output output_;
   chatproto::LogReader* reader_ = nullptr;

@@ -297,9 +297,9 @@ class Soak {
 
   // --- What they do ---------------------------------------------------------------------------------------------------
 
-  Room& some_room() { return rooms_[dice_.below(rooms_.size())]; }
+  Room& some_room() { return rooms_[random_.below(rooms_.size())]; }
   std::chrono::milliseconds some_time(size_t least, size_t most) {
-    return std::chrono::milliseconds(dice_.between(least, most));
+    return std::chrono::milliseconds(random_.between(least, most));
   }
 
   /// A voice of the client's name.
@@ -314,7 +314,7 @@ class Soak {
     say(talker, "join:" + room.name + '\n');
   }
   std::string some_text(TextId id) {
-    return history::text_of(id, dice_.percent(10) ? dice_.between(32, 220) : dice_.between(32, 64));
+    return history::text_of(id, random_.percent(10) ? random_.between(32, 220) : random_.between(32, 64));
   }
   void talk(Client& talker, size_t count) {
     std::string lines;
@@ -324,7 +324,7 @@ class Soak {
           std::make_shared<Text>(Text{{voice.number, voice.next++}, talker.name != 0, ++tick_, 0, talker.voice});
       talker.due.push_back({Due::text, 0, 0, text});
       ++voice.room.said;
-      auto const die = dice_.below(100);
+      auto const die = random_.below(100);
       if (die >= 20) {
         lines += "sendall:";
       } else if (die >= 5) {
@@ -339,7 +339,7 @@ class Soak {
     say(talker, lines);
   }
   /// What a server must not carry out.
-  std::string unheard_of() { return "sendall:" + some_text({nobody, static_cast<uint32_t>(dice_.below(1000))}); }
+  std::string unheard_of() { return "sendall:" + some_text({nobody, static_cast<uint32_t>(random_.below(1000))}); }
 
   void listener_joins(Client& listener) {
     do listener.next_room = &some_room();  // to join where it is would be no new stay
@@ -361,10 +361,10 @@ class Soak {
   }
   void nonsense(Client& client) {
     std::string lines;
-    for (auto count = dice_.between(1, 20); count > 0; --count) {
+    for (auto count = random_.between(1, 20); count > 0; --count) {
       client.due.push_back({Due::err});
-      lines += dice_.one_of(std::array<std::string, 6>{"nonsense:\n", "\n", "delivery:r1:ann:x\n", "join:no room\n",
-                                                       "join\r\n", std::string(1000, 'x') + '\n'});
+      lines += random_.one_of(std::array<std::string, 6>{"nonsense:\n", "\n", "delivery:r1:ann:x\n", "join:no room\n",
+                                                         "join\r\n", std::string(1000, 'x') + '\n'});
     }
     say(client, lines);
   }
@@ -395,7 +395,7 @@ class Soak {
   bool report(double capacity, Sample const& base, Sample const& last) const;
 
   Options const options_;
-  raw::Dice dice_{raw::seed()};
+  raw::Random random_{raw::seed()};
   int epoll_ = epoll_create1(EPOLL_CLOEXEC);
   std::list<Client> clients_;
   std::deque<Room> rooms_;
@@ -420,11 +420,11 @@ void Soak::add(Kind kind) {
   auto& client = connect(kind, "");
   client.due.push_back({Due::ok});
   if (kind == Kind::talker) {
-    client.name = dice_.below(names.size());
+    client.name = random_.below(names.size());
     say(client, "slogin:" + std::string(names[client.name]) + '\n');
     return talker_joins(client);
   }
-  client.is_bob = kind != Kind::witness && dice_.percent(40);
+  client.is_bob = kind != Kind::witness && random_.percent(40);
   say(client, client.is_bob ? "rlogin:bob\n" : "rlogin:ann\n");
   client.next = Clock::now() + some_time(0, 1000);
   if (kind != Kind::witness) return listener_joins(client);
@@ -435,8 +435,8 @@ void Soak::add(Kind kind) {
 
 /// Somebody who comes for a moment, and is not followed.
 void Soak::visit() {
-  auto const die = dice_.below(10);
-  auto const then = dice_.percent(50) ? Then::reset : Then::close;
+  auto const die = random_.below(10);
+  auto const then = random_.percent(50) ? Then::reset : Then::close;
   if (die < 2) return vanish(connect(Kind::visitor, {}), true);
   auto& client = connect(Kind::visitor, {});
   client.is_ending = true;
@@ -451,7 +451,7 @@ void Soak::visit() {
     case 3: say_all({}, "rlogin:bob\njoin:r1\njoin:r"); return finally(client, then);
     case 4:  // now and then it waits for the login deadline
       say_all({}, "slogin:bob");
-      return dice_.percent(90) ? finally(client, then) : void();
+      return random_.percent(90) ? finally(client, then) : void();
     case 5: return say_all({Due::err}, std::string(1000, 'x') + "\nslogin:bob\n");
     case 6: return say_all({Due::err}, unheard_of() + '\n');
     case 7:
@@ -465,7 +465,7 @@ void Soak::visit() {
 }
 
 void Soak::end(Client& client) {
-  switch (dice_.below(5)) {
+  switch (random_.below(5)) {
     case 0: return quit(client, client.kind == Kind::talker ? unheard_of() + '\n' : "");
     case 1: return finally(client, Then::half_close);
     case 2: return vanish(client, true);
@@ -473,13 +473,13 @@ void Soak::end(Client& client) {
     default:
       if (client.kind == Kind::talker) client.output += unheard_of();
       client.output += client.kind == Kind::talker ? "" : "join:r";
-      finally(client, dice_.percent(50) ? Then::reset : Then::close);
+      finally(client, random_.percent(50) ? Then::reset : Then::close);
   }
 }
 
 void Soak::act(Client& client) {
   auto const now = Clock::now();
-  auto const die = dice_.below(100);
+  auto const die = random_.below(100);
   auto const pause = [&](size_t least, size_t most) {
     client.may_be_cut = true;
     client.is_reading = false;
@@ -530,10 +530,10 @@ void Soak::speak() {
       if (lag > room_lag / 4 && client.due.empty() && !client.is_ending) fence(client);
     }
   }
-  auto const first = talkers.empty() ? 0 : dice_.below(talkers.size());
+  auto const first = talkers.empty() ? 0 : random_.below(talkers.size());
   for (size_t i = 0; i < talkers.size() && tokens_ >= 1; ++i) {
     auto& talker = *talkers[(first + i) % talkers.size()];
-    auto const texts = dice_.percent(70) ? 1 : dice_.between(2, 8);
+    auto const texts = random_.percent(70) ? 1 : random_.between(2, 8);
     auto& lag = lags[&talker.voice->room];
     if (lag + texts > room_lag) continue;
     lag += texts;

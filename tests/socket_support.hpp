@@ -218,7 +218,7 @@ class ServerThread {
         run_(std::async(std::launch::async, [this] { server_.run(); })) {}
 
   ~ServerThread() {
-    server_.stop(chatproto::Stop::now);
+    server_.stop(chatproto::StopMode::now);
     if (ended()) return;
     std::fputs("a server cannot be stopped\n", stderr);
     std::abort();

@@ -108,7 +108,7 @@ int main(int argc, char** argv) {
         chatproto::Server<chatproto::ThreadPool>& server;
         std::thread& serving;
         ~Stop() {
-          server.stop(chatproto::Stop::now);
+          server.stop(chatproto::StopMode::now);
           serving.join();
         }
       } const stop{server, serving};

@@ -50,19 +50,21 @@ namespace chatproto {
 /// `cancel()` and the start of an asynchronous operation, which are safe from any thread: to listen and to talk at
 /// once, use those. The executor must not run two handlers at once: a context of one thread, or a strand.
 class Connection {
-  void set_up(asio::any_io_executor executor) { client_ = std::make_shared<detail::Client>(std::move(executor)); }
+  void set_up(asio::any_io_executor executor) {
+    state_ = std::make_shared<detail::ConnectionState>(std::move(executor));
+  }
 
   template <class Signature, class Operation, class Token>
   auto compose(Operation operation, Token& token) {
-    return asio::async_compose<Token, Signature>(std::move(operation), token, client_->socket);
+    return asio::async_compose<Token, Signature>(std::move(operation), token, state_->socket);
   }
 
   // What is to be sent, as a line.
   std::string line_of(MessageView message, std::error_code& ec) const {
-    return encode(message, ec, client_->line_limit);
+    return encode(message, ec, state_->line_limit);
   }
   std::string line_of(std::string_view text, std::error_code& ec) const {
-    return encode_line(text, ec, client_->line_limit);
+    return encode_line(text, ec, state_->line_limit);
   }
 
   /// The operation that sends `what`, and waits for what `Take` takes.
@@ -70,7 +72,7 @@ class Connection {
   auto sending(auto const& what) const {
     std::error_code ec;
     auto line = std::make_shared<std::string const>(line_of(what, ec));
-    return detail::Exchange<true, Take>{{client_}, std::move(line), ec};
+    return detail::SendReceiveOp<true, Take>{{state_}, std::move(line), ec};
   }
 
   auto throwing(char const* what, auto const& call) {
@@ -96,32 +98,32 @@ class Connection {
   explicit Connection(asio::io_context& context) : Connection(context.get_executor()) {}
   /// Of a socket that is connected, such as one that was accepted. Throws `std::system_error`.
   explicit Connection(asio::ip::tcp::socket connected) : Connection(connected.get_executor()) {
-    throwing("connection", [&](auto& ec) { client_->adopt(std::move(connected), ec); });
+    throwing("connection", [&](auto& ec) { state_->adopt(std::move(connected), ec); });
   }
   /// Only while nothing is under way; the other may only be destroyed then.
   Connection(Connection&&) noexcept = default;
   Connection& operator=(Connection&&) = delete;
   /// Closes the connection; asynchronous operations under way end with `asio::error::operation_aborted`.
   ~Connection() {
-    if (!client_) return;  // moved from
-    if (client_->async_operations > 0)
-      client_->cancel();
+    if (!state_) return;  // moved from
+    if (state_->async_operations > 0)
+      state_->cancel();
     else
-      client_->close();
+      state_->close();
   }
 
   /// The one that it was made with.
-  executor_type get_executor() const { return client_->socket.get_executor(); }
+  executor_type get_executor() const { return state_->socket.get_executor(); }
   /// Whether it is connected, as far as it knows.
-  bool is_open() const { return client_->socket.is_open(); }
+  bool is_open() const { return state_->socket.is_open(); }
 
   /// Limits the time of each operation that begins from now on, name look-up included; 0, the default: no limit.
-  void time_limit(std::chrono::milliseconds limit) noexcept { client_->time_limit = limit; }
+  void time_limit(std::chrono::milliseconds limit) noexcept { state_->time_limit = limit; }
 
   /// Limits the memory, in bytes, of the deliveries that `request` keeps for `receive`; the default is 32 MiB, more
   /// than a chatproto server lets wait for one client. The delivery that exceeds it is kept too, and the request ends
   /// with `Errc::inbox_full`. So 0 suits a client that wants no deliveries.
-  void inbox_limit(std::size_t bytes) noexcept { client_->inbox_limit = bytes; }
+  void inbox_limit(std::size_t bytes) noexcept { state_->inbox_limit = bytes; }
 
   /// Limits each line that is sent or returned from now on, messages included: bytes, terminator included; the default
   /// is `max_line`. A longer one is `Errc::line_too_long`: it is not sent, or it is dropped and the next one can be
@@ -130,19 +132,19 @@ class Connection {
   /// Call it only while nothing is under way; connected or not, and it holds for later connections too. It counts for
   /// an unfinished line as well; but what was reported as too long stays dropped. With 1 only empty lines fit, with 0
   /// none; more than 4 GiB - 1 means that.
-  void line_limit(std::size_t bytes) noexcept { client_->limit_lines(bytes); }
+  void line_limit(std::size_t bytes) noexcept { state_->limit_lines(bytes); }
 
   /// Ends whatever is under way, from any thread, with `asio::error::operation_aborted`, and ends the connection. It
   /// may be connected again.
-  void cancel() { client_->cancel(); }
+  void cancel() { state_->cancel(); }
   /// Closes the connection.
-  void close() { client_->close(); }
+  void close() { state_->close(); }
 
   /// Connects to a port, or service name, of a host: tries each of its addresses. Closes the connection that it had.
   /// Errors: of the look-up (`asio::error::host_not_found`), or of the last address
   /// (`asio::error::connection_refused`).
   void connect(std::string_view host, std::string_view service, std::error_code& ec) {
-    client_->connect(host, service, ec);
+    state_->connect(host, service, ec);
   }
   /// As above; throws.
   void connect(std::string_view host, std::string_view service) {
@@ -152,7 +154,7 @@ class Connection {
   /// Sends one message.
   void send(MessageView message, std::error_code& ec) {
     auto const line = line_of(message, ec);
-    if (!ec) client_->send(line, client_->deadline(), ec);
+    if (!ec) state_->send(line, state_->deadline(), ec);
   }
   /// As above; throws.
   void send(MessageView message) {
@@ -160,7 +162,7 @@ class Connection {
   }
 
   /// Waits for the next message.
-  Message receive(std::error_code& ec) { return client_->receive<detail::TakeMessage>(client_->deadline(), ec); }
+  Message receive(std::error_code& ec) { return state_->receive<detail::TakeMessage>(state_->deadline(), ec); }
   /// As above; throws.
   Message receive() {
     return throwing("receive", [&](auto& ec) { return receive(ec); });
@@ -170,13 +172,13 @@ class Connection {
   /// `receive`, up to `inbox_limit`: `Errc::inbox_full` closes the connection, but what was kept can still be received.
   /// Another message is `Errc::unexpected`.
   Message request(MessageView message, std::error_code& ec) {
-    auto const until = client_->deadline();
+    auto const until = state_->deadline();
     auto const line = line_of(message, ec);
     if (ec) return {};
-    client_->send(line, until, ec);
+    state_->send(line, until, ec);
     if (ec) return {};
-    auto reply = client_->receive<detail::TakeReply>(until, ec);
-    if (ec == asio::error::timed_out || ec == asio::error::operation_aborted) client_->close();
+    auto reply = state_->receive<detail::TakeReply>(until, ec);
+    if (ec == asio::error::timed_out || ec == asio::error::operation_aborted) state_->close();
     return reply;
   }
   /// As above; throws.
@@ -187,7 +189,7 @@ class Connection {
   /// Sends one line that need not be a message; it comes without its terminator.
   void send_line(std::string_view text, std::error_code& ec) {
     auto const line = line_of(text, ec);
-    if (!ec) client_->send(line, client_->deadline(), ec);
+    if (!ec) state_->send(line, state_->deadline(), ec);
   }
   /// As above; throws.
   void send_line(std::string_view text) {
@@ -196,7 +198,7 @@ class Connection {
 
   /// Waits for the next line, whatever it is, and returns it without its terminator. (A delivery that `request` keeps
   /// for `receive` does not come again.)
-  std::string receive_line(std::error_code& ec) { return client_->receive<detail::TakeLine>(client_->deadline(), ec); }
+  std::string receive_line(std::error_code& ec) { return state_->receive<detail::TakeLine>(state_->deadline(), ec); }
   /// As above; throws.
   std::string receive_line() {
     return throwing("receive_line", [&](auto& ec) { return receive_line(ec); });
@@ -205,7 +207,7 @@ class Connection {
   /// Connects. Completion signature: `void(std::error_code)`.
   template <class Token>
   auto async_connect(std::string host, std::string service, Token&& token) {
-    return compose<void(std::error_code)>(detail::ConnectOperation{{client_}, std::move(host), std::move(service)},
+    return compose<void(std::error_code)>(detail::ConnectOperation{{state_}, std::move(host), std::move(service)},
                                           token);
   }
 
@@ -218,7 +220,7 @@ class Connection {
   /// Waits for the next message. Completion signature: `void(std::error_code, chatproto::Message)`.
   template <class Token>
   auto async_receive(Token&& token) {
-    return compose<void(std::error_code, Message)>(detail::Exchange<false, detail::TakeMessage>{{client_}, nullptr},
+    return compose<void(std::error_code, Message)>(detail::SendReceiveOp<false, detail::TakeMessage>{{state_}, nullptr},
                                                    token);
   }
 
@@ -238,13 +240,13 @@ class Connection {
   /// Waits for the next line, as `receive_line`. Completion signature: `void(std::error_code, std::string)`.
   template <class Token>
   auto async_receive_line(Token&& token) {
-    return compose<void(std::error_code, std::string)>(detail::Exchange<false, detail::TakeLine>{{client_}, nullptr},
-                                                       token);
+    return compose<void(std::error_code, std::string)>(
+        detail::SendReceiveOp<false, detail::TakeLine>{{state_}, nullptr}, token);
   }
 
  private:
   std::unique_ptr<asio::io_context> own_context_;
-  std::shared_ptr<detail::Client> client_;
+  std::shared_ptr<detail::ConnectionState> state_;
 };
 
 }  // namespace chatproto

@@ -12,41 +12,41 @@
 namespace chatproto {
 
 /// Why a client is connected no more.
-enum class Ended : std::uint8_t {
+enum class DisconnectReason : std::uint8_t {
   closed,          ///< In order: it has left, or its session has closed it, or the server drains.
   lost,            ///< The connection broke: a reset, a failed write, a dead peer.
   login_deadline,  ///< It had not logged in in time.
   write_deadline,  ///< Something waited for it, and it took nothing for too long.
   overflow,        ///< More waited for it than its queue's limit, and its socket took nothing; or far more.
   failed,          ///< Its session or the observer has thrown, or memory or another resource was short.
-  aborted,         ///< Its session has cut it (`Peer::abort`), or the server was stopped (`Stop::now`).
+  aborted,         ///< Its session has cut it (`Peer::abort`), or the server was stopped (`StopMode::now`).
   memory,          ///< It held most when all clients together held more than `ServerOptions::memory_limit`.
 };
 
 /// How many reasons there are.
-inline constexpr std::size_t ended_reasons = 8;
+inline constexpr std::size_t disconnect_reasons = 8;
 
 /// A reason in one word, for a log or a metric: "closed", "lost", "login_deadline" and so on.
-inline std::string_view to_string(Ended reason) noexcept {
-  constexpr std::array<std::string_view, ended_reasons> words = {
+inline std::string_view to_string(DisconnectReason reason) noexcept {
+  constexpr std::array<std::string_view, disconnect_reasons> words = {
       "closed", "lost", "login_deadline", "write_deadline", "overflow", "failed", "aborted", "memory"};
   return words[static_cast<std::size_t>(reason)];
 }
 
 /// What a server has counted since it was made, see `Server::stats`.
 struct ServerStats {
-  std::uint64_t clients = 0;                         ///< connected now
-  std::uint64_t accepted = 0;                        ///< clients ever
-  std::array<std::uint64_t, ended_reasons> ended{};  ///< of these, by reason (`Ended`)
-  std::uint64_t refused = 0;                         ///< told that the server is full; not among `accepted`
-  std::uint64_t accept_errors = 0;                   ///< not those of a connection that was gone before it was accepted
-  std::uint64_t lines_in = 0;                        ///< also those that were too long or refused
-  std::uint64_t bytes_in = 0;                        ///< read
-  std::uint64_t bytes_out = 0;                       ///< given to the system to be sent
-  std::uint64_t queued = 0;                          ///< bytes that wait for clients now, in queues and rooms
-  std::uint64_t held = 0;                            ///< see `ServerOptions::memory_limit`
-  std::uint64_t throttled = 0;                       ///< how often a client had to wait for the rate limit
-  std::uint64_t observer_failures = 0;               ///< how often the observer has thrown
+  std::uint64_t clients = 0;                              ///< connected now
+  std::uint64_t accepted = 0;                             ///< clients ever
+  std::array<std::uint64_t, disconnect_reasons> ended{};  ///< of these, by reason (`DisconnectReason`)
+  std::uint64_t refused = 0;                              ///< told that the server is full; not among `accepted`
+  std::uint64_t accept_errors = 0;      ///< not those of a connection that was gone before it was accepted
+  std::uint64_t lines_in = 0;           ///< also those that were too long or refused
+  std::uint64_t bytes_in = 0;           ///< read
+  std::uint64_t bytes_out = 0;          ///< given to the system to be sent
+  std::uint64_t queued = 0;             ///< bytes that wait for clients now, in queues and rooms
+  std::uint64_t held = 0;               ///< see `ServerOptions::memory_limit`
+  std::uint64_t throttled = 0;          ///< how often a client had to wait for the rate limit
+  std::uint64_t observer_failures = 0;  ///< how often the observer has thrown
 };
 
 /// Is told what happens at a server: derive from it and override what is of interest.
@@ -57,7 +57,7 @@ struct ServerStats {
 ///
 /// @code
 /// struct Log : chatproto::Observer {
-///   void ended(std::uint64_t number, chatproto::Ended reason, std::error_code const&) override {
+///   void ended(std::uint64_t number, chatproto::DisconnectReason reason, std::error_code const&) override {
 ///     std::clog << std::to_string(number) + ' ' + std::string(to_string(reason)) + '\n';
 ///   }
 /// } log;
@@ -75,12 +75,12 @@ class Observer {
   virtual void connected([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view address) {}
   /// It has logged in; `name` is its session's `name()`, if that has one. Only where the service has logins.
   virtual void logged_in([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view name) {}
-  /// An exception has left its session, or what serves it; `ended` follows, with `Ended::failed`. `what`: the
-  /// exception's `what()`. (Not each client that `failed` has one: a queue may have failed without.)
+  /// An exception has left its session, or what serves it; `ended` follows, with `DisconnectReason::failed`. `what`:
+  /// the exception's `what()`. (Not each client that `failed` has one: a queue may have failed without.)
   virtual void threw([[maybe_unused]] std::uint64_t number, [[maybe_unused]] std::string_view what) {}
   /// It is gone. `error`: what the system said, if it did. A client may end without having been `connected`: there was
   /// no memory, it was gone already, or the server was being stopped.
-  virtual void ended([[maybe_unused]] std::uint64_t number, [[maybe_unused]] Ended reason,
+  virtual void ended([[maybe_unused]] std::uint64_t number, [[maybe_unused]] DisconnectReason reason,
                      [[maybe_unused]] std::error_code const& error) {}
   /// A client was told that the server is full.
   virtual void refused() {}

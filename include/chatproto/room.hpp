@@ -123,7 +123,7 @@ class Room {
   /// Calls `use(Locked&)` under the room's lock, and returns its result: for what must happen as one step, such as
   /// looking whether a name is taken, entering and being announced; and for a service's own data that only such calls
   /// read and change. Any other use of a room or a `RoomTable` within it would deadlock: also `Participant::send`, and
-  /// a stay that ends. Of a member it may read `name()` and `peer()`. What it throws comes out.
+  /// a `Membership` that ends. Of a member it may read `name()` and `peer()`. What it throws comes out.
   decltype(auto) guarded(auto&& use) {
     std::lock_guard const lock(mutex_);
     Locked locked(*this);

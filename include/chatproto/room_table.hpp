@@ -39,18 +39,18 @@ namespace chatproto {
 class RoomTable {
  public:
   /// A stay in a room: leaves it when it is destroyed. Movable; empty by default.
-  class Stay {
+  class Membership {
    public:
-    Stay() = default;  ///< in no room
+    Membership() = default;  ///< in no room
     /// Takes the stay of `other`, which is empty then.
-    Stay(Stay&& other) noexcept : table_(std::exchange(other.table_, nullptr)), entry_(other.entry_) {}
+    Membership(Membership&& other) noexcept : table_(std::exchange(other.table_, nullptr)), entry_(other.entry_) {}
     /// Leaves the room that it was in.
-    Stay& operator=(Stay other) noexcept {
+    Membership& operator=(Membership other) noexcept {
       std::swap(table_, other.table_);
       std::swap(entry_, other.entry_);
       return *this;
     }
-    ~Stay() {
+    ~Membership() {
       if (table_ != nullptr) table_->leave(*entry_);
     }
 
@@ -66,14 +66,14 @@ class RoomTable {
       std::size_t stays = 0;  // guarded by the table's lock
     };
     using Entry = std::pair<std::string const, CountedRoom>;
-    Stay(RoomTable& table, Entry& entry) noexcept : table_(&table), entry_(&entry) {}
+    Membership(RoomTable& table, Entry& entry) noexcept : table_(&table), entry_(&entry) {}
 
     RoomTable* table_ = nullptr;
     Entry* entry_ = nullptr;
   };
 
   /// Enters the room called `name`, made if it does not exist. The table outlives the stay.
-  Stay enter(std::string_view name) {
+  Membership enter(std::string_view name) {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
     auto& entry = at != rooms_.end() ? *at : *rooms_.try_emplace(std::string(name)).first;
@@ -81,7 +81,7 @@ class RoomTable {
     return {*this, entry};
   }
   /// Enters the room called `name` if it exists; if not, the stay is empty.
-  Stay enter_existing(std::string_view name) {
+  Membership enter_existing(std::string_view name) {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
     if (at == rooms_.end()) return {};
@@ -97,19 +97,20 @@ class RoomTable {
   /// Bytes of memory that their logs hold.
   std::size_t memory() const {
     std::lock_guard const lock(mutex_);
-    return std::accumulate(rooms_.begin(), rooms_.end(), std::size_t(),
-                           [](std::size_t sum, Stay::Entry const& entry) { return sum + entry.second.room.memory(); });
+    return std::accumulate(
+        rooms_.begin(), rooms_.end(), std::size_t(),
+        [](std::size_t sum, Membership::Entry const& entry) { return sum + entry.second.room.memory(); });
   }
 
  private:
-  void leave(Stay::Entry& entry) noexcept {
+  void leave(Membership::Entry& entry) noexcept {
     std::lock_guard const lock(mutex_);
     if (--entry.second.stays == 0) rooms_.erase(rooms_.find(entry.first));
   }
 
   mutable std::mutex mutex_;
   // Not hashed: clients choose the names.
-  std::map<std::string, Stay::CountedRoom, std::less<>> rooms_;
+  std::map<std::string, Membership::CountedRoom, std::less<>> rooms_;
 };
 
 /// A client in the rooms of a table, at most in one at a time: what a session has whose service has rooms.
@@ -150,45 +151,45 @@ class Participant : public Room::Member {
   void enter(RoomTable& table, std::string_view name) {
     auto next = table.enter(name);
     leave();
-    stay_ = std::move(next);
+    membership_ = std::move(next);
   }
   /// From now on it gets what is said in the room. Precondition: it is in one.
   void listen() {
-    if (!is_added()) stay_.room().add(*this);
+    if (!is_added()) membership_.room().add(*this);
   }
   /// The same within `Room::guarded`; `room` is its room.
   void listen(Room::Locked& room) {
     if (!is_added()) room.add(*this);
   }
-  /// Leaves its room, if it is in one. What was said before is still sent; if memory is too short for that, the client is
-  /// cut.
+  /// Leaves its room, if it is in one. What was said before is still sent; if memory is too short for that, the client
+  /// is cut.
   void leave() noexcept {
-    if (!stay_) return;
-    stay_.room().stop_waiting(*this);  // always: the room may be about to resume it
+    if (!membership_) return;
+    membership_.room().stop_waiting(*this);  // always: the room may be about to resume it
     try {
-      if (is_added()) hand_over(stay_.room().remove(*this));
+      if (is_added()) hand_over(membership_.room().remove(*this));
     } catch (...) {
       peer().queue().cut(MessageQueue::State::failed);
     }
-    stay_ = {};
+    membership_ = {};
   }
   /// Sends whole lines to its client, after what was said to it before. (What `Peer::send` sends may overtake that.)
   PushResult send(std::string lines) {
-    if (is_added()) hand_over(stay_.room().take_unread(*this));
+    if (is_added()) hand_over(membership_.room().take_unread(*this));
     return peer().send(std::move(lines));
   }
 
-  bool is_in_room() const noexcept { return static_cast<bool>(stay_); }   ///< whether it may speak
-  bool listens() const noexcept { return is_added(); }                    ///< whether it is a member of the room
-  Room& room() const noexcept { return stay_.room(); }                    ///< precondition: it is in one
-  std::string const& room_name() const noexcept { return stay_.name(); }  ///< the same
+  bool is_in_room() const noexcept { return static_cast<bool>(membership_); }   ///< whether it may speak
+  bool listens() const noexcept { return is_added(); }                          ///< whether it is a member of the room
+  Room& room() const noexcept { return membership_.room(); }                    ///< precondition: it is in one
+  std::string const& room_name() const noexcept { return membership_.name(); }  ///< the same
 
  private:
   void hand_over(std::string unread) {
     if (!unread.empty()) peer().queue().push_unread(std::make_shared<std::string const>(std::move(unread)));
   }
 
-  RoomTable::Stay stay_;
+  RoomTable::Membership membership_;
 };
 
 }  // namespace chatproto

@@ -36,7 +36,7 @@ namespace chatproto {
 template <ThreadingPolicy Policy, Service Svc = ChatService>
 class Server {
   static_assert(detail::has_no_near_miss<typename Svc::Session>());
-  static_assert(detail::service_has_no_near_miss<Svc, asio::io_context, Stop>());
+  static_assert(detail::service_has_no_near_miss<Svc, asio::io_context, StopMode>());
 
  public:
   using executor_type = typename Policy::executor_type;  ///< of one client
@@ -68,9 +68,11 @@ class Server {
   /// `context()` throws comes out of it.
   void run() { core_.run(); }
 
-  /// Makes `run()` return; if it was not called yet, as soon as it is. Returns at once. Idempotent; `Stop::now` hastens
-  /// a drain under way. From any thread, also from a session. Needs no memory.
-  void stop(Stop how = Stop::drain) noexcept { how == Stop::now ? core_.ask_to_stop() : core_.ask_to_drain(); }
+  /// Makes `run()` return; if it was not called yet, as soon as it is. Returns at once. Idempotent; `StopMode::now`
+  /// hastens a drain under way. From any thread, also from a session. Needs no memory.
+  void stop(StopMode how = StopMode::drain) noexcept {
+    how == StopMode::now ? core_.ask_to_stop() : core_.ask_to_drain();
+  }
 
  private:
   detail::ServerCore<Policy, Svc> core_;

@@ -16,7 +16,7 @@ namespace chatproto {
 class Observer;
 
 /// How to stop a server.
-enum class Stop : std::uint8_t {
+enum class StopMode : std::uint8_t {
   drain,  ///< Accept and read no more, write what waits, then close; cut whoever has not taken it in `drain` time.
   now,    ///< Cut everybody.
 };
@@ -52,7 +52,7 @@ struct ServerOptions {
   std::size_t max_clients = 0;
   /// Bytes that the process may hold for clients, of all its servers: logs of rooms, output and input that waits.
   /// Beyond that new clients wait in the network, and no client is read; if that does not help, the one that holds most
-  /// is cut (`Ended::memory`). 0: half of the memory that the process may have.
+  /// is cut (`DisconnectReason::memory`). 0: half of the memory that the process may have.
   std::size_t memory_limit = 0;
   /// Lines per second that a client may send for long; 0: any. Who is faster is read more slowly; nothing is dropped.
   double rate = 0;

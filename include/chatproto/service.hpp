@@ -51,8 +51,8 @@ concept Opens = requires(S& service, Args... args) {
 /// - `on_start(asio::io_context&)`: `Server::run` begins. The context is the server's own, run by `run()`. The service
 ///   may keep timers and signal sets on it as members; they need not be cancelled for `run()` to return. What it throws
 ///   comes out of `run()`.
-/// - `on_stop(Stop)`: the server was told to stop, and how; on that context, after `on_start`, before any client is
-///   closed. Called once, also if `Stop::now` follows `Stop::drain`. What it throws is dropped.
+/// - `on_stop(StopMode)`: the server was told to stop, and how; on that context, after `on_start`, before any client is
+///   closed. Called once, also if `StopMode::now` follows `StopMode::drain`. What it throws is dropped.
 /// - `on_end()`: the last client has ended, all threads too, and `run()` is about to return. Not called if `run()` is
 ///   left by an exception.
 ///

@@ -99,7 +99,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       see(bytes);
       rules_.written(output_, bytes.size());
       output_.batch.clear();
-      if (rules_.over() && *rules_.over() != Ended::closed) return end();
+      if (rules_.over() && *rules_.over() != DisconnectReason::closed) return end();
       if (all && !woken_) {
         assert(unseen_.empty() && due_.size() == (rules_.over() || rules_.wants_shutdown() ? 1u : 0u));
         assert(due_.empty() || due_.front().kind == Sight::end);

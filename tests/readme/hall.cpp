@@ -60,7 +60,7 @@ class Hall {
     timer_.emplace(context);
     wait();
   }
-  void on_stop(chatproto::Stop) { say("* we close"); }
+  void on_stop(chatproto::StopMode) { say("* we close"); }
 
  private:
   void say(std::string const& line) { hall_.room().broadcast({}, line + '\n'); }
@@ -81,8 +81,8 @@ class Hall {
 
   std::chrono::seconds const interval_;
   chatproto::RoomTable rooms_;
-  chatproto::RoomTable::Stay const hall_ = rooms_.enter("hall");  // the room is there also when nobody is in it
-  std::optional<asio::steady_timer> timer_;                       // made when there is a context
+  chatproto::RoomTable::Membership const hall_ = rooms_.enter("hall");  // the room is there also when nobody is in it
+  std::optional<asio::steady_timer> timer_;                             // made when there is a context
 };
 
 int main(int argc, char** argv) {

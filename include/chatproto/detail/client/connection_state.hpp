@@ -37,8 +37,8 @@ namespace chatproto::detail {
 /// The client's end of a connection.
 ///
 /// Only `cancel` may be called while something else is under way, from any thread.
-struct Client : std::enable_shared_from_this<Client> {
-  explicit Client(asio::any_io_executor executor)
+struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
+  explicit ConnectionState(asio::any_io_executor executor)
       : socket(executor), resolver(executor), send_limit(executor), receive_limit(executor) {}
 
   Clock::time_point deadline() const {
@@ -124,10 +124,10 @@ struct Client : std::enable_shared_from_this<Client> {
     std::error_code ignored;
     if (socket.is_open()) socket.shutdown(asio::socket_base::shutdown_both, ignored);  // wakes whoever waits
     if (async_operations > 0)
-      asio::post(socket.get_executor(), [client = shared_from_this()] {
-        client->close();
-        client->send_limit.cancel();
-        client->receive_limit.cancel();
+      asio::post(socket.get_executor(), [state = shared_from_this()] {
+        state->close();
+        state->send_limit.cancel();
+        state->receive_limit.cancel();
       });
   }
 
@@ -296,18 +296,18 @@ struct Client : std::enable_shared_from_this<Client> {
 
 struct TakeMessage {
   using Result = Message;
-  static std::optional<Message> from(Client& client, std::error_code& ec) { return client.take(false, ec); }
+  static std::optional<Message> from(ConnectionState& state, std::error_code& ec) { return state.take(false, ec); }
 };
 
 struct TakeReply {
   using Result = Message;
-  static std::optional<Message> from(Client& client, std::error_code& ec) { return client.take(true, ec); }
+  static std::optional<Message> from(ConnectionState& state, std::error_code& ec) { return state.take(true, ec); }
 };
 
 struct TakeLine {
   using Result = std::string;
-  static std::optional<std::string> from(Client& client, std::error_code& ec) {
-    auto const line = client.next_line(ec);
+  static std::optional<std::string> from(ConnectionState& state, std::error_code& ec) {
+    auto const line = state.next_line(ec);
     return line ? std::optional<std::string>(*line) : std::nullopt;
   }
 };

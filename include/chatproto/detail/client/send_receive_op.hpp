@@ -20,7 +20,7 @@ namespace chatproto::detail {
 
 /// What all operations do: begin on the executor, wait within the time limit, and say why they were cut short.
 struct Operation {
-  std::shared_ptr<Client> client;
+  std::shared_ptr<ConnectionState> state;
   Clock::time_point until = {};
   int step = 0;
 
@@ -29,13 +29,13 @@ struct Operation {
   bool begun(Self& self) {
     if (step == 0) {
       step = 1;
-      ++client->async_operations;
-      asio::post(client->socket.get_executor(), std::move(self));
+      ++state->async_operations;
+      asio::post(state->socket.get_executor(), std::move(self));
       return false;
     }
     if (step == 1) {
       step = 2;
-      until = client->deadline();
+      until = state->deadline();
     }
     return true;
   }
@@ -49,7 +49,7 @@ struct Operation {
   /// Why an operation that was woken must end although it is not done; no error: it need not.
   template <class Self>
   std::error_code cut_short(Self& self) const {
-    if (client->cancelled || self.get_cancellation_state().cancelled() != asio::cancellation_type::none)
+    if (state->cancelled || self.get_cancellation_state().cancelled() != asio::cancellation_type::none)
       return asio::error::operation_aborted;
     if (Clock::now() >= until) return asio::error::timed_out;
     return {};
@@ -57,8 +57,8 @@ struct Operation {
 
   template <class Self, class... Result>
   void end(Self& self, std::error_code ec, Result... result) {
-    if (ec && client->cancelled) ec = asio::error::operation_aborted;
-    --client->async_operations;
+    if (ec && state->cancelled) ec = asio::error::operation_aborted;
+    --state->async_operations;
     self.complete(ec, std::move(result)...);
   }
 };
@@ -71,25 +71,25 @@ struct ConnectOperation : Operation {
     if (!this->begun(self)) return;
     if (step == 2) {
       step = 3;
-      client->start_connect(host, service);
-      return this->wait(self, client->receive_limit);
+      state->start_connect(host, service);
+      return this->wait(self, state->receive_limit);
     }
-    if (client->pending_connect) {
+    if (state->pending_connect) {
       auto const why = this->cut_short(self);
-      if (!why) return this->wait(self, client->receive_limit);
-      client->pending_connect = false;
-      client->connect_error = why;
-      client->resolver.cancel();
+      if (!why) return this->wait(self, state->receive_limit);
+      state->pending_connect = false;
+      state->connect_error = why;
+      state->resolver.cancel();
     }
-    auto const ec = client->connect_error;
-    if (ec) client->close();
+    auto const ec = state->connect_error;
+    if (ec) state->close();
     this->end(self, ec);
   }
 };
 
 /// Sends, if there is a line; then waits for what `Take` takes, if that is not void.
 template <bool sends, class Take = void>
-struct Exchange : Operation {
+struct SendReceiveOp : Operation {
   static constexpr bool receives = !std::is_void_v<Take>;
 
   std::shared_ptr<std::string const> line;
@@ -102,33 +102,33 @@ struct Exchange : Operation {
       if (unsendable) return finish(self, unsendable);
       if (step == 2) {
         step = 3;
-        client->start_write(line);
-        return this->wait(self, client->send_limit);
+        state->start_write(line);
+        return this->wait(self, state->send_limit);
       }
       if (step == 3) {
-        if (client->pending_write) {
+        if (state->pending_write) {
           auto const why = this->cut_short(self);
-          if (!why) return this->wait(self, client->send_limit);
+          if (!why) return this->wait(self, state->send_limit);
           return give_up(self, why);
         }
-        if (client->write_error) return give_up(self, client->write_error);
+        if (state->write_error) return give_up(self, state->write_error);
         step = 4;
       }
     }
     if constexpr (receives) {
       std::error_code ec;
-      auto taken = Take::from(*client, ec);
+      auto taken = Take::from(*state, ec);
       if (taken) return this->end(self, ec, std::move(*taken));
       if (ec) return finish(self, ec);
-      ec = std::exchange(client->read_error, {});
+      ec = std::exchange(state->read_error, {});
       if (!ec && step > 4) ec = this->cut_short(self);
       if (ec) {
-        client->read_stop.emit(asio::cancellation_type::terminal);
+        state->read_stop.emit(asio::cancellation_type::terminal);
         return sends ? give_up(self, ec) : finish(self, ec);
       }
       step = 5;
-      client->start_read();
-      this->wait(self, client->receive_limit);
+      state->start_read();
+      this->wait(self, state->receive_limit);
     } else {
       finish(self, {});
     }
@@ -138,7 +138,7 @@ struct Exchange : Operation {
   /// Half a line cannot be taken back, and a late reply would be taken for that of the next request.
   template <class Self>
   void give_up(Self& self, std::error_code ec) {
-    client->close();
+    state->close();
     finish(self, ec);
   }
   template <class Self>

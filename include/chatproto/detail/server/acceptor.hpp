@@ -46,7 +46,7 @@ concept AcceptorHost = requires(H& host, asio::basic_stream_socket<asio::ip::tcp
 
 /// What an acceptor's operations live in; it outlives the context.
 struct AcceptorMemory {
-  Reserved accept, retry, drop;
+  HandlerMemory accept, retry, drop;
 };
 
 /// Accepts the clients of a `Host` (a `Server`), each on an executor of the host's policy.
@@ -202,7 +202,7 @@ class Acceptor {
   AcceptorMemory& memory_;
   ContextAcceptor acceptor_;
   Listener listener_{acceptor_};
-  Alarm retry_, drop_;
+  ReliableTimer retry_, drop_;
   std::chrono::milliseconds retry_delay_;
   std::list<Refused> refused_;
   std::optional<Executor> next_executor_;  // made for a client that was not there after all

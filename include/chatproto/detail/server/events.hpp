@@ -44,7 +44,7 @@ class Events {
   void threw(std::uint64_t number, std::string_view what) noexcept {
     tell([&] { observer_->threw(number, what); });
   }
-  void ended(std::uint64_t number, Ended reason, std::error_code const& error) noexcept {
+  void ended(std::uint64_t number, DisconnectReason reason, std::error_code const& error) noexcept {
     ended_[static_cast<std::size_t>(reason)].fetch_add(1, std::memory_order_release);
     tell([&] { observer_->ended(number, reason, error); });
   }
@@ -89,7 +89,7 @@ class Events {
 
   Observer* const observer_;
   Counter accepted_ = 0, refused_ = 0, accept_errors_ = 0, observer_failures_ = 0;
-  std::array<Counter, ended_reasons> ended_ = {};
+  std::array<Counter, disconnect_reasons> ended_ = {};
   std::array<Traffic, 16> traffic_;
 };
 

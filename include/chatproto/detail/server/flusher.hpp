@@ -103,7 +103,7 @@ class FlushList : public asio::execution_context::service {
   void shutdown() noexcept override { outputs_ = turns_ = {}; }
 
   asio::io_context& context_;
-  Reserved memory_;
+  HandlerMemory memory_;
   std::mutex mutex_;  // taken within a queue's lock
   Links outputs_, turns_;
   bool posted_ = false;

@@ -22,16 +22,16 @@ Callback callback(T* object) noexcept {
 }
 
 /// Memory for one operation at a time: Asio gives it back before it calls the handler, which may then begin the next.
-class Reserved {
+class HandlerMemory {
  public:
-  Reserved() = default;
-  Reserved(Reserved const&) = delete;
-  Reserved& operator=(Reserved const&) = delete;
+  HandlerMemory() = default;
+  HandlerMemory(HandlerMemory const&) = delete;
+  HandlerMemory& operator=(HandlerMemory const&) = delete;
 
   template <class T>
   struct Allocator {
     using value_type = T;
-    explicit Allocator(Reserved& from) noexcept : memory(&from) {}
+    explicit Allocator(HandlerMemory& from) noexcept : memory(&from) {}
     template <class U>
     Allocator(Allocator<U> const& other) noexcept : memory(other.memory) {}
     template <class U>
@@ -49,7 +49,7 @@ class Reserved {
       memory->used_ = false;
     }
 
-    Reserved* memory;
+    HandlerMemory* memory;
   };
 
   /// `handler`, whose operation lives in this memory, if it is free and large enough.
@@ -70,7 +70,7 @@ class Reserved {
       handler(std::forward<Args>(args)...);
     }
 
-    Reserved* memory;
+    HandlerMemory* memory;
     F handler;
   };
 

@@ -94,16 +94,17 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 #ifndef __linux__
       if (!ec) socket_->set_option(asio::ip::tcp::no_delay(true), ec);
 #endif
-      if (ec) return end(Ended::lost, ec);
+      if (ec) return end(DisconnectReason::lost, ec);
       if (!is_open()) return;
       auto& events = host_.events();
-      if (events.observed() && !events.connected(number_, remote_address(*socket_))) return end(Ended::failed);
+      if (events.observed() && !events.connected(number_, remote_address(*socket_)))
+        return end(DisconnectReason::failed);
       rules_.open(Opening{*this});
     });
   }
 
   /// Ends a link whose `start` could not be posted.
-  void drop() noexcept { end(Ended::failed); }
+  void drop() noexcept { end(DisconnectReason::failed); }
 
   /// Writes what waits: on the client's executor.
   void flush() noexcept {
@@ -135,7 +136,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   /// Ends it if its time is over: any thread.
   void ask_if_overdue() noexcept {
     post([](Link& link, auto&) {
-      if (link.is_broken()) return link.end(Ended::failed);
+      if (link.is_broken()) return link.end(DisconnectReason::failed);
       if (link.due() > Clock::now()) return;
       if (link.rules_.wants_writable()) link.write_out();  // we may have been too busy to see that it can be written
       link.rules_.time_is_over(Clock::now());
@@ -191,7 +192,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
   void fail(char const* what) noexcept {
     if (socket_) host_.events().threw(number_, what);
-    end(Ended::failed);
+    end(DisconnectReason::failed);
   }
 
   using Action = void (*)(Link&, std::shared_ptr<void> const& kept);
@@ -223,7 +224,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (rules_.wants_shutdown()) {
       std::error_code ec;
       socket_->shutdown(Socket::shutdown_send, ec);
-      if (ec) return end(Ended::lost, ec);
+      if (ec) return end(DisconnectReason::lost, ec);
       rules_.shut_down();
     }
     if (rules_.wants_turn() && !std::exchange(is_listed_, true))
@@ -265,7 +266,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (ec == asio::error::eof)
       rules_.input_ended();
     else if (ec && !would_block(ec))
-      end(Ended::lost, ec);
+      end(DisconnectReason::lost, ec);
     else if (size > 0)
       count_lines(rules_.received({buffer, size}));
   }
@@ -281,13 +282,13 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     std::error_code ec;
     auto const size = write(*socket_, buffers, ec);
     add(traffic().bytes_out, size);
-    if (ec) return end(Ended::lost, ec);
+    if (ec) return end(DisconnectReason::lost, ec);
     rules_.written(buffers.output, size);
   }
 
   /// Something is wrong with the connection, though we do not read.
   void look_for_error() {
-    if (auto const ec = error_of(*socket_)) return end(Ended::lost, ec);
+    if (auto const ec = error_of(*socket_)) return end(DisconnectReason::lost, ec);
     // Urgent data, which would wake us for ever: we wait for no more errors, and see its end when it is read again.
     waits_[Socket::wait_error] = true;
   }
@@ -323,7 +324,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
 
   /// Ends it now. Whatever still holds this link finds a closed queue.
-  void end(Ended reason, std::error_code error = {}) noexcept {
+  void end(DisconnectReason reason, std::error_code error = {}) noexcept {
     if (!socket_) return;
     rules_.end(reason);
     this->finish();  // from here on nobody wakes us

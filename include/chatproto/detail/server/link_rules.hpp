@@ -66,7 +66,7 @@ class LinkRules {
   // --- What is wanted -----------------------------------------------------------------------------------------------
 
   /// The client has ended, for this reason.
-  std::optional<Ended> const& over() const noexcept { return over_; }
+  std::optional<DisconnectReason> const& over() const noexcept { return over_; }
   /// To read, as soon as there is something. A client that does not take its output is read once more, so that its end
   /// is seen.
   bool wants_input() const noexcept { return may_take() && !unread_ && !input_ended_; }
@@ -159,10 +159,10 @@ class LinkRules {
     switch (queue().drain(output.batch)) {
       case MessageQueue::State::open: break;
       case MessageQueue::State::closing: close_session(); break;
-      case MessageQueue::State::aborted: end(Ended::aborted); break;
-      case MessageQueue::State::overflowed: end(Ended::overflow); break;
-      case MessageQueue::State::failed: end(Ended::failed); break;
-      case MessageQueue::State::over_memory: end(Ended::memory); break;
+      case MessageQueue::State::aborted: end(DisconnectReason::aborted); break;
+      case MessageQueue::State::overflowed: end(DisconnectReason::overflow); break;
+      case MessageQueue::State::failed: end(DisconnectReason::failed); break;
+      case MessageQueue::State::over_memory: end(DisconnectReason::memory); break;
     }
     if (over_) return false;
     if (reader_) reader_->read(output.log);
@@ -186,7 +186,7 @@ class LinkRules {
     queue().put_back(batch, bytes >= queued ? 0 : bytes);
     if (bytes == 0 && queue().overflow() == Overflow::disconnect &&
         std::max(backlog, queue().queued_bytes()) > queue().limit())
-      return end(Ended::overflow);
+      return end(DisconnectReason::overflow);
     if (!std::exchange(stalled_, true) || bytes > 0) due_in(options().write_deadline);
     unblock();
   }
@@ -203,17 +203,17 @@ class LinkRules {
   /// It is `now`. If the client is stalled, a write was just tried.
   void time_is_over(Clock::time_point now) {
     if (over_ || due() > now) return;
-    if (stalled_) return end(Ended::write_deadline);
+    if (stalled_) return end(DisconnectReason::write_deadline);
     if (lingering_) return end(why_);
     due_ = none;
     if constexpr (has_login)
       if (session_ && !session_->logged_in()) {
-        why_ = Ended::login_deadline;
+        why_ = DisconnectReason::login_deadline;
         queue().close();
       }
   }
   /// It has ended, for this reason, unless it had before.
-  void end(Ended reason) noexcept {
+  void end(DisconnectReason reason) noexcept {
     if (!over_) over_ = reason;
   }
   /// Destroys the session, and all that is kept for it.
@@ -320,7 +320,7 @@ class LinkRules {
     logged_in_ = true;
     if (!stalled_) due_ = none;
     auto const tell = [this](std::string_view name) {  // which may be a string that ends with this call
-      if (!owner_.logged_in(name)) end(Ended::failed);
+      if (!owner_.logged_in(name)) end(DisconnectReason::failed);
     };
     if constexpr (requires { tell(session_->name()); })
       tell(session_->name());
@@ -380,20 +380,20 @@ class LinkRules {
   std::uint32_t unfinished_ = 0;  // bytes since the last line, also those that were dropped
   std::uint32_t read_size_ = 16 * 1024;
   std::atomic<std::uint32_t> held_ = 0;
-  std::optional<Ended> over_;
-  Ended why_ = Ended::closed;  // if it ends in order
-  bool paused_ = false;        // by the session
-  bool throttled_ = false;     // by the rate limit
-  bool yielded_ = false;       // its turn is over
-  bool blocked_ = false;       // by output that waits
-  bool stalled_ = false;       // the socket did not take all
-  bool reads_lines_ = true;    // until stop_reading()
-  bool new_deadline_ = false;  // due_ was set, and the link has not asked since
-  bool logged_in_ = false;     // and the owner knows
-  bool input_ended_ = false;   // the client sends no more
-  bool closing_ = false;       // the queue takes no more
-  bool all_written_ = false;   // all is written, and nothing more will be
-  bool lingering_ = false;     // our side is ended
+  std::optional<DisconnectReason> over_;
+  DisconnectReason why_ = DisconnectReason::closed;  // if it ends in order
+  bool paused_ = false;                              // by the session
+  bool throttled_ = false;                           // by the rate limit
+  bool yielded_ = false;                             // its turn is over
+  bool blocked_ = false;                             // by output that waits
+  bool stalled_ = false;                             // the socket did not take all
+  bool reads_lines_ = true;                          // until stop_reading()
+  bool new_deadline_ = false;                        // due_ was set, and the link has not asked since
+  bool logged_in_ = false;                           // and the owner knows
+  bool input_ended_ = false;                         // the client sends no more
+  bool closing_ = false;                             // the queue takes no more
+  bool all_written_ = false;                         // all is written, and nothing more will be
+  bool lingering_ = false;                           // our side is ended
 };
 
 }  // namespace chatproto::detail

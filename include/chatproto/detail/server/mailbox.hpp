@@ -20,7 +20,7 @@ namespace chatproto::detail {
 template <class Owner, void (Owner::*... tasks)()>
 class Mailbox {
  public:
-  Mailbox(asio::io_context& context, Owner& owner, Reserved& memory)
+  Mailbox(asio::io_context& context, Owner& owner, HandlerMemory& memory)
       : context_(context), owner_(owner), memory_(memory) {}
 
   /// Asks for one of the tasks. Any thread.
@@ -50,7 +50,7 @@ class Mailbox {
 
   asio::io_context& context_;
   Owner& owner_;
-  Reserved& memory_;  // outlives the context; used by one post at a time: whoever asks first posts
+  HandlerMemory& memory_;  // outlives the context; used by one post at a time: whoever asks first posts
   std::atomic<unsigned> asked_ = 0;
 };
 

@@ -136,7 +136,7 @@ constexpr bool service_has_no_near_miss() {
       "a service's on_start is public and takes the context: write void on_start(asio::io_context& context)");
   static_assert(
       requires(S & service, How how) { service.on_stop(how); } || Nowhere<S, member_on_stop>,
-      "a service's on_stop is public and takes how to stop: write void on_stop(chatproto::Stop how)");
+      "a service's on_stop is public and takes how to stop: write void on_stop(chatproto::StopMode how)");
   static_assert(
       requires(S & service) { service.on_end(); } || Nowhere<S, member_on_end>,
       "a service's on_end is public and takes no arguments: write void on_end()");

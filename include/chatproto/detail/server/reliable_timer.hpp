@@ -20,11 +20,11 @@ namespace chatproto::detail {
 using ContextTimer = asio::steady_timer::rebind_executor<asio::io_context::executor_type>::other;
 
 /// A timer of a server's own. Used on its context only.
-class Alarm {
+class ReliableTimer {
  public:
   /// What it calls. `memory` is not used otherwise while it is set, and outlives the context, which may still hold the
   /// wait.
-  Alarm(asio::io_context& context, Reserved& memory, Callback handler)
+  ReliableTimer(asio::io_context& context, HandlerMemory& memory, Callback handler)
       : timer_(context), memory_(memory), handler_(handler) {}
 
   /// Goes off after this time, unless it is cancelled before. Only when it is not set.
@@ -50,12 +50,12 @@ class Alarm {
       }));
     } catch (std::bad_alloc const&) {  // Asio has one array for all timers of a context, which could not grow
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      asio::post(timer_.get_executor(), memory_(callback<&Alarm::arm>(this)));
+      asio::post(timer_.get_executor(), memory_(callback<&ReliableTimer::arm>(this)));
     }
   }
 
   ContextTimer timer_;
-  Reserved& memory_;
+  HandlerMemory& memory_;
   Callback const handler_;
   std::chrono::milliseconds time_{0};
   bool set_ = false;

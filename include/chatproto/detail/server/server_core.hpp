@@ -112,7 +112,7 @@ class ServerCore {
       link->slot() = static_cast<std::uint32_t>(links_.size());
       links_.push_back(link);
     } catch (...) {
-      events_.ended(number, Ended::failed, asio::error::no_memory);
+      events_.ended(number, DisconnectReason::failed, asio::error::no_memory);
       throw;
     }
     try {
@@ -176,7 +176,7 @@ class ServerCore {
   }
 
   /// Whether it is the first to stop the server.
-  bool begin_to_stop(Stop how) {
+  bool begin_to_stop(StopMode how) {
     if (std::exchange(stopping_, true)) return false;
     try {
       if constexpr (requires { service_.on_stop(how); }) service_.on_stop(how);
@@ -186,7 +186,7 @@ class ServerCore {
   }
 
   void stop_now() {
-    begin_to_stop(Stop::now);
+    begin_to_stop(StopMode::now);
     acceptor_.stop();
     cut_all();
     finish_if_empty();
@@ -198,7 +198,7 @@ class ServerCore {
   }
 
   void drain() {
-    if (!begin_to_stop(Stop::drain)) return;
+    if (!begin_to_stop(StopMode::drain)) return;
     acceptor_.stop();
     {
       // A client that is closed may miss what is said later. So first nobody says anything more; what was answered by
@@ -270,7 +270,7 @@ class ServerCore {
 
   ServerOptions const options_;
   // For the server's own operations, which must go on when memory is short.
-  Reserved mailbox_memory_, reader_memory_, tick_memory_, deadline_memory_, memory_timer_memory_;
+  HandlerMemory mailbox_memory_, reader_memory_, tick_memory_, deadline_memory_, memory_timer_memory_;
   AcceptorMemory acceptor_memory_;
   asio::io_context io_{1};
   Svc service_;  // it may have a timer on io_
@@ -278,7 +278,7 @@ class ServerCore {
   Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::close_all, &ServerCore::finish_if_empty,
           &ServerCore::tick_later, &ServerCore::look_at_memory_later>
       mailbox_;
-  Alarm ticker_, deadline_, memory_timer_;
+  ReliableTimer ticker_, deadline_, memory_timer_;
   Acceptor<ServerCore, executor_type> acceptor_;
   bool stopping_ = false;
   unsigned memory_looks_ = 0;  // since there was too little

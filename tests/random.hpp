@@ -9,10 +9,10 @@
 namespace raw {
 
 /// Choices that are the same everywhere for the same seed, unlike the distributions of `<random>`; cheap to seed.
-class Dice {
+class Random {
  public:
   /// Starts at a random place, or each seed would repeat the numbers of the one before it.
-  explicit Dice(std::uint64_t seed) : state_(seed) { state_ = next(); }
+  explicit Random(std::uint64_t seed) : state_(seed) { state_ = next(); }
 
   std::size_t below(std::size_t end) { return static_cast<std::size_t>(next() % end); }
   std::size_t between(std::size_t first, std::size_t last) { return first + below(last - first + 1); }
