@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// The chat itself: rooms, senders and receivers. Every rule of the protocol is here, and no socket.
+/// `ChatService`: rooms, senders and receivers. It contains every rule of the protocol, but no socket.
 #pragma once
 
 #include <algorithm>
@@ -21,24 +21,24 @@
 
 namespace chatproto {
 
-/// The chat service: what `Server` serves unless told otherwise.
+/// The chat service, which is the default service of `Server`.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: safe; each session is used by its own client only.
+/// Thread safety: distinct objects: safe. Shared objects: safe; but only its own client uses a session.
 class ChatService {
  public:
   class Session;
 
-  /// The session of a client who is reached through `peer`. The service must outlive it.
+  /// Returns a session for the client that `peer` refers to. The service must outlive the session.
   Session open(Peer peer);
 
-  /// Says `text` to everybody in `room` whose name is not `from`, as a sender called `from` would. Returns to how many;
-  /// none if there is no such room. For a bot, or whatever else speaks without a connection. From any thread; also
-  /// before the server runs and when it has ended, when there is nobody. From a session too, but what a session keeps
-  /// back until its flush then comes later; see `Session::say`.
+  /// Sends `text` to every receiver in `room` whose name is not `from`, as a sender called `from` would. Returns the
+  /// number of receivers, 0 if there is no such room. For bots and other sources without a connection. Any thread may
+  /// call it, also before the server runs and after it has ended, when there are no receivers. If a session calls it,
+  /// deliveries that the session holds back until its flush arrive later than this text; see `Session::say`.
   ///
-  /// Errors, and then nothing was said: `Errc::invalid_name`; `Errc::invalid_payload`, `Errc::line_too_long` of the
-  /// delivery; `std::errc::resource_unavailable_try_again` while the room makes its senders wait
-  /// (`Overflow::block_sender`). Throws only `std::bad_alloc`, and then nothing was said either.
+  /// Errors: `Errc::invalid_name`; `Errc::invalid_payload` or `Errc::line_too_long` for the delivery;
+  /// `std::errc::resource_unavailable_try_again` while the room makes its senders wait (`Overflow::block_sender`).
+  /// Throws only `std::bad_alloc`. In all these cases nothing was sent.
   std::size_t say(std::string_view room, std::string_view from, std::string_view text, std::error_code& ec) {
     if (!is_valid_name(room) || !is_valid_name(from)) {
       ec = Errc::invalid_name;
@@ -58,7 +58,7 @@ class ChatService {
     count(1, receivers);
     return receivers;
   }
-  /// As above; throws `std::system_error` too.
+  /// As above; also throws `std::system_error`.
   std::size_t say(std::string_view room, std::string_view from, std::string_view text) {
     std::error_code ec;
     auto const receivers = say(room, from, text, ec);
@@ -66,22 +66,23 @@ class ChatService {
     return receivers;
   }
 
-  /// How many rooms have somebody in them.
+  /// Returns the number of rooms.
   std::size_t room_count() const { return rooms_.size(); }
-  /// How many texts were said since the service was made: each `sendall` and `senduser` that is answered by `ok`, and
-  /// each `say`, also of a session.
+  /// Returns the number of texts sent since construction: each `sendall` and `senduser` answered by `ok`, and each
+  /// `say`, including those of sessions.
   std::uint64_t texts() const noexcept { return texts_.load(std::memory_order_relaxed); }
-  /// How many deliveries these made: for each text, one for each of its receivers.
+  /// Returns the number of deliveries of these texts: one for each receiver of each text.
   std::uint64_t deliveries() const noexcept { return deliveries_.load(std::memory_order_relaxed); }
-  /// Bytes of memory that the logs of all rooms hold: what receivers have still to read, and segments' free space.
+  /// Returns the memory in bytes that the logs of all rooms hold: text that some receiver has still to read, and the
+  /// free space of the segments.
   std::size_t queued_bytes() const { return rooms_.memory(); }
 
  private:
-  /// Bytes of a delivery's line, terminator included.
+  /// Returns the length of a delivery's line, including the terminator.
   static std::size_t delivery_size(std::string_view room, std::string_view from, std::string_view text) noexcept {
     return tag::delivery.size() + room.size() + from.size() + text.size() + 4;
   }
-  /// Appends that line. If it throws, nothing was appended.
+  /// Appends a delivery's line. If it throws, nothing was appended.
   static void append_delivery(std::string& lines, std::string_view room, std::string_view from, std::string_view text) {
     auto const size = lines.size() + delivery_size(room, from, text);
     if (size > lines.capacity()) lines.reserve(std::max(size, 2 * lines.size()));
@@ -97,45 +98,45 @@ class ChatService {
   std::atomic<std::uint64_t> texts_ = 0, deliveries_ = 0;
 };
 
-/// One client's part in the chat: sections 1 to 5 of the protocol.
+/// One client's session in the chat: sections 1 to 5 of the protocol.
 ///
-/// Deliveries and replies are kept back until `flush()`, so that those of one read cost the room one append. Then the
-/// deliveries go first: an `ok` says that the text stands in the room's log. While the room makes its senders wait
-/// (`Overflow::block_sender`), the client is paused, and its replies are kept back.
+/// The session holds back deliveries and replies until `flush()`, so that those of one read cost the room one append.
+/// `flush()` sends the deliveries first, because an `ok` says that the text is in the room's log. While the room makes
+/// its senders wait (`Overflow::block_sender`), the session pauses its client and holds back the replies.
 ///
-/// Thread safety: distinct objects: safe; shared objects: unsafe.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class ChatService::Session {
  public:
-  /// What a client may be; one bit each, so that a command can name several.
+  /// The role of a client; one bit each, so that a command can name several.
   enum Role : unsigned {
     guest = 1,     ///< not logged in
     sender = 2,    ///< logged in by `slogin`
     newcomer = 4,  ///< logged in by `rlogin`, in no room yet
     receiver = 8,  ///< a newcomer that has joined
-    gone = 16,     ///< told to quit, or refused: further lines are ignored
+    gone = 16,     ///< quit or refused: further lines are ignored
   };
 
-  /// One row of the protocol: a tag, who may send it, what it does with its payload.
+  /// One command of the protocol: its tag, who may send it, and the function that executes it.
   struct Command {
-    std::string_view tag;                            ///< of the message
-    unsigned roles;                                  ///< who may send it: bits of `Role`
-    void (Session::*run)(std::string_view payload);  ///< carries it out
-    bool leaves = false;                             ///< whether it may take the client out of its room
+    std::string_view tag;                            ///< tag of the message
+    unsigned roles;                                  ///< roles that may send it: bits of `Role`
+    void (Session::*run)(std::string_view payload);  ///< executes the command
+    bool leaves = false;                             ///< whether it may remove the client from its room
   };
 
-  /// See `ChatService::open`.
+  /// Constructs a session; see `ChatService::open`.
   Session(ChatService& service, Peer peer) : service_(service), me_(std::move(peer)) {}
   Session(Session const&) = delete;
   Session& operator=(Session const&) = delete;
   ~Session() {
     try {
       flush_deliveries();
-    } catch (...) {  // no memory: none of them was answered
+    } catch (...) {  // out of memory: no delivery was answered
     }
     leave_room();
   }
 
-  /// Carries out one line, which comes without its terminator.
+  /// Executes one line, which has no terminator.
   void on_line(std::string_view line) {
     catch_up();
     if (role_ == gone) return;
@@ -147,18 +148,18 @@ class ChatService::Session {
     if (admits(command->roles) && !is_put_off(*command, message.payload)) (this->*command->run)(message.payload);
   }
 
-  /// A line that was dropped, for the reason `ec`.
+  /// Refuses a line that was dropped for the reason `ec`.
   void on_bad_line(std::error_code ec) {
     catch_up();
     if (role_ != gone) refuse(ec.message());
   }
 
-  /// The client was resumed: goes on with what was put off, or waits again if somebody has resumed it too early.
+  /// Continues after a pause with the command that was deferred, or pauses again if the client was resumed too early.
   void on_resume() {
     if (me_.waits()) return peer().pause();
     catch_up();
   }
-  /// Sends what was kept back: first the deliveries, then the replies; and closes the client, if that is its end.
+  /// Sends what was held back, first the deliveries, then the replies; then closes the client if its role is `gone`.
   void flush() {
     flush_deliveries();
     if (me_.waits()) return peer().pause();
@@ -168,56 +169,58 @@ class ChatService::Session {
     if (role_ == gone) peer().close();
   }
 
-  /// Whether the client has logged in.
+  /// Returns whether the client has logged in.
   bool logged_in() const noexcept { return !me_.name().empty(); }
-  /// What the client is now.
+  /// Returns the client's current role.
   Role role() const noexcept { return role_; }
-  /// The user's name; empty before the login.
+  /// Returns the user's name; empty before the login.
   std::string_view name() const noexcept { return me_.name(); }
 
-  /// All commands.
+  /// Returns all commands of the protocol.
   static auto const& commands() noexcept;
 
-  // For a service with commands of its own. Its session has one of these. It hands on every line that is not its own,
-  // and `on_bad_line`, `on_resume`, `flush` and `logged_in`. It answers its own lines by what follows, so that all
-  // replies keep their order.
+  // For a service with commands of its own: its session contains one of these. It passes on every line that it does not
+  // handle itself, and `on_bad_line`, `on_resume`, `flush` and `logged_in`. It answers its own lines with the functions
+  // below, so that all replies keep their order.
 
-  /// Whether the client has one of these roles (bits of `Role`). Refuses it if not, unless it is gone.
+  /// Returns whether the client has one of these roles (bits of `Role`). If not, refuses the client, unless it is
+  /// `gone`.
   bool admits(unsigned roles) {
     catch_up();
     if ((roles & role_) != 0) return true;
     if (role_ != gone) refuse(role_ == guest ? "log in first" : "not allowed now");
     return false;
   }
-  /// Replies `ok:` and a text that fits a line.
+  /// Replies `ok:` followed by `text`, which must fit a line.
   void ok(std::string_view text) { reply(tag::ok, text); }
-  /// Replies `err:` and a text that fits a line. Ends a client that is still a `guest` or a `newcomer`.
+  /// Replies `err:` followed by `reason`, which must fit a line. Ends the session of a client that is still a `guest`
+  /// or a `newcomer`.
   void refuse(std::string_view reason) {
     reply(tag::err, reason);
     if ((role_ & (guest | newcomer)) != 0) end();
   }
-  /// Says something to the client's room, as `sendall` does but without a reply. False: it is in no room, or the text
-  /// is too long for a delivery. Precondition: the client has logged in.
+  /// Sends `text` to the client's room, like `sendall` but without a reply. Returns false if the client is in no room
+  /// or the text is too long for a delivery. Precondition: the client has logged in.
   bool say(std::string_view text) {
     catch_up();
     return keep_delivery(text).empty();
   }
 
  private:
-  /// A command that is carried out when the client no longer waits.
+  /// A command deferred until the client no longer waits.
   struct PutOff {
     void (Session::*run)(std::string_view payload);
     std::string payload;
   };
-  /// What is kept back until `flush()`. A client that says nothing has none.
+  /// What is held back until `flush()`. A client that sends nothing has none.
   struct Kept {
-    std::string deliveries;   // for the room, not yet broadcast
+    std::string deliveries;   // for the room, not yet sent
     std::string replies;      // for the client, not yet sent
-    std::uint16_t texts = 0;  // how many are in deliveries; `block_size` bounds them
+    std::uint16_t texts = 0;  // number of deliveries; bounded by `block_size`
     std::unique_ptr<PutOff> put_off;
   };
 
-  /// With so many bytes of deliveries the block is said at once, so that it stays small against a queue's limit.
+  /// At this many bytes, deliveries are sent at once, so that the block stays small compared with a queue's limit.
   static constexpr std::size_t block_size = 32 * 1024;
 
   static Command const* find(std::string_view tag) noexcept;
@@ -230,20 +233,20 @@ class ChatService::Session {
   void reply(std::string_view tag, std::string_view text) {
     kept().replies.append(tag).append(1, ':').append(text).append(1, '\n');
   }
-  /// A client that waits for its room's members cannot leave the room yet. Puts off a command that would; true if so.
+  /// Defers a command that would leave the room while the client waits for the room's members. Returns whether it did.
   bool is_put_off(Command const& command, std::string_view payload) {
     if (!me_.is_in_room() || !command.leaves) return false;
-    flush_deliveries();  // what was said before belongs to this room
+    flush_deliveries();  // what was sent before belongs to this room
     if (!me_.waits()) return false;
     kept().put_off.reset(new PutOff{command.run, std::string(payload)});
     return true;
   }
-  /// Carries out the command that was put off, if there is one.
+  /// Executes the deferred command, if there is one.
   void catch_up() {
     if (!kept_) return;
     if (auto const command = std::exchange(kept_->put_off, nullptr)) (this->*command->run)(command->payload);
   }
-  /// Sends the replies, after what was said to the client before. False: it was closed.
+  /// Sends the replies, after what the client was sent before. Returns false if the client was closed.
   bool send_replies() {
     if (!kept_ || kept_->replies.empty()) return true;
     return me_.send(std::exchange(kept_->replies, {})) == PushResult::queued;
@@ -265,13 +268,13 @@ class ChatService::Session {
   void join(std::string_view name) {
     if (!is_valid_name(name)) return refuse("invalid room name (letters and digits only)");
     if (me_.is_in_room() && me_.room_name() == name) return ok("already there");
-    flush_deliveries();  // what was said before belongs to the other room
+    flush_deliveries();  // what was sent before belongs to the other room
     me_.enter(service_.rooms_, name);
     ok("joined");
     if (role_ == sender) return;
     // The ok is queued first, so that no delivery overtakes it. It is written when this client's executor is free
-    // again; the receiver is a member by then, and misses nothing.
-    if (!send_replies()) return end();  // it was closed meanwhile, and is to see nothing of this room
+    // again; by then the receiver is a member and misses nothing.
+    if (!send_replies()) return end();  // closed meanwhile: it must see nothing of this room
     me_.listen();
     role_ = receiver;
   }
@@ -283,7 +286,7 @@ class ChatService::Session {
   }
 
   void leave_room() {
-    flush_deliveries();  // what was said before belongs to this room
+    flush_deliveries();  // what was sent before belongs to this room
     me_.leave();
   }
 
@@ -298,7 +301,7 @@ class ChatService::Session {
     if (colon == std::string_view::npos) return refuse("no text (senduser:USER:TEXT)");
     auto const user = user_and_text.substr(0, colon);
     if (!is_valid_name(user)) return refuse("invalid user name (letters and digits only)");
-    flush_deliveries();  // order
+    flush_deliveries();  // keeps the order
     std::string line;
     if (auto const reason = append_delivery(line, user_and_text.substr(colon + 1)); !reason.empty())
       return refuse(reason);
@@ -311,7 +314,7 @@ class ChatService::Session {
     end();
   }
 
-  /// Appends the delivery of `text` to `lines`; returns nothing, or the reason why not.
+  /// Appends the delivery of `text` to `lines`. Returns an empty string, or the reason for refusing it.
   std::string append_delivery(std::string& lines, std::string_view text) {
     if (!me_.is_in_room()) return "join a room first";
     auto const& room = me_.room_name();
@@ -323,7 +326,7 @@ class ChatService::Session {
     return {};
   }
 
-  /// Keeps the delivery of `text` for the next block, and says the block if it is full. Returns as `append_delivery`.
+  /// Holds back the delivery of `text`, and sends the block if it is full. Returns the same as `append_delivery`.
   std::string keep_delivery(std::string_view text) {
     auto reason = append_delivery(kept().deliveries, text);
     if (!reason.empty()) return reason;
@@ -339,7 +342,7 @@ class ChatService::Session {
     have_said(texts, me_.room().broadcast(me_.name(), lines));
   }
 
-  /// After so many texts were said to so many receivers: counts them, and pauses the client if it must wait.
+  /// Counts `texts` sent to `receivers` each, and pauses the client if it must wait.
   void have_said(std::uint64_t texts, std::size_t receivers) {
     service_.count(texts, receivers);
     if (peer().is_open() && me_.room().must_wait(me_)) peer().pause();

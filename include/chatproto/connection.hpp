@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// The client's end of a connection.
+/// `Connection`, the client's end of a connection.
 #pragma once
 
 #include <chrono>
@@ -22,7 +22,7 @@
 
 namespace chatproto {
 
-/// The client's end: connects, sends messages and receives them, or lines where a protocol has other ones.
+/// The client's end of a connection: connects, and sends and receives messages, or arbitrary lines for other protocols.
 ///
 /// @code
 /// chatproto::Connection connection;
@@ -30,25 +30,24 @@ namespace chatproto {
 /// connection.request(chatproto::Message("slogin", "bob"));
 /// @endcode
 ///
-/// Each operation comes as a blocking call, which throws `std::system_error`; the same with a trailing
-/// `std::error_code&`, which does not; and asynchronously, with a completion token. Blocking calls need nobody to
-/// run the executor's context. One operation that sends and one that receives may be under way at a time, `request` is
-/// both.
+/// Each operation has three forms: a blocking call that throws `std::system_error`; a blocking call with a trailing
+/// `std::error_code&`, which does not; and an asynchronous operation that takes a completion token. Blocking calls do
+/// not need the executor's context to run. At most one operation that sends and one that receives may be under way at a
+/// time; `request` does both.
 ///
-/// Errors: those of the system and of Asio, `asio::error::eof` when the other end has closed, `asio::error::timed_out`,
-/// `asio::error::operation_aborted` after `cancel()`, `Errc::malformed` and `Errc::line_too_long` for what comes in and
-/// is no message (what follows it can still be received), and the errors of `encode` for what is to be sent (nothing is
-/// sent then).
+/// Errors: those of the system and of Asio; `asio::error::eof` if the other end has closed; `asio::error::timed_out`;
+/// `asio::error::operation_aborted` after `cancel()`; `Errc::malformed` and `Errc::line_too_long` for input that is no
+/// message (what follows it can still be received); and the errors of `encode` for output (nothing is sent then).
 ///
-/// A send or a request that is cut short by its time limit, `cancel()` or its cancellation slot closes the connection:
-/// half a line cannot be taken back, and a late reply would be taken for another's. A receive that is cut short loses
-/// nothing.
+/// A send or a request that is interrupted by its time limit, `cancel()` or its cancellation slot closes the
+/// connection, because half a line cannot be taken back, and a late reply would be taken for the reply to another
+/// request. An interrupted receive loses nothing.
 ///
-/// What an asynchronous operation sends is copied before its initiating function returns.
+/// An asynchronous operation copies what it sends before its initiating function returns.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: unsafe, also for two blocking calls of two threads, but for
-/// `cancel()` and the start of an asynchronous operation, which are safe from any thread: to listen and to talk at
-/// once, use those. The executor must not run two handlers at once: a context of one thread, or a strand.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe, even for two blocking calls in two threads, except
+/// that any thread may call `cancel()` and start asynchronous operations: use those to send and receive at the same
+/// time. The executor must not run two handlers at once: use a context run by one thread, or a strand.
 class Connection {
   void set_up(asio::any_io_executor executor) {
     state_ = std::make_shared<detail::ConnectionState>(std::move(executor));
@@ -59,7 +58,6 @@ class Connection {
     return asio::async_compose<Token, Signature>(std::move(operation), token, state_->socket);
   }
 
-  // What is to be sent, as a line.
   std::string line_of(MessageView message, std::error_code& ec) const {
     return encode(message, ec, state_->line_limit);
   }
@@ -67,7 +65,7 @@ class Connection {
     return encode_line(text, ec, state_->line_limit);
   }
 
-  /// The operation that sends `what`, and waits for what `Take` takes.
+  /// Returns the operation that sends `what` and then waits for what `Take` extracts.
   template <class Take = void>
   auto sending(auto const& what) const {
     std::error_code ec;
@@ -88,22 +86,23 @@ class Connection {
   }
 
  public:
-  using executor_type = asio::any_io_executor;  ///< on which asynchronous operations complete
+  using executor_type = asio::any_io_executor;  ///< Asynchronous operations complete on it.
 
-  /// For blocking calls only.
+  /// Constructs a connection for blocking calls only.
   Connection() : own_context_(std::make_unique<asio::io_context>(1)) { set_up(own_context_->get_executor()); }
-  /// Asynchronous operations complete on `executor`, unless their handlers name another.
+  /// Constructs a connection whose asynchronous operations complete on `executor`, unless their handlers have an
+  /// associated executor.
   explicit Connection(executor_type executor) { set_up(std::move(executor)); }
-  /// As above; `context` is run by one thread.
+  /// As above, with the executor of `context`, which one thread runs.
   explicit Connection(asio::io_context& context) : Connection(context.get_executor()) {}
-  /// Of a socket that is connected, such as one that was accepted. Throws `std::system_error`.
+  /// Takes over a connected socket, such as one that was accepted. Throws `std::system_error`.
   explicit Connection(asio::ip::tcp::socket connected) : Connection(connected.get_executor()) {
     throwing("connection", [&](auto& ec) { state_->adopt(std::move(connected), ec); });
   }
-  /// Only while nothing is under way; the other may only be destroyed then.
+  /// Moves the connection. Precondition: no operation is under way. A moved-from connection may only be destroyed.
   Connection(Connection&&) noexcept = default;
   Connection& operator=(Connection&&) = delete;
-  /// Closes the connection; asynchronous operations under way end with `asio::error::operation_aborted`.
+  /// Closes the connection. Asynchronous operations under way end with `asio::error::operation_aborted`.
   ~Connection() {
     if (!state_) return;  // moved from
     if (state_->async_operations > 0)
@@ -112,41 +111,42 @@ class Connection {
       state_->close();
   }
 
-  /// The one that it was made with.
+  /// Returns the executor that the connection was constructed with.
   executor_type get_executor() const { return state_->socket.get_executor(); }
-  /// Whether it is connected, as far as it knows.
+  /// Returns whether the connection is open, as far as it knows.
   bool is_open() const { return state_->socket.is_open(); }
 
-  /// Limits the time of each operation that begins from now on, name look-up included; 0, the default: no limit.
+  /// Limits the duration of each operation that begins from now on, including name look-up. 0, the default: no limit.
   void time_limit(std::chrono::milliseconds limit) noexcept { state_->time_limit = limit; }
 
-  /// Limits the memory, in bytes, of the deliveries that `request` keeps for `receive`; the default is 32 MiB, more
-  /// than a chatproto server lets wait for one client. The delivery that exceeds it is kept too, and the request ends
-  /// with `Errc::inbox_full`. So 0 suits a client that wants no deliveries.
+  /// Limits the memory, in bytes, of the deliveries that `request` keeps for `receive`. The default is 32 MiB, more
+  /// than a chatproto server keeps pending for one client. The delivery that exceeds the limit is kept too, and the
+  /// request fails with `Errc::inbox_full`. So 0 suits a client that expects no deliveries.
   void inbox_limit(std::size_t bytes) noexcept { state_->inbox_limit = bytes; }
 
-  /// Limits each line that is sent or returned from now on, messages included: bytes, terminator included; the default
-  /// is `max_line`. A longer one is `Errc::line_too_long`: it is not sent, or it is dropped and the next one can be
-  /// received. A server that is to take such lines must be told too (`ServerOptions::line_limit`).
+  /// Limits the length, in bytes and including the terminator, of each line that is sent or returned from now on,
+  /// messages included. The default is `max_line`. A longer line fails with `Errc::line_too_long`: output is not sent;
+  /// input is dropped, and the next line can be received. To accept such lines, a server needs a higher limit too
+  /// (`ServerOptions::line_limit`).
   ///
-  /// Call it only while nothing is under way; connected or not, and it holds for later connections too. It counts for
-  /// an unfinished line as well; but what was reported as too long stays dropped. With 1 only empty lines fit, with 0
-  /// none; more than 4 GiB - 1 means that.
+  /// Call it only while no operation is under way; the limit also holds for later connections. It applies to an
+  /// unfinished line as well, but a line already reported as too long stays dropped. With 1 only empty lines fit, with
+  /// 0 none; values above 4 GiB - 1 mean 4 GiB - 1.
   void line_limit(std::size_t bytes) noexcept { state_->limit_lines(bytes); }
 
-  /// Ends whatever is under way, from any thread, with `asio::error::operation_aborted`, and ends the connection. It
-  /// may be connected again.
+  /// Aborts all operations under way with `asio::error::operation_aborted` and ends the connection. Any thread may call
+  /// it. The object can connect again.
   void cancel() { state_->cancel(); }
   /// Closes the connection.
   void close() { state_->close(); }
 
-  /// Connects to a port, or service name, of a host: tries each of its addresses. Closes the connection that it had.
-  /// Errors: of the look-up (`asio::error::host_not_found`), or of the last address
+  /// Connects to `service`, a port or service name, of `host`, trying each of its addresses. Closes the previous
+  /// connection first. Errors: those of the look-up (`asio::error::host_not_found`), or of the last address tried
   /// (`asio::error::connection_refused`).
   void connect(std::string_view host, std::string_view service, std::error_code& ec) {
     state_->connect(host, service, ec);
   }
-  /// As above; throws.
+  /// As above; throws `std::system_error`.
   void connect(std::string_view host, std::string_view service) {
     throwing("connect", [&](auto& ec) { connect(host, service, ec); });
   }
@@ -156,21 +156,21 @@ class Connection {
     auto const line = line_of(message, ec);
     if (!ec) state_->send(line, state_->deadline(), ec);
   }
-  /// As above; throws.
+  /// As above; throws `std::system_error`.
   void send(MessageView message) {
     throwing("send", [&](auto& ec) { send(message, ec); });
   }
 
-  /// Waits for the next message.
+  /// Waits for the next message and returns it.
   Message receive(std::error_code& ec) { return state_->receive<detail::TakeMessage>(state_->deadline(), ec); }
-  /// As above; throws.
+  /// As above; throws `std::system_error`.
   Message receive() {
     return throwing("receive", [&](auto& ec) { return receive(ec); });
   }
 
-  /// Sends one message and waits for its reply, the next `ok` or `err`. Deliveries that come in meanwhile are kept for
-  /// `receive`, up to `inbox_limit`: `Errc::inbox_full` closes the connection, but what was kept can still be received.
-  /// Another message is `Errc::unexpected`.
+  /// Sends one message, waits for its reply, which is the next `ok` or `err`, and returns it. Deliveries that arrive
+  /// before the reply are kept for `receive`, up to `inbox_limit`: `Errc::inbox_full` closes the connection, but the
+  /// kept deliveries can still be received. Any other message fails with `Errc::unexpected`.
   Message request(MessageView message, std::error_code& ec) {
     auto const until = state_->deadline();
     auto const line = line_of(message, ec);
@@ -181,25 +181,25 @@ class Connection {
     if (ec == asio::error::timed_out || ec == asio::error::operation_aborted) state_->close();
     return reply;
   }
-  /// As above; throws.
+  /// As above; throws `std::system_error`.
   Message request(MessageView message) {
     return throwing("request", [&](auto& ec) { return request(message, ec); });
   }
 
-  /// Sends one line that need not be a message; it comes without its terminator.
+  /// Sends `text`, which need not be a message, as one line. `text` has no terminator.
   void send_line(std::string_view text, std::error_code& ec) {
     auto const line = line_of(text, ec);
     if (!ec) state_->send(line, state_->deadline(), ec);
   }
-  /// As above; throws.
+  /// As above; throws `std::system_error`.
   void send_line(std::string_view text) {
     throwing("send_line", [&](auto& ec) { send_line(text, ec); });
   }
 
-  /// Waits for the next line, whatever it is, and returns it without its terminator. (A delivery that `request` keeps
-  /// for `receive` does not come again.)
+  /// Waits for the next line, which need not be a message, and returns it without its terminator. (It does not return a
+  /// delivery that `request` has kept for `receive`.)
   std::string receive_line(std::error_code& ec) { return state_->receive<detail::TakeLine>(state_->deadline(), ec); }
-  /// As above; throws.
+  /// As above; throws `std::system_error`.
   std::string receive_line() {
     return throwing("receive_line", [&](auto& ec) { return receive_line(ec); });
   }
@@ -224,20 +224,20 @@ class Connection {
                                                    token);
   }
 
-  /// Sends one message and waits for its reply, as `request`. Completion signature: `void(std::error_code,
+  /// Sends one message and waits for its reply, like `request`. Completion signature: `void(std::error_code,
   /// chatproto::Message)`.
   template <class Token>
   auto async_request(MessageView message, Token&& token) {
     return compose<void(std::error_code, Message)>(sending<detail::TakeReply>(message), token);
   }
 
-  /// Sends one line, as `send_line`. Completion signature: `void(std::error_code)`.
+  /// Sends one line, like `send_line`. Completion signature: `void(std::error_code)`.
   template <class Token>
   auto async_send_line(std::string_view text, Token&& token) {
     return compose<void(std::error_code)>(sending(text), token);
   }
 
-  /// Waits for the next line, as `receive_line`. Completion signature: `void(std::error_code, std::string)`.
+  /// Waits for the next line, like `receive_line`. Completion signature: `void(std::error_code, std::string)`.
   template <class Token>
   auto async_receive_line(Token&& token) {
     return compose<void(std::error_code, std::string)>(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// A message of the protocol, `tag:payload`, and its way to and from the bytes of a line.
+/// Messages of the protocol, `tag:payload`, and their conversion from and to lines.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 
 namespace chatproto {
 
-/// The longest line, in bytes, its terminator included (protocol, section 1).
+/// The maximum length of a line in bytes, including its terminator (protocol, section 1).
 inline constexpr std::size_t max_line = 255;
 
 /// The tags of the protocol.
@@ -22,20 +22,20 @@ inline constexpr std::string_view slogin = "slogin";      ///< logs a sender in
 inline constexpr std::string_view rlogin = "rlogin";      ///< logs a receiver in
 inline constexpr std::string_view join = "join";          ///< enters a room
 inline constexpr std::string_view leave = "leave";        ///< leaves the room
-inline constexpr std::string_view sendall = "sendall";    ///< says something to the room
-inline constexpr std::string_view senduser = "senduser";  ///< says something to one user of the room
+inline constexpr std::string_view sendall = "sendall";    ///< sends a text to the room
+inline constexpr std::string_view senduser = "senduser";  ///< sends a text to one user in the room
 inline constexpr std::string_view quit = "quit";          ///< ends the connection
-inline constexpr std::string_view ok = "ok";              ///< a reply: done
-inline constexpr std::string_view err = "err";            ///< a reply: refused, with the reason
-inline constexpr std::string_view delivery = "delivery";  ///< what somebody said, see `Delivery`
+inline constexpr std::string_view ok = "ok";              ///< reply: done
+inline constexpr std::string_view err = "err";            ///< reply: refused, with the reason
+inline constexpr std::string_view delivery = "delivery";  ///< a text that a user has sent; see `Delivery`
 }  // namespace tag
 
-/// A message that lies in somebody else's memory: valid as long as that is. Never allocates.
+/// A view of a message whose bytes belong to another object and must outlive the view. Never allocates.
 struct MessageView {
   std::string_view tag;      ///< `[a-z]+`
-  std::string_view payload;  ///< any bytes but LF; `encode` refuses a CR at its end, `parse` may return one
+  std::string_view payload;  ///< any bytes but LF; `encode` rejects a CR at the end, `parse` may return one
 
-  /// Whether tag and payload are the same.
+  /// Returns whether tag and payload are equal.
   friend bool operator==(MessageView const&, MessageView const&) = default;
 };
 
@@ -47,38 +47,38 @@ struct MessageView {
 /// std::cout << view.tag << view.payload;
 /// @endcode
 ///
-/// Thread safety: as `std::string`. Distinct objects: safe. Shared objects: unsafe.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe.
 struct Message {
   std::string tag;      ///< `[a-z]+`
   std::string payload;  ///< as in `MessageView`
 
   Message() = default;
-  /// The message `tag:payload`; nothing is checked before `encode`.
+  /// Constructs the message `tag:payload` without validating it; `encode` does that.
   Message(std::string_view t, std::string_view p) : tag(t), payload(p) {}
-  /// A copy of what `view` shows.
+  /// Copies the message that `view` refers to.
   explicit Message(MessageView view) : Message(view.tag, view.payload) {}
-  /// A view of this message, valid until it is changed or destroyed.
+  /// Returns a view of this message, valid until the message is changed or destroyed.
   operator MessageView() const noexcept { return {tag, payload}; }
 
-  /// Whether tag and payload are the same.
+  /// Returns whether tag and payload are equal.
   friend bool operator==(Message const&, Message const&) = default;
 };
 
-/// Whether `tag` is `[a-z]+`.
+/// Returns whether `tag` is `[a-z]+`.
 inline bool is_valid_tag(std::string_view tag) noexcept {
   return !tag.empty() && std::all_of(tag.begin(), tag.end(), [](char c) { return c >= 'a' && c <= 'z'; });
 }
 
-/// Whether `name` may name a user or a room: `[A-Za-z0-9]+` (protocol, section 2).
+/// Returns whether `name` is valid for a user or a room: `[A-Za-z0-9]+` (protocol, section 2).
 inline bool is_valid_name(std::string_view name) noexcept {
   return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
   });
 }
 
-/// The message in `line`, which comes without its terminator. The view points into `line`.
+/// Parses `line`, which has no terminator, as a message. The result points into `line`.
 ///
-/// Errors: `Errc::malformed`, and then the view is empty. Never throws, never allocates.
+/// Errors: `Errc::malformed`; the result is then empty. Never throws, never allocates.
 inline MessageView parse(std::string_view line, std::error_code& ec) noexcept {
   auto const colon = line.find(':');
   if (colon == std::string_view::npos || !is_valid_tag(line.substr(0, colon))) {
@@ -97,8 +97,8 @@ inline MessageView parse(std::string_view line) {
   return message;
 }
 
-/// What keeps `text` from standing in a line of at most `limit` bytes behind `before` other bytes: nothing,
-/// `Errc::invalid_payload`, `Errc::line_too_long`.
+/// Checks whether `text` fits a line of at most `limit` bytes that has `before` other bytes in front of the text.
+/// Returns no error, `Errc::invalid_payload` or `Errc::line_too_long`.
 inline std::error_code check_text(std::string_view text, std::size_t before = 0,
                                   std::size_t limit = max_line) noexcept {
   if (text.find('\n') != std::string_view::npos || text.ends_with('\r')) return Errc::invalid_payload;
@@ -106,9 +106,9 @@ inline std::error_code check_text(std::string_view text, std::size_t before = 0,
   return {};
 }
 
-/// The line that carries `text`, its terminator (a bare LF) included: for protocols whose lines are not messages.
+/// Returns `text` as a line, terminated by a bare LF: for protocols whose lines are not messages.
 ///
-/// Errors, with an empty string: `Errc::invalid_payload`, `Errc::line_too_long` for more than `limit` bytes.
+/// Errors: `Errc::invalid_payload`; `Errc::line_too_long` for more than `limit` bytes. The result is then empty.
 inline std::string encode_line(std::string_view text, std::error_code& ec, std::size_t limit = max_line) {
   ec = check_text(text, 0, limit);
   std::string line;
@@ -119,10 +119,10 @@ inline std::string encode_line(std::string_view text, std::error_code& ec, std::
   return line;
 }
 
-/// The line of `message`, its terminator (a bare LF) included.
+/// Encodes `message` as a line, terminated by a bare LF.
 ///
-/// Errors, with an empty string: `Errc::malformed` for a bad tag, `Errc::invalid_payload`,
-/// `Errc::line_too_long` for more than `limit` bytes.
+/// Errors: `Errc::malformed` for an invalid tag; `Errc::invalid_payload`; `Errc::line_too_long` for more than `limit`
+/// bytes. The result is then empty.
 inline std::string encode(MessageView message, std::error_code& ec, std::size_t limit = max_line) {
   ec = is_valid_tag(message.tag) ? check_text(message.payload, message.tag.size() + 1, limit) : Errc::malformed;
   std::string line;
@@ -141,16 +141,16 @@ inline std::string encode(MessageView message, std::size_t limit = max_line) {
   return line;
 }
 
-/// What a `delivery:` carries: who said what in which room. Views into the payload.
+/// The contents of a `delivery` message. The members are views into its payload.
 struct Delivery {
-  std::string_view room;    ///< where it was said
-  std::string_view sender;  ///< who said it
-  std::string_view text;    ///< what was said
+  std::string_view room;    ///< the room that the text was sent to
+  std::string_view sender;  ///< the user that sent it
+  std::string_view text;    ///< the text
 };
 
-/// The parts of a `delivery:` message's payload, `ROOM:SENDER:TEXT`; the text may be empty and have colons.
+/// Parses the payload of a `delivery` message, `ROOM:SENDER:TEXT`. The text may be empty and may contain colons.
 ///
-/// Errors: `Errc::unexpected` if `message` is no delivery or lacks a part.
+/// Errors: `Errc::unexpected` if `message` is not a delivery or lacks a part.
 inline Delivery parse_delivery(MessageView message, std::error_code& ec) noexcept {
   auto const first = message.payload.find(':');
   auto const second = first == std::string_view::npos ? first : message.payload.find(':', first + 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Encoded lines that wait for one client.
+/// `MessageQueue`, the encoded lines that wait for one client.
 #pragma once
 
 #include <algorithm>
@@ -25,53 +25,53 @@ struct ExecutorSlot;
 /// Whole encoded lines, immutable. A service may send one block to several clients.
 using SharedBlock = std::shared_ptr<std::string const>;
 
-/// What `MessageQueue::push` did.
+/// The result of `MessageQueue::push`.
 enum class PushResult : std::uint8_t {
   queued,    ///< The block is in the queue.
-  overflow,  ///< Too much waits (the hard limit), or memory is short: all was dropped, and the client will be cut.
-  closed,    ///< The queue takes nothing any more.
+  overflow,  ///< Above the hard limit, or memory is short: everything was dropped, and the client will be disconnected.
+  closed,    ///< The queue no longer takes blocks.
 };
 
 /// What happens when a client does not read what is sent to it.
 enum class Overflow : std::uint8_t {
-  disconnect,    ///< The client is cut.
-  block_sender,  ///< Those who send to its room wait, and nothing is lost; see `Room::must_wait`.
+  disconnect,    ///< The client is disconnected.
+  block_sender,  ///< The clients that send to its room wait, and nothing is lost; see `Room::must_wait`.
 };
 
-/// The output that waits for one client: replies, and what a service of your own sends. What a room's members get is
-/// not here but in the room's log, which the consumer reads too (`follow`). Any number of producers, one consumer.
+/// The pending output of one client: replies, and whatever else a service sends to it. The texts of its room are not in
+/// the queue but in the room's log, which the consumer reads too (`follow`). Any number of producers, one consumer.
 ///
-/// The limit counts bytes, and `entry_cost` more for each block, so that many tiny blocks cannot use more memory than
-/// it says. A queue beyond its limit wakes its consumer, even a stalled one. The consumer tries a write, and cuts a
-/// client whose socket takes nothing. So a client whose thread was merely busy is not cut.
+/// The limit counts bytes, plus `entry_cost` for each block, so that many tiny blocks cannot use more memory than the
+/// limit says. A push above the limit wakes the consumer, even a stalled one. The consumer tries a write, and
+/// disconnects the client if its socket takes nothing. So a client whose thread was merely busy is not disconnected.
 ///
-/// `hard_limit_factor` times the limit is the hard limit: a push beyond it cuts the client.
+/// The hard limit is `hard_limit_factor` times the limit: a push above it disconnects the client.
 ///
-/// `wake()` tells the consumer that there is something to do, at most once between two drains. An empty queue holds no
-/// storage.
+/// `wake()` tells the consumer that there is something to do, at most once between two calls of `drain`. An empty queue
+/// allocates no storage.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: `drain`, `put_back`, `finish`, `follow`, `push_unread` and
-/// `pause_input` on the consumer's executor only; everything else from any thread.
+/// Thread safety: distinct objects: safe. Shared objects: safe, except `drain`, `put_back`, `finish`, `follow`,
+/// `push_unread` and `pause_input`, which may only be called on the consumer's executor.
 class MessageQueue {
  public:
   static constexpr std::size_t default_limit = 256 * 1024;  ///< bytes
-  static constexpr std::size_t entry_cost = 64;             ///< bytes counted for each block beside its own
-  static constexpr std::size_t hard_limit_factor = 64;      ///< times the limit is the hard limit
+  static constexpr std::size_t entry_cost = 64;             ///< bytes counted for each block besides its own
+  static constexpr std::size_t hard_limit_factor = 64;      ///< hard limit, as a multiple of the limit
 
-  /// A queue's life.
+  /// The states of a queue.
   enum class State : std::uint8_t {
     open,         ///< takes blocks
-    closing,      ///< takes no more; what it holds is still to be written
+    closing,      ///< takes no more; its blocks are still to be written
     aborted,      ///< takes no more and holds nothing
-    overflowed,   ///< the same, because too much waited for the client
-    failed,       ///< the same, because memory or another resource was short
-    over_memory,  ///< the same, because all clients together held too much
+    overflowed,   ///< as `aborted`, because too much waited for the client
+    failed,       ///< as `aborted`, because memory or another resource was short
+    over_memory,  ///< as `aborted`, because all clients together held too much
   };
 
-  /// What the consumer took out and writes.
+  /// The blocks that the consumer took out to write.
   struct Batch {
     std::vector<SharedBlock> blocks;  ///< in order
-    std::size_t offset = 0;           ///< so many bytes of the first block were written before
+    std::size_t offset = 0;           ///< bytes of the first block that are already written
 
     /// Drops the blocks.
     void clear() noexcept {
@@ -80,31 +80,31 @@ class MessageQueue {
     }
   };
 
-  /// `limit`: in bytes.
+  /// Constructs an empty queue. `limit` is in bytes.
   explicit MessageQueue(std::size_t limit = default_limit, Overflow overflow = Overflow::disconnect) noexcept
       : limit_(limit), overflow_(overflow) {}
   MessageQueue(MessageQueue const&) = delete;
   MessageQueue& operator=(MessageQueue const&) = delete;
   virtual ~MessageQueue() = default;
 
-  std::size_t limit() const noexcept { return limit_; }     ///< bytes
-  Overflow overflow() const noexcept { return overflow_; }  ///< what happens beyond it, in a room
+  std::size_t limit() const noexcept { return limit_; }     ///< Returns the limit in bytes.
+  Overflow overflow() const noexcept { return overflow_; }  ///< Returns what happens above the limit.
 
   /// Appends a block. Never blocks on the client.
   PushResult push(SharedBlock block) noexcept { return push(std::move(block), State::open); }
-  /// The same, but also takes it if the queue was closed meanwhile: for what was said before, and stood in a log. By
-  /// the consumer's session only.
+  /// As above, but a queue that is closing takes the block too: for texts that were in a log before the close. Only the
+  /// consumer's session may call it.
   PushResult push_unread(SharedBlock block) noexcept { return push(std::move(block), State::closing); }
 
-  /// Wakes the consumer: the log that it follows has something to read. `even_if_stalled`: wakes also a stalled
-  /// consumer, which then tries a write.
+  /// Wakes the consumer, because the log that it follows has something to read. `even_if_stalled`: wakes a stalled
+  /// consumer too, which then tries a write.
   void notify(bool even_if_stalled = false) noexcept {
     Dropped dropped;
     std::lock_guard const lock(mutex_);
     if (!stalled_ || even_if_stalled) wake_locked(dropped);
   }
 
-  /// Takes no more blocks; those that it holds are still written.
+  /// Closes the queue: it takes no more blocks, but the blocks that it holds are still written.
   void close() noexcept {
     Dropped dropped;
     std::lock_guard const lock(mutex_);
@@ -113,9 +113,9 @@ class MessageQueue {
     if (!stalled_) wake_locked(dropped);
   }
 
-  /// Takes no more blocks and drops those that it holds.
+  /// Aborts the queue: it takes no more blocks and drops those that it holds.
   void abort() noexcept { cut(State::aborted); }
-  /// The same for the reason `why`, which is neither `open` nor `closing`. A queue that was cut before keeps its
+  /// As above, for the reason `why`, which is neither `open` nor `closing`. A queue that was cut before keeps its first
   /// reason.
   void cut(State why) noexcept {
     Dropped dropped;
@@ -123,43 +123,45 @@ class MessageQueue {
     if (state_.load(std::memory_order_relaxed) <= State::closing) cut_locked(why, dropped);
   }
 
-  /// Asks the consumer, if it reads lines from the client too, to hand over no more of them until `resume_input()`; see
+  /// Asks the consumer, if it also reads lines from the client, to pass on no more of them until `resume_input()`; see
   /// `Peer::pause`.
   virtual void pause_input() {}
-  /// Ends a pause: any thread.
+  /// Ends a pause. Any thread may call it.
   virtual void resume_input() noexcept {}
-  /// Tells the consumer what to write once this queue is empty; null: nothing. By the consumer's session only.
+  /// Sets the log reader from which the consumer writes once this queue is empty. Null: none. Only the consumer's
+  /// session may call it.
   virtual void follow(LogReader* /*reader*/) noexcept {}
 
-  /// Something to be done on the consumer's executor.
+  /// A task to run on the consumer's executor.
   struct Task {
     virtual ~Task() = default;
-    virtual void run() = 0;  ///< does it
+    virtual void run() = 0;  ///< executes the task
   };
-  /// Asks the consumer to run `task` for its session; see `Peer::post`. False: it is gone, or runs none. Throws
-  /// `std::bad_alloc`.
+  /// Asks the consumer to run `task` for its session; see `Peer::post`. Returns false if the consumer is gone or runs
+  /// no tasks. Throws `std::bad_alloc`.
   virtual bool post(std::shared_ptr<Task> /*task*/) { return false; }
-  /// The number of the client; see `Peer::id`.
+  /// Returns the client's number; see `Peer::id`.
   virtual std::uint64_t id() const noexcept { return 0; }
-  /// Puts the consumer's executor into `slot`, if it has one; see `executor_of`. By the consumer's session only.
+  /// Stores the consumer's executor, if it has one, in `slot`; see `executor_of`. Only the consumer's session may call
+  /// it.
   virtual void get_executor(ExecutorSlot& /*slot*/) {}
 
-  /// Whether it still takes blocks. Another thread may close it at any time.
+  /// Returns whether the queue still takes blocks. Another thread may close it at any time.
   bool is_open() const noexcept { return state_.load(std::memory_order_relaxed) == State::open; }
-  /// Whether what it held was dropped. Another thread may do that at any time.
+  /// Returns whether the queue was cut, which drops its blocks. Another thread may cut it at any time.
   bool is_cut() const noexcept { return state_.load(std::memory_order_relaxed) > State::closing; }
 
-  /// What counts against the limit now: bytes, and `entry_cost` for each block.
+  /// Returns what currently counts towards the limit: bytes, plus `entry_cost` for each block.
   std::size_t queued_bytes() const noexcept {
     std::lock_guard const lock(mutex_);
     return bytes_;
   }
 
-  /// Consumer: moves all blocks into `batch`, whose old content is dropped.
+  /// Consumer only: moves all blocks into `batch`, replacing its content. Returns the queue's state.
   State drain(Batch& batch) {
-    // Whoever pushes waits for the lock, so all memory is allocated and freed outside of it.
+    // Producers wait for the lock, so memory is allocated and freed outside it.
     batch.clear();
-    if (batch.blocks.capacity() > 64) std::vector<SharedBlock>().swap(batch.blocks);  // of a burst
+    if (batch.blocks.capacity() > 64) std::vector<SharedBlock>().swap(batch.blocks);  // left over from a burst
     if (batch.blocks.capacity() == 0) batch.blocks.reserve(1);
     std::vector<SharedBlock> old;
     std::unique_ptr<std::vector<SharedBlock>> unused;
@@ -177,9 +179,9 @@ class MessageQueue {
     return state_.load(std::memory_order_relaxed);
   }
 
-  /// Consumer: only `written` bytes of the batch just drained were written, from its offset on. The rest stands first
-  /// again. The consumer is stalled and waits for its client: until the next drain only a block beyond the limit wakes
-  /// it.
+  /// Consumer only: puts back the rest of the batch just drained, of which `written` bytes were written, counted from
+  /// its offset. The rest becomes the front of the queue. The consumer is then stalled, waiting for its client: until
+  /// the next `drain`, only a push above the limit wakes it.
   void put_back(Batch& batch, std::size_t written) {
     std::size_t first = 0;
     batch.offset += written;
@@ -206,7 +208,7 @@ class MessageQueue {
     batch.clear();
   }
 
-  /// Consumer: it is gone. Like `abort`, but wakes nobody, now or later.
+  /// Consumer only: ends the queue. Like `abort`, but wakes nobody, now or later.
   void finish() noexcept {
     Dropped dropped;
     std::lock_guard const lock(mutex_);
@@ -216,17 +218,18 @@ class MessageQueue {
   }
 
  protected:
-  /// Tells the consumer that there is something to do: to drain, to read the log, or to end. Called under the queue's
+  /// Tells the consumer that there is something to do: drain the queue, read the log, or end. Called under the queue's
   /// lock, so it may only post or notify. If it throws, the queue is cut (`State::failed`).
   virtual void wake() = 0;
-  /// Called when `wake()` has thrown: tells the consumer in another way that the queue was cut. Under the queue's lock.
+  /// Called when `wake()` has thrown, to tell the consumer in another way that the queue was cut. Called under the
+  /// queue's lock.
   virtual void wake_failed() noexcept {}
 
-  /// Whether it was cut because something failed: any thread.
+  /// Returns whether the queue was cut because something failed. Any thread may call it.
   bool has_failed() const noexcept { return state_.load(std::memory_order_relaxed) == State::failed; }
 
-  /// Calls `action` under the queue's lock, if the consumer has not finished: as with `wake()`, it may only post.
-  /// Returns whether it did.
+  /// Calls `action` under the queue's lock, unless the consumer has finished. Like `wake()`, it may only post. Returns
+  /// whether it was called.
   bool unless_finished(auto const& action) {
     std::lock_guard const lock(mutex_);
     if (!finished_) action();
@@ -234,13 +237,13 @@ class MessageQueue {
   }
 
  private:
-  /// What is freed when the lock is no longer held.
+  /// Memory to be freed once the lock is released.
   struct Dropped {
     SharedBlock first;
     std::unique_ptr<std::vector<SharedBlock>> blocks;
   };
 
-  /// Appends a block, if the queue's state is `last` or an earlier one.
+  /// Appends a block if the queue's state is not later than `last`.
   PushResult push(SharedBlock block, State last) noexcept {
     assert(block);
     Dropped dropped;
@@ -291,7 +294,7 @@ class MessageQueue {
     wake_locked(dropped);
   }
   void drop_locked(Dropped& dropped) noexcept {
-    if (!first_ && !blocks_) return;  // it may be called twice
+    if (!first_ && !blocks_) return;  // may be called twice
     dropped.first.swap(first_);
     dropped.blocks.swap(blocks_);
     set_bytes(0);
@@ -302,16 +305,16 @@ class MessageQueue {
   }
 
   mutable std::mutex mutex_;
-  SharedBlock first_;  // the only block: most queues never hold more, and need no storage for it
-  std::unique_ptr<std::vector<SharedBlock>> blocks_;  // or all of them
-  std::size_t bytes_ = 0;                             // what counts against the limit
-  std::size_t offset_ = 0;                            // bytes of the first block that are written already
+  SharedBlock first_;  // the only block: most queues never hold more, and then need no vector
+  std::unique_ptr<std::vector<SharedBlock>> blocks_;  // or all blocks
+  std::size_t bytes_ = 0;                             // what counts towards the limit
+  std::size_t offset_ = 0;                            // bytes of the first block that are already written
   std::size_t const limit_;
   detail::HeldShare held_;
   Overflow const overflow_;
   std::atomic<State> state_ = State::open;
-  bool woken_ = false;     // woken, and not drained since
-  bool stalled_ = false;   // the client takes no more for the moment
+  bool woken_ = false;     // woken and not drained since
+  bool stalled_ = false;   // the client's socket is full
   bool finished_ = false;  // the consumer is gone
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// The handle to a client.
+/// `Peer`, the handle to a client.
 #pragma once
 
 #include <cassert>
@@ -17,29 +17,31 @@
 
 namespace chatproto {
 
-/// A client as a session sees it: something that takes lines and can be closed.
+/// A handle to a client, through which a session sends lines to the client and closes it.
 ///
-/// No function of it calls your code, so you may use it under a lock of yours. (But a task that cannot be posted is
-/// destroyed in `post`.)
+/// No member function calls your code, so you may call them while you hold a lock. (But `post` destroys a task that it
+/// cannot post.)
 ///
-/// A cheap copyable handle, which can be compared and hashed (`std::hash`). It may outlive the connection and the
-/// server: it then sends to nobody.
+/// A peer is cheap to copy, and can be compared and hashed (`std::hash`). It may outlive the connection and the server;
+/// what it sends is then dropped.
 ///
-/// Thread safety: distinct objects: safe, also when they are the same client. Shared objects: const members are safe.
+/// Thread safety: distinct objects: safe, even if they refer to the same client. Shared objects: const members are
+/// safe.
 class Peer {
  public:
-  /// A client that is reached through `queue`, which is not null.
+  /// Constructs a handle to the client that `queue` belongs to. Precondition: `queue` is not null.
   explicit Peer(std::shared_ptr<MessageQueue> queue) noexcept : queue_(std::move(queue)) {}
 
-  /// Queues whole encoded lines and returns before they are written. Tells whether the queue took them; a client that
-  /// is gone is no error. Precondition: `lines` is not null, and its last character is a newline.
+  /// Queues whole encoded lines and returns before they are written. Returns whether the queue took them; it is no
+  /// error if the client is gone. Precondition: `lines` is not null, and its last character is a newline.
   PushResult send(SharedBlock lines) const {
     assert(lines && lines->ends_with('\n'));
     return queue_->push(std::move(lines));
   }
-  /// The same, of a string. Throws only `std::bad_alloc`.
+  /// As above, for a string. Throws only `std::bad_alloc`.
   PushResult send(std::string lines) const { return send(std::make_shared<std::string const>(std::move(lines))); }
-  /// Queues `text` as one line: appends the newline. Precondition: `text` has none. Throws only `std::bad_alloc`.
+  /// Queues `text` as one line, with a newline appended. Precondition: `text` contains no newline. Throws only
+  /// `std::bad_alloc`.
   PushResult send_line(std::string_view text) const {
     assert(text.find('\n') == std::string_view::npos);
     std::string line;
@@ -48,38 +50,41 @@ class Peer {
     return send(std::move(line));
   }
 
-  /// Ends the connection when all that was sent before is written, or the write deadline has passed.
+  /// Closes the connection once all that was sent before is written, or the write deadline has passed.
   void close() const { queue_->close(); }
-  /// Ends the connection now and drops what was not yet written.
+  /// Closes the connection at once and drops all pending output.
   void abort() const { queue_->abort(); }
 
-  /// The session gets no more lines until `resume()`. Only this session may call it, in `open`, `on_line`,
-  /// `on_bad_line`, `on_resume` or `flush`. Meanwhile what the client sends waits in the network, which slows the
-  /// client down; at most 64 KiB that were already read are kept. A client that resets its connection meanwhile is
-  /// ended at once on Linux, and when the pause ends elsewhere. That a client sends no more is noticed when the pause
-  /// ends.
+  /// Passes no more lines to the session until `resume()`. Only this session may call it, in `open`, `on_line`,
+  /// `on_bad_line`, `on_resume` or `flush`. Meanwhile the client's input waits in the network, which slows the client
+  /// down; the server keeps at most 64 KiB that it has already read. If the client resets its connection during the
+  /// pause, it ends at once on Linux, and when the pause ends on other systems. The end of the client's input is
+  /// noticed when the pause ends.
   void pause() const { queue_->pause_input(); }
-  /// Ends the pause. Does nothing if the client is not paused when its executor gets to it. From any thread.
+  /// Ends the pause. Has no effect if the client is not paused when its executor gets to the call. Any thread may call
+  /// it.
   void resume() const { queue_->resume_input(); }
 
-  /// Has `task()` called on the client's executor, where the session needs no lock: for what another thread or a timer
-  /// has found out. It is never called at once, also not when `post` is called on that executor. Tasks that one thread
-  /// posts for a client are called in that order.
+  /// Calls `task()` on the client's executor, where the session needs no lock: for results from another thread or a
+  /// timer. Never calls it from within `post`, even on that executor. Tasks that one thread posts for a client are
+  /// called in that order.
   ///
-  /// The task is dropped uncalled if its turn comes when the session has been destroyed, its client closed, or the
-  /// server drains. So it may use the session. It may do what `on_line` may, and `flush` is called after it. What it
-  /// throws costs the client. A pause does not hold it up. There is no limit to how many wait: that is yours to set.
+  /// The task is dropped without being called if, when its turn comes, the session has been destroyed, the client was
+  /// closed or the server is draining. So the task may use the session. It may do whatever `on_line` may do, and
+  /// `flush` is called after it. If it throws, the client is disconnected. A pause does not delay it. The number of
+  /// pending tasks is not limited: set a limit of your own.
   ///
-  /// From any thread: also from another client's session, and while the server stops. False: the client is gone, has no
-  /// server, or memory is short. In the last case the client is cut, for it might wait for this task. (Not with
-  /// `StrandPool`, see docs/reliability.md, "not promised".) A task that is dropped is destroyed by the thread that
-  /// posts it, or on the client's executor.
+  /// Any thread may call it, also from another client's session and while the server stops. Returns false if the client
+  /// is gone or has no server, or if memory is short. In the last case the client is disconnected, because it might
+  /// wait for this task. (Not with `StrandPool`, see docs/reliability.md, "not promised".) A dropped task is destroyed
+  /// by the thread that posts it, or on the client's executor.
   template <std::invocable F>
   bool post(F task) const noexcept {
     struct Once final : MessageQueue::Task {
       explicit Once(F&& f) : call(std::move(f)) {}
       void run() override {
-        auto mine = std::move(call);  // whose captures die here, and not with whoever posted it
+        // Destroys the captures here, not in the thread that posted the task.
+        auto mine = std::move(call);
         std::move(mine)();
       }
       F call;
@@ -92,15 +97,15 @@ class Peer {
     }
   }
 
-  /// Whether both are the same client.
+  /// Returns whether both refer to the same client.
   bool operator==(Peer const&) const = default;
-  /// The number that the server has given the client, which its `Observer` is told too. No two clients of a server
-  /// have the same one. 0: the client has no server.
+  /// Returns the number that the server has given to the client and passes to its `Observer`. No two clients of a
+  /// server have the same number. 0: the client has no server.
   std::uint64_t id() const noexcept { return queue_->id(); }
 
-  /// Whether it still takes lines. Another thread may close it at any time.
+  /// Returns whether the client's queue still takes lines. Another thread may close it at any time.
   bool is_open() const noexcept { return queue_->is_open(); }
-  /// The client's queue, for those who reach clients in another way than `send`, as a `Room` does.
+  /// Returns the client's queue, for code that reaches clients in another way than `send`, as `Room` does.
   MessageQueue& queue() const noexcept { return *queue_; }
 
  private:

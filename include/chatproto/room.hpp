@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// A room: who is in it, and what is said there.
+/// `Room`: the members of a room and the log of its texts.
 #pragma once
 
 #include <algorithm>
@@ -20,38 +20,40 @@
 
 namespace chatproto {
 
-/// A room: its members, and the log of what was said. Every member sees its texts in the same order.
+/// A room: its members, and the log of the texts sent to it. Every member sees the texts in the same order.
 ///
-/// A text is appended to the room's log; each member reads the log at its own pace. A member that has read everything
-/// sleeps: it has no place in the log, and the next text that is for it wakes its client. When a broadcast returns, its
-/// text stands in the log.
+/// A text is appended to the room's log, which each member reads at its own pace. A member that has read everything
+/// sleeps: it has no place in the log, and the next text for it wakes its client. When a broadcast returns, its text is
+/// in the log.
 ///
-/// A member is *slow* if more than its queue's limit is unread. What happens then depends on its queue's `Overflow`:
-/// - `disconnect`: the room asks its link to write, and the link cuts a client whose socket takes nothing. A member
-///   that is behind by `MessageQueue::hard_limit_factor` times its limit is cut without a try. So is the last reader of
-///   a log that takes more than twice that in memory.
-/// - `block_sender`: nobody is cut for it; senders wait (`must_wait`).
+/// A member is *slow* if it has more unread bytes than its queue's limit. The queue's `Overflow` decides what happens
+/// then:
+/// - `disconnect`: the room asks the client's link to write, and the link disconnects the client if the socket takes
+///   nothing. A member that is behind by `MessageQueue::hard_limit_factor` times its limit is disconnected without a
+///   try. So is the member furthest behind in a log that takes more than twice that in memory.
+/// - `block_sender`: no member is disconnected for being slow; senders wait (`must_wait`).
 ///
-/// Thread safety: distinct objects: safe; shared objects: safe.
+/// Thread safety: distinct objects: safe. Shared objects: safe.
 class Room {
  public:
-  /// Somebody who can listen and speak in a room. It lives in its session; the room keeps only its address. A service
-  /// may derive from it (or from `Participant`) what it wants to know of a member: see `Locked::for_each`.
+  /// A participant that can get and send texts in a room. It is part of its client's session; the room stores only its
+  /// address. A service may derive from it (or from `Participant`) to add data about each member: see
+  /// `Locked::for_each`.
   class Member : public LogReader {
    public:
-    /// A client reached through `peer`, whose user has no name yet.
+    /// Constructs a member that is reached through `peer` and has no name yet.
     explicit Member(Peer peer) : peer_(std::move(peer)) {}
-    /// A user called `name`, reached through `peer`.
+    /// Constructs a member called `name` that is reached through `peer`.
     Member(std::string name, Peer peer) : name_(std::move(name)), peer_(std::move(peer)) {}
     Member(Member const&) = delete;
     Member& operator=(Member const&) = delete;
     virtual ~Member() = default;
 
-    std::string const& name() const noexcept { return name_; }  ///< the user's
-    Peer const& peer() const noexcept { return peer_; }         ///< where its texts go
-    /// Gives the user a name. Only while it is in no room.
+    std::string const& name() const noexcept { return name_; }  ///< the user's name
+    Peer const& peer() const noexcept { return peer_; }         ///< the client that gets its texts
+    /// Sets the user's name. Precondition: the member is in no room.
     void name(std::string name) noexcept { name_ = std::move(name); }
-    /// Whether it waits for slow members: see `must_wait`.
+    /// Returns whether the member waits for slow members: see `must_wait`.
     bool waits() const noexcept { return waits_.load(std::memory_order_relaxed); }
 
     bool read(RoomLog::Pieces& next) final { return room_ != nullptr && room_->read(*this, next); }
@@ -64,21 +66,21 @@ class Room {
     }
 
    protected:
-    /// Whether it is in a room. On its client's executor.
+    /// Returns whether the member is in a room. Call it on the client's executor.
     bool is_added() const noexcept { return room_ != nullptr; }
 
    private:
     friend class Room;
     std::string name_;
     Peer peer_;
-    Room* room_ = nullptr;  // to which it was added; set by its own client
-    // What follows is guarded by the room's lock.
-    RoomLog::Place place_;          // empty: it sleeps
-    std::uint64_t until_ = no_end;  // it reads no further
-    std::uint32_t slot_ = 0;        // where it stands in members_
-    bool listens_ = false;          // it is in members_
-    bool writing_ = false;          // its link is writing from the log
-    bool holds_senders_ = false;    // it is slow, and senders wait for it
+    Room* room_ = nullptr;  // the room it was added to; set by its own client
+    // The room's lock guards the following members.
+    RoomLog::Place place_;          // empty: the member sleeps
+    std::uint64_t until_ = no_end;  // position at which it stops reading
+    std::uint32_t slot_ = 0;        // its index in members_
+    bool listens_ = false;          // whether it is in members_
+    bool writing_ = false;          // whether its link is writing from the log
+    bool holds_senders_ = false;    // whether it is slow and senders wait for it
     std::atomic<bool> waits_ = false;
   };
 
@@ -86,30 +88,30 @@ class Room {
   Room(Room const&) = delete;
   Room& operator=(Room const&) = delete;
 
-  /// The room while its lock is held: what `guarded` calls with it happens as one step for everybody else. Used by
-  /// nobody else, and not kept.
+  /// A room whose lock is held. All that `guarded` does with it is one step for other threads. Do not keep it or pass
+  /// it to another thread.
   class Locked {
    public:
     Locked(Locked const&) = delete;
     Locked& operator=(Locked const&) = delete;
 
-    /// `Room::add`.
+    /// Like `Room::add`.
     void add(Member& member) const { room_.add_locked(member); }
-    /// `Room::broadcast`.
+    /// Like `Room::broadcast`.
     std::size_t broadcast(std::string_view from, std::string_view lines) const {
       return room_.say(lines, {from, false});
     }
-    /// `Room::send_to`.
+    /// Like `Room::send_to`.
     std::size_t send_to(std::string_view user, std::string_view lines) const { return room_.say(lines, {user, true}); }
-    /// How many members there are.
+    /// Returns the number of members.
     std::size_t size() const noexcept { return room_.members_.size(); }
-    /// Whether a member is called `name`.
+    /// Returns whether a member is called `name`.
     bool has(std::string_view name) const noexcept {
       auto const key = hash(name);
       return std::any_of(room_.members_.begin(), room_.members_.end(), [&](Slot const& s) { return s.is(name, key); });
     }
-    /// Calls `look(Member&)` for each member, in no order. A service that derives from `Member` casts it back. `look`
-    /// neither adds a member nor says anything.
+    /// Calls `look(Member&)` for each member, in no particular order. A service whose members derive from `Member`
+    /// casts the argument back. `look` must not add a member or send a text.
     void for_each(auto const& look) const {
       for (auto const& slot : room_.members_) look(*slot.member);
     }
@@ -120,22 +122,24 @@ class Room {
     Room& room_;
   };
 
-  /// Calls `use(Locked&)` under the room's lock, and returns its result: for what must happen as one step, such as
-  /// looking whether a name is taken, entering and being announced; and for a service's own data that only such calls
-  /// read and change. Any other use of a room or a `RoomTable` within it would deadlock: also `Participant::send`, and
-  /// a `Membership` that ends. Of a member it may read `name()` and `peer()`. What it throws comes out.
+  /// Calls `use(Locked&)` under the room's lock and returns its result. Use it for what must be one step, such as
+  /// checking that a name is free, entering and announcing it; and for a service's own data that only such calls read
+  /// and change. Any other use of a room or a `RoomTable` in `use` would deadlock, including `Participant::send` and
+  /// the end of a `Membership`. Of a member, `use` may read `name()` and `peer()`. Exceptions thrown by `use`
+  /// propagate.
   decltype(auto) guarded(auto&& use) {
     std::lock_guard const lock(mutex_);
     Locked locked(*this);
     return use(locked);
   }
 
-  /// Adds `member`, which is in no room and is removed before it dies. It gets all that is said from now on.
+  /// Adds `member`, which then gets all texts sent from now on. Preconditions: it is in no room, and it is removed
+  /// before it is destroyed.
   void add(Member& member) {
     guarded([&](Locked& room) { room.add(member); });
   }
 
-  /// Returns what `member` has not read, and takes it as read: for a session that sends something which must not
+  /// Returns what `member` has not read and marks it as read, for a session that sends something which must not
   /// overtake it.
   std::string take_unread(Member& member) {
     std::lock_guard const lock(mutex_);
@@ -143,8 +147,8 @@ class Room {
     member.until_ != no_end ? remove_locked(member) : sleep(member);
     return unread;
   }
-  /// Removes `member`, which was added to this room, and returns what it has not read. Then the room no longer knows
-  /// it, also if this throws `std::bad_alloc`.
+  /// Removes `member`, which was added to this room, and returns what it has not read. The member is removed even if
+  /// this throws `std::bad_alloc`.
   std::string remove(Member& member) {
     struct Removal {
       Room& room;
@@ -160,20 +164,20 @@ class Room {
     return unread_text(member);
   }
 
-  /// Says `lines`, which are whole lines, to every member whose name is not `from`. Returns how many members that is.
-  /// If it throws `std::bad_alloc`, nothing was said.
+  /// Sends `lines`, which must be whole lines, to every member whose name is not `from`. Returns the number of these
+  /// members. If it throws `std::bad_alloc`, nothing was sent.
   std::size_t broadcast(std::string_view from, std::string_view lines) {
     return guarded([&](Locked& room) { return room.broadcast(from, lines); });
   }
-  /// The same to every member whose name is `user`.
+  /// As above, for every member whose name is `user`.
   std::size_t send_to(std::string_view user, std::string_view lines) {
     return guarded([&](Locked& room) { return room.send_to(user, lines); });
   }
 
-  /// Whether `sender` must wait, because a slow member's queue blocks senders. If so, the room has put it on its list:
-  /// the sender's session pauses its client and keeps its replies. When each such member has at most half of its limit
-  /// unread, or is gone, the room resumes the client, and `Member::waits` is false. A sender that leaves first calls
-  /// `stop_waiting`.
+  /// Returns whether `sender` must wait because a slow member's queue blocks senders. If so, the room has put it on the
+  /// list of waiting senders, and the sender's session must pause its client and hold back its replies. When each slow
+  /// member has at most half of its limit unread, or is gone, the room resumes the client, and `Member::waits` is
+  /// false. A sender that leaves before that must call `stop_waiting`.
   bool must_wait(Member& sender) {
     if (!makes_senders_wait()) return false;
     std::lock_guard const lock(mutex_);
@@ -182,20 +186,20 @@ class Room {
     sender.waits_ = true;
     return true;
   }
-  /// Whether senders must wait now. Another thread may change that at any time.
+  /// Returns whether senders must wait now. Another thread may change that at any time.
   bool makes_senders_wait() const noexcept { return holding_.load(std::memory_order_relaxed) > 0; }
-  /// The sender waits no more.
+  /// Takes `sender` off the list of waiting senders.
   void stop_waiting(Member& sender) noexcept {
     std::lock_guard const lock(mutex_);
     if (sender.waits_.exchange(false)) waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &sender));
   }
 
-  /// How many members there are.
+  /// Returns the number of members.
   std::size_t size() const noexcept {
     std::lock_guard const lock(mutex_);
     return members_.size();
   }
-  /// Bytes of memory that its log holds.
+  /// Returns the size in bytes of the log's memory, or 0 if every member has read everything.
   std::size_t memory() const noexcept {
     std::lock_guard const lock(mutex_);
     return awake_ > 0 ? log_.memory() : 0;
@@ -204,9 +208,9 @@ class Room {
  private:
   static constexpr std::uint64_t no_end = ~std::uint64_t();
   static constexpr std::size_t most_limit = ~std::size_t() / 1024;  // so that sums do not overflow
-  static constexpr std::size_t most_at_once = 64 * 1024;  // bytes: the run that reaches this is a link's last in a turn
+  static constexpr std::size_t most_at_once = 64 * 1024;            // bytes; see RoomLog::read
 
-  /// A member, and a number that tells most names apart without a look at the member.
+  /// A member and the hash of its name, which settles most comparisons without a look at the member.
   struct Slot {
     Member* member;
     std::size_t hash;
@@ -270,17 +274,17 @@ class Room {
     if (!member.place_) return false;
     log_.read(member.place_, member.name_, member.until_, most_at_once, next);
     if (next.size > 0) return member.writing_ = true;
-    go_to(member, next.end);  // all of it is for others
+    go_to(member, next.end);  // nothing in it is for this member
     return false;
   }
   std::size_t advance(Member& member, RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) {
     std::lock_guard const lock(mutex_);
     member.writing_ = false;
-    if (!member.place_) return 0;  // it was cut meanwhile
+    if (!member.place_) return 0;  // the member was disconnected meanwhile
     go_to(member, bytes < written.size ? log_.after(member.place_, member.name_, bytes, rest) : written.end);
     return unread(member);
   }
-  /// The member has read up to there.
+  /// Moves the member's place to `place`, up to which it has read.
   void go_to(Member& member, RoomLog::Place const& place) noexcept {
     log_.move(member.place_, place);
     if (place.position() >= member.until_) return remove_locked(member);
@@ -307,9 +311,9 @@ class Room {
     ++finishing_;
   }
 
-  /// Finds slow members, and decides when to look again.
+  /// Finds slow members and decides when to look again.
   void look_for_slow_members() noexcept {
-    auto most = std::size_t(), limit = most_limit;  // unread bytes, and the least of the limits
+    auto most = std::size_t(), limit = most_limit;  // most unread bytes, smallest limit
     auto const is_bloated = log_.memory() > most_memory_;
     for (std::size_t i = 0; i < awake_;) {
       auto& member = *members_[i].member;
@@ -324,15 +328,15 @@ class Room {
           remove_locked(member);
           continue;
         } else if (unread(member) > queue.limit()) {
-          queue.notify(true);  // a stalled link is to try a write; any other has been woken already
+          queue.notify(true);  // makes a stalled link try a write; other links are awake already
         }
       }
       most = std::max(most, behind);
       limit = std::min(limit, queue.limit());
       ++i;
     }
-    // If nobody is slow: nobody can be before so many bytes more. If somebody is: soon, and if senders wait, at each
-    // text.
+    // If no member is slow, none can be before this many more bytes. If one is, look again soon, or at each text if
+    // senders wait.
     next_look_ = log_.end() + (most < limit ? limit - most : holding_ > 0 ? 0 : std::min(limit / 16, most_at_once));
   }
 
@@ -347,13 +351,13 @@ class Room {
 
   mutable std::mutex mutex_;
   RoomLog log_;
-  std::vector<Slot> members_;             // those that are awake first
-  std::size_t awake_ = 0;                 // how many of them are
-  std::size_t finishing_ = 0;             // of them: they read to their end, and hear nothing new
-  std::size_t most_memory_ = 0;           // bytes of the log, its description of runs included
-  std::vector<Member*> waiting_;          // senders that wait
-  std::atomic<std::size_t> holding_ = 0;  // how many members they wait for
-  std::uint64_t next_look_ = 0;           // look for slow members when the log's end gets there
+  std::vector<Slot> members_;             // the awake members come first
+  std::size_t awake_ = 0;                 // number of awake members
+  std::size_t finishing_ = 0;             // number of members that only read up to until_ and get nothing new
+  std::size_t most_memory_ = 0;           // bytes, run descriptions included; a larger log disconnects its last reader
+  std::vector<Member*> waiting_;          // waiting senders
+  std::atomic<std::size_t> holding_ = 0;  // number of members that they wait for
+  std::uint64_t next_look_ = 0;           // look for slow members when the log's end gets here
 };
 
 }  // namespace chatproto

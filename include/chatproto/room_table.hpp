@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// All rooms by name, and a client's way through them.
+/// `RoomTable`, which holds all rooms by name, and `Participant`, a client's way through them.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@
 
 namespace chatproto {
 
-/// All rooms by name. A room is made when the first enters and is gone when the last has left.
+/// A table of rooms by name. A room exists from when the first client enters it until the last one leaves.
 ///
 /// @code
 /// chatproto::RoomTable rooms;
@@ -35,16 +35,16 @@ namespace chatproto {
 /// std::cout << cafe.room().remove(alice);                      // here nobody has read it
 /// @endcode
 ///
-/// Thread safety: distinct objects: safe; shared objects: safe.
+/// Thread safety: distinct objects: safe. Shared objects: safe.
 class RoomTable {
  public:
-  /// A stay in a room: leaves it when it is destroyed. Movable; empty by default.
+  /// Keeps a room in the table, and leaves it on destruction. Movable; empty by default.
   class Membership {
    public:
-    Membership() = default;  ///< in no room
-    /// Takes the stay of `other`, which is empty then.
+    Membership() = default;  ///< Constructs an empty membership.
+    /// Takes over the membership of `other`, which is then empty.
     Membership(Membership&& other) noexcept : table_(std::exchange(other.table_, nullptr)), entry_(other.entry_) {}
-    /// Leaves the room that it was in.
+    /// Takes over the membership of `other`, and leaves the room that it held before.
     Membership& operator=(Membership other) noexcept {
       std::swap(table_, other.table_);
       std::swap(entry_, other.entry_);
@@ -54,10 +54,12 @@ class RoomTable {
       if (table_ != nullptr) table_->leave(*entry_);
     }
 
-    /// Whether it is in a room.
+    /// Returns whether it holds a room.
     explicit operator bool() const noexcept { return table_ != nullptr; }
-    std::string const& name() const noexcept { return entry_->first; }  ///< of the room; not when empty
-    Room& room() const noexcept { return entry_->second.room; }         ///< not when empty
+    std::string const& name() const noexcept {
+      return entry_->first;
+    }                                                            ///< Returns the room's name. Precondition: not empty.
+    Room& room() const noexcept { return entry_->second.room; }  ///< Returns the room. Precondition: not empty.
 
    private:
     friend class RoomTable;
@@ -72,7 +74,7 @@ class RoomTable {
     Entry* entry_ = nullptr;
   };
 
-  /// Enters the room called `name`, made if it does not exist. The table outlives the stay.
+  /// Enters the room called `name`, which is created if it does not exist. The table must outlive the membership.
   Membership enter(std::string_view name) {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
@@ -80,7 +82,7 @@ class RoomTable {
     ++entry.second.stays;
     return {*this, entry};
   }
-  /// Enters the room called `name` if it exists; if not, the stay is empty.
+  /// Enters the room called `name` if it exists. Otherwise returns an empty membership.
   Membership enter_existing(std::string_view name) {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
@@ -89,12 +91,12 @@ class RoomTable {
     return {*this, *at};
   }
 
-  /// How many rooms there are.
+  /// Returns the number of rooms.
   std::size_t size() const {
     std::lock_guard const lock(mutex_);
     return rooms_.size();
   }
-  /// Bytes of memory that their logs hold.
+  /// Returns the memory in bytes that the logs of all rooms hold, as `Room::memory` counts it.
   std::size_t memory() const {
     std::lock_guard const lock(mutex_);
     return std::accumulate(
@@ -109,11 +111,11 @@ class RoomTable {
   }
 
   mutable std::mutex mutex_;
-  // Not hashed: clients choose the names.
+  // Not a hash table: clients choose the names.
   std::map<std::string, Membership::CountedRoom, std::less<>> rooms_;
 };
 
-/// A client in the rooms of a table, at most in one at a time: what a session has whose service has rooms.
+/// A client in the rooms of a table, in at most one room at a time: a member of each session whose service has rooms.
 ///
 /// @code
 /// struct Shouting {
@@ -134,38 +136,38 @@ class RoomTable {
 /// chatproto::Server<chatproto::ThreadPool, Shouting> server({.port = 47375});
 /// @endcode
 ///
-/// Where queues make senders wait (`Overflow::block_sender`), a session asks `Room::must_wait` after it has spoken, and
-/// pauses its client, as the chat's does. Otherwise the room's log has no bound.
+/// Where queues make senders wait (`Overflow::block_sender`), a session must call `Room::must_wait` after it has sent a
+/// text, and pause its client if so, as the chat's session does. Otherwise the room's log has no bound.
 ///
-/// If you derive from it, and `Room::guarded` reads your data, your destructor must call `leave()`. Otherwise another
-/// thread may read data that is already destroyed.
+/// If you derive from it, and calls of `Room::guarded` read your data, your destructor must call `leave()`. Otherwise
+/// another thread may read data that is already destroyed.
 ///
-/// Thread safety: distinct objects: safe; shared objects: unsafe. It is used on its client's executor.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe. Use it on its client's executor.
 class Participant : public Room::Member {
  public:
   using Member::Member;
   ~Participant() override { leave(); }
 
-  /// Enters the room called `name`, made if it does not exist, after it has left the one that it was in. It may speak
-  /// there, and hears nothing before `listen()`. The table outlives its stay.
+  /// Leaves the current room, if any, and enters the room called `name`, which is created if it does not exist. The
+  /// client can then send texts to the room; it gets none before `listen()`. The table must outlive the stay.
   void enter(RoomTable& table, std::string_view name) {
     auto next = table.enter(name);
     leave();
     membership_ = std::move(next);
   }
-  /// From now on it gets what is said in the room. Precondition: it is in one.
+  /// Makes the client get all texts sent to the room from now on. Precondition: it is in a room.
   void listen() {
     if (!is_added()) membership_.room().add(*this);
   }
-  /// The same within `Room::guarded`; `room` is its room.
+  /// As above, from within `Room::guarded`. Precondition: `room` is the client's room.
   void listen(Room::Locked& room) {
     if (!is_added()) room.add(*this);
   }
-  /// Leaves its room, if it is in one. What was said before is still sent; if memory is too short for that, the client
-  /// is cut.
+  /// Leaves the room, if it is in one. The client still gets what was sent to it before; if memory is too short for
+  /// that, it is disconnected.
   void leave() noexcept {
     if (!membership_) return;
-    membership_.room().stop_waiting(*this);  // always: the room may be about to resume it
+    membership_.room().stop_waiting(*this);  // even if it does not wait: the room may be about to resume it
     try {
       if (is_added()) hand_over(membership_.room().remove(*this));
     } catch (...) {
@@ -173,16 +175,19 @@ class Participant : public Room::Member {
     }
     membership_ = {};
   }
-  /// Sends whole lines to its client, after what was said to it before. (What `Peer::send` sends may overtake that.)
+  /// Sends whole lines to the client, after what the room sent to it before. (Lines sent by `Peer::send` may overtake
+  /// that.)
   PushResult send(std::string lines) {
     if (is_added()) hand_over(membership_.room().take_unread(*this));
     return peer().send(std::move(lines));
   }
 
-  bool is_in_room() const noexcept { return static_cast<bool>(membership_); }   ///< whether it may speak
-  bool listens() const noexcept { return is_added(); }                          ///< whether it is a member of the room
-  Room& room() const noexcept { return membership_.room(); }                    ///< precondition: it is in one
-  std::string const& room_name() const noexcept { return membership_.name(); }  ///< the same
+  bool is_in_room() const noexcept { return static_cast<bool>(membership_); }  ///< Returns whether it is in a room.
+  bool listens() const noexcept { return is_added(); }        ///< Returns whether it is a member of its room.
+  Room& room() const noexcept { return membership_.room(); }  ///< Returns its room. Precondition: it is in one.
+  std::string const& room_name() const noexcept {
+    return membership_.name();
+  }  ///< Returns the room's name. Precondition: it is in one.
 
  private:
   void hand_over(std::string unread) {

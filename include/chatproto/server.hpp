@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// A threading policy and a service, put together.
+/// `Server`, which combines a threading policy with a service.
 #pragma once
 
 #include <concepts>
@@ -20,56 +20,59 @@
 
 namespace chatproto {
 
-/// A server: listens, gives each client an executor (`Policy`) and a session (`Svc`), until it is stopped.
+/// A server for a line protocol. Accepts clients until it is stopped; `Policy` gives each client an executor, and `Svc`
+/// gives it a session.
 ///
 /// @code
 /// chatproto::Server<chatproto::ThreadPool> server({.port = 47374});
 /// server.run();
 /// @endcode
 ///
-/// An error of accepting never ends it: when descriptors or memory are short it tries again later, and those who are
-/// connected are served meanwhile. Memory that is short, or an exception of a service, costs the client that it was
-/// for.
+/// Errors while accepting never end the server: if descriptors or memory are short, it tries again later, and meanwhile
+/// serves the clients that are connected. If memory is short elsewhere, or the service throws, only the client
+/// concerned is disconnected.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: `stop`, `port`, `service` and `stats` from any thread; `run`
-/// from one.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe, except that any thread may call `stop`, `port`,
+/// `service` and `stats`. Only one thread may call `run`.
 template <ThreadingPolicy Policy, Service Svc = ChatService>
 class Server {
   static_assert(detail::has_no_near_miss<typename Svc::Session>());
   static_assert(detail::service_has_no_near_miss<Svc, asio::io_context, StopMode>());
 
  public:
-  using executor_type = typename Policy::executor_type;  ///< of one client
+  using executor_type = typename Policy::executor_type;  ///< the executor of one client
 
-  /// Listens. `service_args` make the service. Throws `std::system_error`: the address is bad or cannot be bound, or
-  /// the policy cannot start its threads.
+  /// Constructs the service from `service_args` and starts to listen. Throws `std::system_error` if the address is
+  /// invalid or cannot be bound, or if the policy cannot start its threads.
   template <class... Args>
     requires std::constructible_from<Svc, Args...>
   explicit Server(ServerOptions options = {}, Args&&... service_args)
       : core_(std::move(options), std::forward<Args>(service_args)...) {}
   Server(Server const&) = delete;
   Server& operator=(Server const&) = delete;
-  /// Cuts those who are still connected, if `run()` was left by an exception.
+  /// Disconnects the clients that are still connected because an exception left `run()`.
   ~Server() = default;
 
-  /// The port that it listens on.
+  /// Returns the port that the server listens on.
   std::uint16_t port() const noexcept { return core_.port(); }
-  /// The service.
+  /// Returns the service.
   Svc& service() noexcept { return core_.service(); }
-  /// What it was told; `max_clients` and `memory_limit` are the limits that hold, never 0.
+  /// Returns the options. `max_clients` and `memory_limit` are the actual limits, never 0.
   ServerOptions const& options() const noexcept { return core_.options(); }
-  /// What it has counted: a snapshot, whose figures need not be of quite the same moment. Any thread.
+  /// Returns a snapshot of the counters, which need not all be of the same instant. Any thread may call it.
   ServerStats stats() const { return core_.stats(); }
-  /// The context on which clients are accepted, run by `run()`: for a `signal_set` or a timer of the program's own.
+  /// Returns the context on which the server accepts clients and which `run()` runs. A program may use it for a
+  /// `signal_set` or a timer of its own.
   asio::io_context& context() noexcept { return core_.context(); }
 
-  /// Serves until it is stopped and the last client has ended. Timers and signal sets on `context()` that still wait do
-  /// not hold it up. Call it once. What a handler of the program's own on
-  /// `context()` throws comes out of it.
+  /// Serves clients until the server is stopped and the last client has ended. Pending timers and signal sets on
+  /// `context()` do not delay its return. Call it only once. If a handler that the program runs on `context()` throws,
+  /// the exception leaves `run()`.
   void run() { core_.run(); }
 
-  /// Makes `run()` return; if it was not called yet, as soon as it is. Returns at once. Idempotent; `StopMode::now`
-  /// hastens a drain under way. From any thread, also from a session. Needs no memory.
+  /// Makes `run()` return. If `run()` has not been called yet, it will return as soon as it is called. `stop` itself
+  /// returns at once and allocates no memory. It is idempotent, but `StopMode::now` cuts short a drain that is under
+  /// way. Any thread may call it, also from a session.
   void stop(StopMode how = StopMode::drain) noexcept {
     how == StopMode::now ? core_.ask_to_stop() : core_.ask_to_drain();
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What a server can be told.
+/// The options of a server.
 #pragma once
 
 #include <chrono>
@@ -15,65 +15,71 @@ namespace chatproto {
 
 class Observer;
 
-/// How to stop a server.
+/// How a server stops.
 enum class StopMode : std::uint8_t {
-  drain,  ///< Accept and read no more, write what waits, then close; cut whoever has not taken it in `drain` time.
-  now,    ///< Cut everybody.
+  /// Stop accepting and reading, write all pending output, then close. Clients that have not taken it after
+  /// `ServerOptions::drain` are disconnected.
+  drain,
+  now,  ///< Disconnect all clients at once.
 };
 
-/// What a server can be told; each has a default that suits a public chat. docs/reliability.md says what happens at
-/// each limit.
+/// The options of a server. The defaults suit a public chat. docs/reliability.md says what happens at each limit.
 ///
 /// @code
 /// chatproto::Server<chatproto::StrandPool> server({.port = 47374, .threads = 4, .max_clients = 1000, .rate = 10});
 /// @endcode
 struct ServerOptions {
-  /// The TCP port to listen on; 0 takes a free one, see `Server::port`.
+  /// The TCP port to listen on. 0 selects a free port; see `Server::port`.
   std::uint16_t port = 0;
-  /// The one address to listen on, as text; empty: all addresses, IPv6 and IPv4.
+  /// The address to listen on, as text. Empty: all addresses, IPv6 and IPv4.
   std::string address = {};
-  /// Threads of a policy that has a fixed number of them; 0: as many as the machine has cores.
+  /// The number of threads, for a policy with a fixed number of them. 0: one for each core of the machine.
   unsigned threads = 0;
-  /// The longest line of a client, in bytes, its LF or CR LF included. A longer one goes to `on_bad_line`. For the chat
-  /// it is a rule of the protocol; a service of your own may have another, and its clients too
-  /// (`Connection::line_limit`).
+  /// The maximum length in bytes of a line from a client, including its LF or CR LF. A longer line goes to
+  /// `on_bad_line`. For the chat, the default is a rule of the protocol; another service may set another limit, and so
+  /// must its clients (`Connection::line_limit`).
   std::size_t line_limit = max_line;
-  /// Bytes that may wait for one client that does not read, in its queue and in its room. The default is what half a
-  /// second of a fast chat brings. A client is cut for it only when a write was tried and its socket took nothing;
-  /// or, without a try, for 64 times as much. See `MessageQueue` and `Room`.
+  /// How many bytes may wait for one client that does not read, in its queue and in its room, each counted alone. The
+  /// default is what a fast chat produces in half a second. The server disconnects a client above the limit only after
+  /// it has tried a write and the socket took nothing, or, without a try, above 64 times the limit. See `MessageQueue`
+  /// and `Room`.
   std::size_t queue_limit = MessageQueue::default_limit;
-  /// What happens beyond that: the client is cut, or those who send to its room wait, and nothing is lost.
+  /// What happens above `queue_limit`: the server disconnects the client, or makes the clients that send to its room
+  /// wait, so that nothing is lost.
   Overflow overflow = Overflow::disconnect;
-  /// The system's send buffer for one client, in bytes; 0: what the system likes, which may be megabytes for a client
-  /// that does not read. Smaller ones cost more system calls when much is sent.
+  /// The size in bytes of the system's send buffer for each client. 0: the system's default, which may grow to
+  /// megabytes for a client that does not read. A smaller buffer costs more system calls when much is sent.
   int send_buffer = 64 * 1024;
-  /// Clients at once; more are told `err:server full` and closed. 0: what the process has descriptors for, less 32 for
-  /// the program itself and 3 for each of the policy's threads.
+  /// The maximum number of clients at a time; further clients get `err:server full` and are closed. 0: as many as the
+  /// process has descriptors for, less 32 for the program itself and 3 for each of the policy's threads.
   std::size_t max_clients = 0;
-  /// Bytes that the process may hold for clients, of all its servers: logs of rooms, output and input that waits.
-  /// Beyond that new clients wait in the network, and no client is read; if that does not help, the one that holds most
-  /// is cut (`DisconnectReason::memory`). 0: half of the memory that the process may have.
+  /// How many bytes all servers of the process may together hold for clients: logs of rooms, pending output and pending
+  /// input. Above the limit, new connections wait in the network, and the server reads from no client; if that does not
+  /// help, it disconnects the client that holds most (`DisconnectReason::memory`). 0: half of the memory available to
+  /// the process.
   std::size_t memory_limit = 0;
-  /// Lines per second that a client may send for long; 0: any. Who is faster is read more slowly; nothing is dropped.
+  /// The sustained number of lines per second that a client may send. 0: no limit. The server reads more slowly from a
+  /// client that exceeds it, and drops nothing.
   double rate = 0;
-  /// Lines that it may send at once before that counts.
+  /// How many lines a client may send at once before `rate` applies.
   double rate_burst = 20;
-  /// A client that has not logged in after this time is closed, where the service has logins.
+  /// The server closes a client that has not logged in within this time, if the service has logins.
   std::chrono::milliseconds login_deadline = std::chrono::seconds(10);
-  /// A client for which something waits and that takes nothing for this time is cut.
+  /// The server disconnects a client that takes none of its pending output for this time.
   std::chrono::milliseconds write_deadline = std::chrono::seconds(10);
-  /// How long a closed client may take to close its side, so that it can read our last words.
+  /// How long the server waits for a client that it closes to close its side too, so that the client can read what was
+  /// sent last.
   std::chrono::milliseconds linger = std::chrono::seconds(2);
-  /// How long `stop()` waits for clients to take what waits for them.
+  /// How long `stop()` waits for clients to take their pending output.
   std::chrono::milliseconds drain = std::chrono::seconds(10);
-  /// A silent client is asked by TCP after this time whether its machine is still there, up to four times, each a
-  /// quarter of this later; then it is lost. Not below 4 s; 0: never.
+  /// After this time of silence, TCP probes whether the client's machine is still there: up to four probes, a quarter
+  /// of this time apart. If none is answered, the connection is lost. At least 4 s; 0: no probes.
   std::chrono::seconds keepalive = std::chrono::seconds(60);
-  /// When accepting fails for want of descriptors or memory, it is tried again after this time, at least 1 ms,
-  /// doubling up to the next.
+  /// When accepting fails because descriptors or memory are short, the server tries again after this time, at least 1
+  /// ms. The time doubles with each failure, up to `accept_retry_most`.
   std::chrono::milliseconds accept_retry = std::chrono::milliseconds(10);
-  std::chrono::milliseconds accept_retry_most = std::chrono::seconds(1);  ///< the longest such wait
-  /// Is told what happens; it outlives the server. Null: nobody is.
+  std::chrono::milliseconds accept_retry_most = std::chrono::seconds(1);  ///< the maximum of that time
+  /// The observer that is notified of events; it must outlive the server. Null: no observer.
   Observer* observer = nullptr;
 };
 

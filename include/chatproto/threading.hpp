@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Threading policies: on which executor does a client live?
+/// The threading policies, which choose the executor of each client.
 #pragma once
 
 #include <concepts>
@@ -22,19 +22,19 @@
 
 namespace chatproto {
 
-/// What `Server` asks of a threading policy.
+/// The requirements of `Server` on a threading policy.
 ///
-/// - `executor_type`: the executor of one client. Handlers that run on it never overlap. If it is an executor of an
-///   `io_context` itself, then one thread at most runs that context.
-/// - `next_executor()`: the executor for one more client. Called by one thread at a time. Throws `std::system_error`:
-///   if descriptors, buffers or memory are short, the client waits until it is tried again; if it is anything else, as
-///   when no thread can be made, it is told that the server is full.
-/// - `join()`: called when all clients have ended, or (if `run()` was left by an exception) those who are left need
-///   nothing but the policy's threads to end: waits for them, and ends all threads. No `next_executor()` comes after
-///   it. Idempotent.
+/// - `executor_type`: the executor of one client. Handlers on it never run concurrently. If it is the executor of an
+///   `io_context` itself, then at most one thread runs that context.
+/// - `next_executor()`: returns the executor for a new client. Called by one thread at a time. May throw
+///   `std::system_error`: if descriptors, buffers or memory are short, the client waits until the server tries again;
+///   for any other error, such as when no thread can be started, the client is told that the server is full.
+/// - `join()`: waits for all clients to end, then ends all threads. Called when all clients have ended, or, if an
+///   exception left `run()`, when the remaining ones need only the policy's threads to end. No `next_executor()`
+///   follows it. Idempotent.
 ///
-/// A policy whose clients need more than one descriptor each says so by a constant `descriptors_per_client`. A policy
-/// is made from the number of threads wanted (`unsigned`, never 0) if it can be, otherwise by default.
+/// A policy that needs more than one descriptor for each client declares a constant `descriptors_per_client`. The
+/// server constructs a policy from the number of threads wanted (`unsigned`, never 0) if it can, otherwise by default.
 ///
 /// @code
 /// struct OneThread {  // for all clients; with <asio/thread_pool.hpp>
@@ -53,33 +53,34 @@ concept ThreadingPolicy = requires(P& policy) {
   policy.join();
 };
 
-/// A thread of its own, with an `io_context` of its own, for each client.
+/// A thread with an `io_context` of its own for each client.
 ///
-/// Simple to reason about, and a client that computes delays nobody; each costs a thread, and on Linux three more
-/// descriptors. The thread ends with its client.
+/// Simple to reason about, and a client that computes delays no other. But each client costs a thread and, on Linux,
+/// three more descriptors. The thread ends with its client.
 class ThreadPerClient {
  public:
-  /// Counts as work of its context: the thread runs until the last copy is gone, which is when the client ends.
+  /// Counts as work of its context: the thread runs until the last copy is destroyed, which is when the client ends.
   using executor_type = decltype(asio::require(std::declval<asio::io_context::executor_type>(),
                                                asio::execution::outstanding_work.tracked));
 
-  static constexpr std::size_t descriptors_per_client = 4;  ///< its socket, and those of its context on Linux
+  static constexpr std::size_t descriptors_per_client = 4;  ///< its socket, and its context's on Linux
 
   ThreadPerClient() = default;
   ~ThreadPerClient() { join(); }
 
-  /// Starts a thread. Throws `std::system_error`.
+  /// Starts a thread and returns the executor of its context. Throws `std::system_error`.
   executor_type next_executor() {
     reap();
     auto context = std::make_shared<asio::io_context>(1);
     auto executor = asio::require(context->get_executor(), asio::execution::outstanding_work.tracked);
-    asio::post(*context, [] {});  // or a context whose client is gone at once could end while it is told so
+    // Keeps the context from ending early if its client is gone at once.
+    asio::post(*context, [] {});
     std::list<std::thread> one(1);
     auto const self = one.begin();
-    std::lock_guard const lock(mutex_);  // the thread cannot move itself before it stands in the list
+    std::lock_guard const lock(mutex_);  // the thread must not move itself before it is in the list
     *self = std::thread([this, self, context]() mutable {
       context->run();
-      context.reset();  // its descriptors, before somebody comes to join
+      context.reset();  // frees its descriptors before anybody joins
       std::lock_guard const done(mutex_);
       finished_.splice(finished_.end(), running_, self);
       changed_.notify_all();
@@ -88,7 +89,7 @@ class ThreadPerClient {
     return executor;
   }
 
-  /// Waits for all threads.
+  /// Waits for all threads to end.
   void join() {
     {
       std::unique_lock lock(mutex_);
@@ -143,23 +144,23 @@ class Workers {
 
 }  // namespace detail
 
-/// A fixed number of threads, each with an `io_context` of its own; a client stays with one of them.
+/// A fixed number of threads, each with an `io_context` of its own. A client stays on one of them.
 ///
-/// The fastest for a chat: no lock and no hand-over within a client, and one system call per client and batch.
-/// A session that blocks or computes delays the other clients of its thread.
+/// The fastest policy for a chat: a client needs no lock and never changes threads, and each batch costs one system
+/// call for each client. A session that blocks or computes delays the other clients of its thread.
 class ThreadPool {
  public:
-  using executor_type = asio::io_context::executor_type;  ///< that of a thread's own context
+  using executor_type = asio::io_context::executor_type;  ///< the executor of a thread's own context
 
-  /// Starts `threads` threads, not 0. Throws `std::system_error`.
+  /// Starts `threads` threads. Throws `std::system_error`. Precondition: `threads` is not 0.
   explicit ThreadPool(unsigned threads = 1) {
     while (workers_.size() < threads) workers_.push_back(std::make_unique<detail::Workers>(1));
   }
 
-  /// The threads take turns.
+  /// Returns the executor of the next thread, in rotation.
   executor_type next_executor() noexcept { return workers_[next_++ % workers_.size()]->executor(); }
 
-  /// Waits for all threads.
+  /// Waits for all threads to end.
   void join() {
     for (auto const& worker : workers_) worker->join();
   }
@@ -169,21 +170,21 @@ class ThreadPool {
   std::size_t next_ = 0;
 };
 
-/// A fixed number of threads that run one `io_context`; a strand for each client.
+/// A fixed number of threads that run one `io_context`, with a strand for each client.
 ///
-/// Any free thread serves any client, so that a session that computes delays only itself as long as a thread is
-/// free; each event costs a little more than with `ThreadPool`.
+/// Any free thread serves any client, so a session that computes delays only itself as long as a thread is free. Each
+/// event costs a little more than with `ThreadPool`.
 class StrandPool {
  public:
-  using executor_type = asio::strand<asio::io_context::executor_type>;  ///< a strand of a client's own
+  using executor_type = asio::strand<asio::io_context::executor_type>;  ///< a strand of the client's own
 
-  /// Starts `threads` threads, not 0. Throws `std::system_error`.
+  /// Starts `threads` threads. Throws `std::system_error`. Precondition: `threads` is not 0.
   explicit StrandPool(unsigned threads = 1) : workers_(threads) {}
 
-  /// A new strand.
+  /// Returns a new strand.
   executor_type next_executor() { return executor_type(workers_.executor()); }
 
-  /// Waits for all threads.
+  /// Waits for all threads to end.
   void join() { workers_.join(); }
 
  private:
