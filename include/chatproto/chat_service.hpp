@@ -66,7 +66,7 @@ class ChatService {
     return receivers;
   }
 
-  /// Returns the number of rooms.
+  /// Returns the number of rooms that clients are in.
   std::size_t room_count() const { return rooms_.size(); }
   /// Returns the number of texts sent since construction: each `sendall` and `senduser` answered by `ok`, and each
   /// `say`, including those of sessions.
@@ -183,8 +183,8 @@ class ChatService::Session {
   // handle itself, and `on_bad_line`, `on_resume`, `flush` and `logged_in`. It answers its own lines with the functions
   // below, so that all replies keep their order.
 
-  /// Returns whether the client has one of these roles (bits of `Role`). If not, refuses the client, unless it is
-  /// `gone`.
+  /// Returns whether the client has one of these roles (bits of `Role`). If not, replies `err:` as `refuse` does,
+  /// unless the role is `gone`.
   bool admits(unsigned roles) {
     catch_up();
     if ((roles & role_) != 0) return true;

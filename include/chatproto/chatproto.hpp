@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// All of chatproto.
+/// Includes all of chatproto.
 #pragma once
 
 #include <chatproto/chat_service.hpp>

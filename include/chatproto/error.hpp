@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// The errors of the protocol itself. Errors of the network are those of Asio and the system.
+/// The error codes of the protocol itself. Network errors are those of Asio and the system.
 #pragma once
 
 #include <string>
@@ -8,19 +8,19 @@
 
 namespace chatproto {
 
-/// What can be wrong with a line, a message or a name.
+/// The errors of lines, messages and names.
 ///
-/// Converts to `std::error_code` by itself; the category is `chatproto_category()`.
+/// Converts implicitly to `std::error_code`, with the category `chatproto_category()`.
 enum class Errc {
-  malformed = 1,    ///< A line that is no message: no colon, or a tag that is not `[a-z]+`.
-  line_too_long,    ///< Longer than `max_line` bytes, or another `line_limit` that was set; terminator included.
-  invalid_name,     ///< A user or room name that is not `[A-Za-z0-9]+`.
-  invalid_payload,  ///< A payload that no line can carry: it has an LF, or ends in a CR.
-  unexpected,       ///< A message that is none of those that may come now.
-  inbox_full,       ///< More deliveries in place of a reply than `Connection::inbox_limit` allows.
+  malformed = 1,    ///< A line is not a message: it has no colon, or its tag is not `[a-z]+`.
+  line_too_long,    ///< A line exceeds `max_line` bytes, or another `line_limit`, terminator included.
+  invalid_name,     ///< A user or room name is not `[A-Za-z0-9]+`.
+  invalid_payload,  ///< A payload does not fit any line: it contains an LF or ends in a CR.
+  unexpected,       ///< A message arrived that is not valid at this point.
+  inbox_full,       ///< More deliveries arrived before a reply than `Connection::inbox_limit` allows.
 };
 
-/// The category of `Errc`; its name is "chatproto". Safe to call from any thread.
+/// Returns the category of `Errc`, whose name is "chatproto". Any thread may call it.
 inline std::error_category const& chatproto_category() noexcept {
   struct Category final : std::error_category {
     char const* name() const noexcept override { return "chatproto"; }
@@ -40,7 +40,7 @@ inline std::error_category const& chatproto_category() noexcept {
   return category;
 }
 
-/// Makes a `std::error_code` of an `Errc`; found by argument-dependent look-up.
+/// Returns `error` as a `std::error_code`. Found by argument-dependent look-up.
 inline std::error_code make_error_code(Errc error) noexcept { return {static_cast<int>(error), chatproto_category()}; }
 
 }  // namespace chatproto

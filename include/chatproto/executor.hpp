@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// The executor of a client, for a session's own asynchronous operations.
+/// `executor_of`, which returns a client's executor for a session's own asynchronous operations.
 #pragma once
 
 #include <asio/any_io_executor.hpp>
@@ -10,19 +10,20 @@
 
 namespace chatproto {
 
-/// Where a `MessageQueue`, whose header knows no Asio, puts its executor.
+/// Receives the executor of a `MessageQueue`, whose header does not include Asio.
 struct ExecutorSlot {
   asio::any_io_executor executor = {};  ///< empty: there is none
 };
 
-/// The executor on which a client's session is called: for a timer or a socket that is a member of the session. Empty
-/// if the client has ended, or has no server: a test without a server cannot make a timer of it.
+/// Returns the executor on which a client's session is called, for a timer or a socket that is a member of the session.
+/// The executor is empty if the client has ended or has no server: a test without a server cannot construct a timer
+/// from it.
 ///
-/// Only the client's own session may call it, also in `Service::open`. Whatever uses the executor must end with the
+/// Only the client's own session may call it, also in `Service::open`. All uses of the executor must end with the
 /// session; with `ThreadPerClient` each copy of the executor keeps the client's thread alive.
 ///
-/// Destroying or cancelling a timer cannot recall a handler that is already queued: it still runs, with no error,
-/// though the session may be gone. So a handler uses `Peer::post` to reach the session:
+/// Destroying or cancelling a timer does not recall a handler that is already queued: the handler still runs, with no
+/// error, though the session may be gone. So a handler must use `Peer::post` to reach the session:
 /// @code
 /// struct Session {
 ///   chatproto::Peer peer;

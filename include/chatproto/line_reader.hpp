@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Bytes in, lines out.
+/// `LineReader`, which splits a stream of bytes into lines.
 #pragma once
 
 #include <algorithm>
@@ -20,15 +20,15 @@ namespace chatproto {
 /// One line of input.
 struct Line {
   std::string_view text;  ///< without its terminator; valid until the reader is used again
-  bool too_long = false;  ///< the line broke the limit and is dropped; `text` is empty
+  bool too_long = false;  ///< the line exceeded the limit and was dropped; `text` is empty
 };
 
-/// Cuts a stream of bytes into lines that end in LF or CR LF.
+/// Splits a stream of bytes into lines that end in LF or CR LF.
 ///
-/// However the bytes are split, the lines are the same. Each byte is looked at once. Memory is
-/// bounded by the limit: a longer line is reported once, as soon as it is too long, and what is left of it,
-/// up to its LF, is dropped without being stored. At rest with no unfinished line it holds no storage.
-/// An unfinished line at the end of input is never returned.
+/// The lines do not depend on how the bytes are split over calls of `feed`. Each byte is examined once. The limit
+/// bounds the memory: a longer line is reported once, as soon as it is too long, and the rest of it, up to its LF, is
+/// dropped without being stored. With no unfinished line the reader allocates no storage. An unfinished line at the end
+/// of input is never returned.
 ///
 /// @code
 /// chatproto::LineReader reader;
@@ -38,34 +38,34 @@ struct Line {
 /// while (auto const line = reader.next()) std::cout << line->text;  // two
 /// @endcode
 ///
-/// Thread safety: distinct objects: safe; shared objects: unsafe.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class LineReader {
  public:
-  /// `limit`: the longest line in bytes, terminator included. With 0 no line fits; more than
-  /// 4 GiB - 1 means that.
+  /// Constructs a reader. `limit` is the maximum length of a line in bytes, terminator included. With 0 no line fits;
+  /// values above 4 GiB - 1 mean 4 GiB - 1.
   explicit LineReader(std::size_t limit = max_line) noexcept { this->limit(limit); }
 
-  /// The longest line in bytes, terminator included.
+  /// Returns the maximum length of a line in bytes, terminator included.
   std::size_t limit() const noexcept { return limit_; }
-  /// Bytes of a line that it keeps: an unfinished one, or the last one that it has returned.
+  /// Returns the number of bytes that the reader stores: an unfinished line, or the last line it returned.
   std::size_t held() const noexcept { return partial_.size(); }
-  /// Changes the limit for all lines that `next()` has not returned, also for the one of which only a part has come.
+  /// Changes the limit for all lines that `next()` has not yet returned, including one that is unfinished.
   void limit(std::size_t bytes) noexcept {
     limit_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, std::numeric_limits<std::uint32_t>::max()));
   }
 
-  /// Gives the reader more input, which must stay where it is until `next()` has returned nothing.
+  /// Gives the reader more input, which must stay valid until `next()` has returned nothing.
   ///
-  /// Precondition: the input given before is used up.
+  /// Precondition: the previous input is used up.
   void feed(std::string_view bytes) noexcept {
     assert(input_.empty());
     input_ = bytes;
   }
 
-  /// Takes back what was fed and is not used up yet, to be fed again later; the unfinished line is kept.
+  /// Takes back the input that is not used up yet, so that it can be fed again later. Keeps the unfinished line.
   std::string_view take_rest() noexcept { return std::exchange(input_, {}); }
 
-  /// The next line, or nothing when the input is used up (the unfinished line is kept then).
+  /// Returns the next line, or nothing when the input is used up (an unfinished line is kept).
   std::optional<Line> next() {
     if (returned_partial_) {
       returned_partial_ = false;
@@ -99,7 +99,7 @@ class LineReader {
     return line;
   }
 
-  /// The input ends within a line: keeps it, or finds that it is too long already.
+  /// Stores the unfinished line at the end of the input, or reports that it is too long already.
   std::optional<Line> keep_rest() {
     auto const rest = input_;
     input_ = {};
@@ -116,8 +116,8 @@ class LineReader {
   std::string_view input_;
   std::string partial_;  // the unfinished line
   std::uint32_t limit_;
-  bool dropping_ = false;          // within a line that was too long
-  bool returned_partial_ = false;  // the last line returned lies in partial_
+  bool dropping_ = false;          // inside a line that was too long
+  bool returned_partial_ = false;  // the last line returned is in partial_
 };
 
 }  // namespace chatproto

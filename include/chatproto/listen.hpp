@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Listening as a server should.
+/// `listen`, which sets up an acceptor for a server.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +18,14 @@
 
 namespace chatproto {
 
-/// Opens, binds and listens: on one address, or on all of them, IPv6 and IPv4, if it is empty. `Server` listens so.
+/// Opens `acceptor`, binds it and starts to listen, as `Server` does: on `address`, or, if that is empty, on all
+/// addresses, IPv6 and IPv4.
 ///
-/// Port 0 takes a free one, see `acceptor.local_endpoint()`. A server can be started again on its port at once, and two
-/// never have the same one. Programs that this one starts do not inherit it. Throws `std::system_error`, whose text
+/// Port 0 selects a free port, see `acceptor.local_endpoint()`. A server can restart on its port at once, and no two
+/// servers can have the same port. Child processes do not inherit the socket. Throws `std::system_error`, whose text
 /// names the port.
 ///
-/// Thread safety: distinct objects: safe; shared objects: unsafe.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe.
 template <class Executor>
 void listen(asio::basic_socket_acceptor<asio::ip::tcp, Executor>& acceptor, std::uint16_t port,
             std::string const& address = {}) {
@@ -46,13 +47,13 @@ void listen(asio::basic_socket_acceptor<asio::ip::tcp, Executor>& acceptor, std:
     ::fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);
 #endif
     if (address.empty() && endpoint.protocol() == tcp::v6()) acceptor.set_option(asio::ip::v6_only(false));
-#ifdef _WIN32  // there SO_REUSEADDR would let a second server take the port
+#ifdef _WIN32  // on Windows SO_REUSEADDR would let a second server take the port
     acceptor.set_option(asio::detail::socket_option::boolean<SOL_SOCKET, SO_EXCLUSIVEADDRUSE>(true));
-#else  // so that it can be started again at once
+#else  // allows a restart at once
     acceptor.set_option(asio::socket_base::reuse_address(true));
 #endif
     acceptor.bind(endpoint);
-    acceptor.listen(4096);  // the system takes what it allows
+    acceptor.listen(4096);  // the system reduces this to what it allows
   } catch (std::system_error const& error) {
     auto const where = (address.empty() ? "" : address + ' ') + "port " + std::to_string(port);
     throw std::system_error(error.code(), "cannot listen on " + where);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What was said in a room, kept until every reader has read it.
+/// `RoomLog`: the texts of a room, kept until every reader has read them.
 #pragma once
 
 #include <algorithm>
@@ -18,56 +18,56 @@
 
 namespace chatproto {
 
-/// An append-only log of encoded lines. Each reader reads it at its own pace, from a place of its own.
+/// An append-only log of encoded lines. Each reader reads it at its own pace, from its own place.
 ///
-/// The log is a list of segments. A reader that has a place keeps the segment that it reads, and all later ones, in
-/// memory; segments before the first such place are freed. Text never moves, so a reader may use what `read` has
-/// returned without a lock, until it moves its place.
+/// The log is a list of segments. A reader with a place keeps its segment and all later ones in memory; the segments
+/// before the first such place are freed. Text never moves, so a reader may use what `read` has returned without a
+/// lock, until it moves its place.
 ///
-/// Neighbouring lines with the same audience form one *run*. A run begins and ends at a line boundary.
+/// Consecutive lines with the same audience form one *run*. A run begins and ends at a line boundary.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe; a `Room` guards its log.
 class RoomLog {
   struct Segment;
 
  public:
-  /// Who reads a run: everybody but `user`; with `only`, nobody but `user`.
+  /// The readers of a run: all but `user`, or, with `only`, just `user`.
   struct Audience {
-    std::string_view user;  ///< a name
-    bool only = false;      ///< nobody else, or everybody else
+    std::string_view user;  ///< a reader's name
+    bool only = false;      ///< true: only `user`; false: all others
 
-    /// Whether they are the same readers.
+    /// Returns whether both stand for the same readers.
     bool operator==(Audience const&) const = default;
-    /// Whether the reader called `name` is one of them.
+    /// Returns whether the reader called `name` is included.
     bool includes(std::string_view name) const noexcept { return (name == user) == only; }
   };
 
-  /// Where a reader is. Empty: the reader has read everything, and holds nothing in memory.
+  /// A reader's place in the log. Empty: the reader has read everything, and keeps nothing in memory.
   class Place {
    public:
-    /// Whether it is somewhere.
+    /// Returns whether the place is not empty.
     explicit operator bool() const noexcept { return segment_ != nullptr; }
-    /// Bytes of the log before it. Precondition: not empty.
+    /// Returns the number of bytes of the log before it. Precondition: not empty.
     std::uint64_t position() const noexcept { return segment_->base + text_; }
 
    private:
     friend class RoomLog;
     Segment* segment_ = nullptr;
-    std::uint32_t run_ = 0;   // where its run stands in the segment; see Run
-    std::uint32_t text_ = 0;  // where the next text stands
+    std::uint32_t run_ = 0;   // offset of its run in the segment; see Run
+    std::uint32_t text_ = 0;  // offset of the next text
   };
 
-  /// Bytes in memory, in order.
+  /// A range of bytes in memory.
   struct Piece {
-    char const* data;  ///< the first of them
-    std::size_t size;  ///< how many
+    char const* data;  ///< the first byte
+    std::size_t size;  ///< the number of bytes
   };
-  /// What a reader is to write next.
+  /// The text that a reader is to write next.
   struct Pieces {
-    std::array<Piece, 64> pieces;  ///< the first `count` of these
-    std::size_t count = 0;         ///< see there
-    std::size_t size = 0;          ///< bytes of all of them
-    Place end;                     ///< the reader's place once it has written them; pins nothing yet
+    std::array<Piece, 64> pieces;  ///< the pieces, of which the first `count` are used
+    std::size_t count = 0;         ///< the number of pieces used
+    std::size_t size = 0;          ///< the number of bytes in all pieces
+    Place end;                     ///< the reader's place after writing them; pins nothing yet
   };
 
   RoomLog() = default;
@@ -75,7 +75,7 @@ class RoomLog {
   RoomLog& operator=(RoomLog const&) = delete;
   ~RoomLog() { drop_all(); }
 
-  /// Appends whole lines, and returns their place, which pins nothing yet. If it throws `std::bad_alloc`, nothing has
+  /// Appends whole lines and returns their place, which pins nothing yet. If it throws `std::bad_alloc`, nothing has
   /// changed.
   Place append(std::string_view lines, Audience audience) {
     auto const need = lines.size() + Run::size_of(audience.user);
@@ -96,24 +96,24 @@ class RoomLog {
     return place;
   }
 
-  /// Bytes that were ever appended.
+  /// Returns the number of bytes ever appended.
   std::uint64_t end() const noexcept { return end_; }
-  /// Bytes of memory that it holds.
+  /// Returns the memory in bytes that the log holds.
   std::size_t memory() const noexcept { return memory_; }
 
-  /// Gives a reader that has none the place `at`.
+  /// Gives a reader that has no place the place `at`.
   void pin(Place& place, Place const& at) noexcept {
     place = at;
     ++place.segment_->pins;
     ++readers_;
   }
-  /// Takes a reader's place away. Frees what nobody reads any more.
+  /// Takes a reader's place away, and frees segments that no reader needs any more.
   void unpin(Place& place) noexcept {
     --std::exchange(place.segment_, nullptr)->pins;
     --readers_;
     trim();
   }
-  /// Moves a reader forward. Frees what nobody reads any more.
+  /// Moves a reader forward, and frees segments that no reader needs any more.
   void move(Place& place, Place const& to) noexcept {
     if (place.segment_ != to.segment_) {
       --place.segment_->pins;
@@ -122,13 +122,13 @@ class RoomLog {
     }
     place = to;
   }
-  /// Whether nobody is further behind.
+  /// Returns whether `place` is in the oldest segment.
   bool is_first(Place const& place) const noexcept { return place.segment_ == first_; }
-  /// Whether it has nothing after it.
+  /// Returns whether nothing follows `place`.
   bool is_at_end(Place const& place) const noexcept { return place.segment_ == last_ && place.text_ == last_->text; }
 
-  /// Finds what the reader called `name` is to write between `from` and `until` (a position). Stops after the run that
-  /// reaches `most` bytes, or when `result` is full.
+  /// Finds the text that the reader called `name` is to write between `from` and `until` (a position). Stops after the
+  /// run that reaches `most` bytes, or when `result` is full.
   void read(Place const& from, std::string_view name, std::uint64_t until, std::size_t most,
             Pieces& result) const noexcept {
     result.count = result.size = 0;
@@ -145,15 +145,16 @@ class RoomLog {
     });
   }
 
-  /// All that the reader called `name` is to get between `place` and `until` (a position).
+  /// Returns all text for the reader called `name` between `place` and `until` (a position).
   std::string read_all(Place place, std::string_view name, std::uint64_t until) const {
     std::string all;
     walk(place, name, until, [&](char const* data, std::size_t size) { return all.append(data, size), size; });
     return all;
   }
 
-  /// The place of the reader called `name` after it has written `bytes` from `place` on. If they end within a line, the
-  /// place is after that line, and the line's rest is appended to `rest`: a place is always at the beginning of a line.
+  /// Returns the place of the reader called `name` after it has written `bytes` from `place` on. A place is always at
+  /// the beginning of a line: if the bytes end within a line, the function appends the rest of the line to `rest` and
+  /// returns the place after that line.
   Place after(Place place, std::string_view name, std::size_t bytes, std::string& rest) const {
     if (bytes == 0) return place;
     walk(place, name, end(), [&](char const* data, std::size_t size) {
@@ -167,11 +168,12 @@ class RoomLog {
   }
 
  private:
-  static constexpr std::size_t smallest = 512, largest = 64 * 1024;  // bytes of a segment; well below what malloc maps
-  static constexpr std::size_t stop = ~std::size_t(0);               // tells walk(): all of this is used, stop
+  static constexpr std::size_t smallest = 512,
+                               largest = 64 * 1024;     // bytes of a segment; well below malloc's mmap threshold
+  static constexpr std::size_t stop = ~std::size_t(0);  // tells walk() to take the whole piece and stop
 
-  /// Describes a run. Text fills a segment from the front, descriptions from the back. A description is known by the
-  /// offset at which it ends; the user's name stands in front of it.
+  /// Describes a run. Text fills a segment from the front, descriptions fill it from the back. A description is
+  /// identified by the offset at which it ends; the user's name is stored in front of it.
   struct Run {
     std::uint32_t text_end;
     std::uint32_t name_size : 31;
@@ -184,12 +186,12 @@ class RoomLog {
 
   struct Segment {
     Segment* next = nullptr;
-    std::uint64_t base = 0;      // bytes of the log before it
-    std::uint32_t capacity = 0;  // bytes that follow this header
-    std::uint32_t text = 0;      // bytes of text: they are the first
-    std::uint32_t runs = 0;      // where the descriptions begin: they are the last
+    std::uint64_t base = 0;      // bytes of the log before this segment
+    std::uint32_t capacity = 0;  // bytes after this header
+    std::uint32_t text = 0;      // bytes of text, at the front
+    std::uint32_t runs = 0;      // offset of the descriptions, at the back
     std::uint32_t last_run = 0;  // 0: none
-    std::uint32_t pins = 0;      // readers whose place is here
+    std::uint32_t pins = 0;      // number of readers whose place is here
 
     char* bytes() noexcept { return reinterpret_cast<char*>(this + 1); }
     char const* bytes() const noexcept { return reinterpret_cast<char const*>(this + 1); }
@@ -206,7 +208,7 @@ class RoomLog {
       Run const run{text, static_cast<std::uint32_t>(audience.user.size()) & 0x7fff'ffff, audience.only ? 1u : 0u};
       last_run = runs;
       std::memcpy(bytes() + last_run - sizeof run, &run, sizeof run);
-      // not memcpy: an empty name may have no address
+      // not memcpy: an empty name may be a null pointer
       std::copy(audience.user.begin(), audience.user.end(), bytes() + last_run - sizeof run - audience.user.size());
       runs -= Run::size_of(audience.user);
       return last_run;
@@ -219,7 +221,7 @@ class RoomLog {
   };
 
   /// Moves `place` towards `until`, and calls `use` with each piece for `name`. `use` returns how many bytes it has
-  /// used: all (go on), fewer (the place is after these), or `stop` (the place is after this piece).
+  /// used: all (continue), fewer (the place is then after these), or `stop` (the place is then after this piece).
   void walk(Place& place, std::string_view name, std::uint64_t until, auto const& use) const {
     for (;;) {
       auto const& segment = *place.segment_;
@@ -237,7 +239,7 @@ class RoomLog {
             place.text_ = run_end;
           }
         }
-        // The place stays in the last run, to which more may be appended.
+        // Stay in the last run, which may still grow.
         if (run_end == most || place.run_ == segment.last_run) break;
         place.run_ -= Run::size_of({nullptr, run.name_size});
       }
@@ -272,8 +274,8 @@ class RoomLog {
   void drop_all() noexcept {
     while (first_ != nullptr) drop_first();
   }
-  /// Frees what nobody reads any more. When nobody reads at all, a small segment is kept to be filled again, and what a
-  /// larger burst needed is remembered: the next one may be like it.
+  /// Frees segments that no reader needs any more. Without readers, keeps a small segment to fill again, and remembers
+  /// how much a larger burst needed, as the next one may be similar.
   void trim() noexcept {
     while (first_ != last_ && first_->pins == 0) drop_first();
     if (readers_ > 0) return;
@@ -286,25 +288,25 @@ class RoomLog {
   }
 
   Segment *first_ = nullptr, *last_ = nullptr;
-  std::uint64_t end_ = 0;         // bytes that were ever appended
+  std::uint64_t end_ = 0;         // bytes ever appended
   std::uint64_t idle_since_ = 0;  // end_ when the last reader had read everything
   std::size_t memory_ = 0;
-  std::size_t readers_ = 0;           // how many have a place
+  std::size_t readers_ = 0;           // number of readers that have a place
   std::size_t next_size_ = smallest;  // of the first segment of the next burst
 };
 
-/// What a link writes beside its client's queue: a reader of a log. Used on the client's executor only.
+/// A reader of a log, from which a link writes once its client's queue is empty. Used only on the client's executor.
 class LogReader {
  public:
-  /// Finds what comes next, which stays where it is until `advance`. False: there is nothing; the client's queue is
+  /// Finds the next text, which stays in place until `advance`. Returns false if there is none; the client's queue is
   /// woken when there is.
   virtual bool read(RoomLog::Pieces& next) = 0;
-  /// The link has written `bytes` of that. If they end within a line, appends the line's rest to `rest`, which the link
-  /// writes before anything else. Returns the new backlog.
+  /// Tells the reader that the link has written `bytes` of `written`. If they end within a line, appends the rest of
+  /// the line to `rest`, which the link writes before anything else. Returns the new backlog.
   virtual std::size_t advance(RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) = 0;
-  /// Bytes of the log that it has not yet passed, also those that are for others.
+  /// Returns the number of bytes of the log that it has not passed yet, including those for others.
   virtual std::size_t backlog() = 0;
-  /// From now on it reads to the present end of the log, and no further.
+  /// Makes it read to the present end of the log and no further.
   virtual void finish() noexcept = 0;
 
  protected:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// How often something may happen.
+/// `TokenBucket`, a rate limiter.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace chatproto {
 
-/// A token bucket: holds up to `burst` tokens and gets `rate` new ones each second; it is full at first.
+/// A token bucket: holds up to `burst` tokens and gains `rate` tokens per second. It starts full.
 ///
 /// @code
 /// chatproto::TokenBucket bucket(2, 10);  // two a second, and ten at once
@@ -17,12 +17,12 @@ namespace chatproto {
 /// if (!bucket.take(now)) std::cout << "in " << bucket.wait(now).count() << " ns\n";
 /// @endcode
 ///
-/// Thread safety: distinct objects: safe; shared objects: unsafe.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class TokenBucket {
  public:
-  using Clock = std::chrono::steady_clock;  ///< which no change of the wall clock disturbs
+  using Clock = std::chrono::steady_clock;  ///< not affected by changes of the wall clock
 
-  /// `rate` is above 0 and in tokens per second, `burst` at least 1.
+  /// Constructs a full bucket. `rate`, in tokens per second, is greater than 0; `burst` is at least 1.
   TokenBucket(double rate, double burst)
       : each_(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(std::min(1 / rate, 1e9)))),
         depth_(std::chrono::duration_cast<Clock::duration>(
@@ -30,21 +30,21 @@ class TokenBucket {
     assert(rate > 0 && burst >= 1);
   }
 
-  /// Takes a token, if there is one.
+  /// Takes a token if there is one. Returns whether it did.
   bool take(Clock::time_point now) {
     if (wait(now) > Clock::duration::zero()) return false;
     owe(now);
     return true;
   }
 
-  /// Takes a token that may not be there yet: later ones come later.
+  /// Takes a token even if there is none yet, which delays later ones.
   void owe(Clock::time_point now) { full_ = std::max(full_, now) + each_; }
 
-  /// How long until there is a token; 0: there is one.
+  /// Returns how long it takes until there is a token; 0 if there is one.
   Clock::duration wait(Clock::time_point now) const { return std::max(full_ - depth_ - now, Clock::duration::zero()); }
 
  private:
-  // The bucket as a clock: it is full again at `full_`, and each token that is missing has put that off by `each_`.
+  // Represents the bucket by a time: it is full again at `full_`, which each missing token delays by `each_`.
   Clock::duration each_, depth_;
   Clock::time_point full_{};
 };
