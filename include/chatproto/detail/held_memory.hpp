@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// How much memory this process holds for clients.
+/// `HeldMemory` and `HeldShare`, which count the memory that the process holds for clients.
 #pragma once
 
 #include <atomic>
@@ -10,8 +10,8 @@
 
 namespace chatproto::detail {
 
-/// Bytes that all servers of this process hold for their clients: logs of rooms, output and input that waits. One
-/// number for all of them, as the process has one memory. Any thread.
+/// Counts the bytes that all servers of the process hold for clients: logs of rooms, pending output and pending input.
+/// There is one count, because a process has one memory. Any thread may use it.
 class HeldMemory {
  public:
   static void add(std::size_t bytes) noexcept { total_.fetch_add(bytes, std::memory_order_relaxed); }
@@ -22,8 +22,8 @@ class HeldMemory {
   static inline std::atomic<std::size_t> total_ = 0;
 };
 
-/// One holder's share. It is counted in whole steps of 4 KiB, so less is not counted: those who hold little never touch
-/// the shared number.
+/// One owner's share. It is counted in steps of 4 KiB, rounded down, so that owners of little memory never touch the
+/// shared counter.
 class HeldShare {
  public:
   HeldShare() = default;
@@ -31,7 +31,7 @@ class HeldShare {
   HeldShare& operator=(HeldShare const&) = delete;
   ~HeldShare() { set(0); }
 
-  /// The holder holds so many bytes now.
+  /// Sets the number of bytes that the owner holds now.
   void set(std::size_t bytes) noexcept {
     auto const steps = static_cast<std::uint32_t>(bytes / step);
     if (steps == steps_) return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What has gone wrong with a socket.
+/// Functions that examine socket errors.
 #pragma once
 
 #include <system_error>
@@ -10,12 +10,12 @@
 
 namespace chatproto::detail {
 
-/// Whether nothing is wrong, but the socket has nothing to read now, or takes nothing.
+/// Returns whether `ec` only means that the socket has nothing to read, or takes nothing, for now.
 inline bool would_block(std::error_code const& ec) noexcept {
   return ec == asio::error::would_block || ec == asio::error::try_again || ec == asio::error::interrupted;
 }
 
-/// What has gone wrong with `socket`, as its connecting, while nobody asked.
+/// Returns the pending error of `socket` (SO_ERROR), such as that of a connect.
 std::error_code error_of(auto& socket) {
   asio::detail::socket_option::integer<SOL_SOCKET, SO_ERROR> error;
   std::error_code ec;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Waiting in a blocking call, but not for ever: for a socket, for a name.
+/// Waits with a time limit for blocking calls: for a socket and for a name look-up.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,7 @@ namespace chatproto::detail {
 
 using Clock = std::chrono::steady_clock;
 
-/// What the last call of the system's own socket functions says.
+/// Returns the error of the last call of a system socket function.
 inline std::error_code last_error() noexcept {
 #ifdef _WIN32
   auto const value = ::WSAGetLastError();
@@ -37,10 +37,10 @@ inline std::error_code last_error() noexcept {
   return {value, asio::error::get_system_category()};
 }
 
-/// Waits until `socket` can be read or written, or has failed, for so many milliseconds at most. How many sockets are
-/// ready: 0 or 1, or -1 for an error.
+/// Waits at most `milliseconds` until `socket` can be read or written, or has failed. Returns how many sockets are
+/// ready, 0 or 1, or -1 for an error.
 inline int poll_once(asio::ip::tcp::socket& socket, bool writable, int milliseconds) noexcept {
-#ifdef _WIN32  // whose WSAPoll does not see that a connect has failed, before Windows 10 2004
+#ifdef _WIN32  // WSAPoll does not report a failed connect before Windows 10 2004
   ::fd_set ready, failed;
   FD_ZERO(&ready);
   FD_SET(socket.native_handle(), &ready);
@@ -53,11 +53,11 @@ inline int poll_once(asio::ip::tcp::socket& socket, bool writable, int milliseco
 #endif
 }
 
-/// Waits until `socket` can be read or written, or somebody who has set `cancelled` shuts it down, at most until
-/// `deadline`; false: it is over, or `ec` is set.
+/// Waits until `socket` can be read or written, or another thread sets `cancelled` and shuts it down. Returns false if
+/// `deadline` has passed, or on an error, which is in `ec`.
 inline bool poll_until(asio::ip::tcp::socket& socket, bool writable, Clock::time_point deadline,
                        std::atomic<bool> const& cancelled, std::error_code& ec) {
-#ifdef _WIN32  // where a shutdown does not wake who waits
+#ifdef _WIN32  // on Windows a shutdown does not wake a waiting thread
   constexpr auto longest = 50;
 #else
   constexpr auto longest = 1 << 30;
@@ -78,13 +78,13 @@ inline bool poll_until(asio::ip::tcp::socket& socket, bool writable, Clock::time
   }
 }
 
-/// Begins to connect a non-blocking socket: `in_progress` or, on Windows, `would_block`, if that takes a while.
+/// Starts to connect a non-blocking socket. Returns `in_progress` or, on Windows, `would_block` if that takes a while.
 inline std::error_code begin_to_connect(asio::ip::tcp::socket& socket, asio::ip::tcp::endpoint const& endpoint) {
   auto const size = static_cast<::socklen_t>(endpoint.size());
   return ::connect(socket.native_handle(), endpoint.data(), size) == 0 ? std::error_code() : last_error();
 }
 
-/// A name look-up in a thread of its own: the system's cannot be cancelled, so it may outlive its asker.
+/// A name look-up in its own thread: the system's look-up cannot be cancelled, so it may outlive its caller.
 struct Lookup {
   using Results = asio::ip::tcp::resolver::results_type;
 

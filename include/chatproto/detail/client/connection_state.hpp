@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What a Connection shares with its operations under way, and its blocking half.
+/// `ConnectionState`, which a Connection shares with its asynchronous operations, and the blocking calls.
 #pragma once
 
 #include <array>
@@ -34,9 +34,9 @@
 
 namespace chatproto::detail {
 
-/// The client's end of a connection.
+/// The state of a `Connection`.
 ///
-/// Only `cancel` may be called while something else is under way, from any thread.
+/// Only `cancel` may be called during another call, from any thread.
 struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
   explicit ConnectionState(asio::any_io_executor executor)
       : socket(executor), resolver(executor), send_limit(executor), receive_limit(executor) {}
@@ -45,7 +45,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     return time_limit.count() > 0 ? Clock::now() + time_limit : Clock::time_point::max();
   }
 
-  /// The next whole line of what was read, if there is one; valid until the next read.
+  /// Returns the next whole line that was read, if there is one; valid until the next read.
   std::optional<std::string_view> next_line(std::error_code& ec) {
     auto const line = reader.next();
     if (!line) return std::nullopt;
@@ -56,7 +56,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     return line->text;
   }
 
-  /// The same as a message.
+  /// As above, parsed as a message.
   std::optional<Message> next_message(std::error_code& ec) {
     auto const line = next_line(ec);
     if (!line) return std::nullopt;
@@ -65,8 +65,8 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     return Message(message);
   }
 
-  /// The next message that an operation is to return, if it is here: for a request an `ok` or `err`, and deliveries
-  /// that come before it are kept for `receive`.
+  /// Returns the next message for an operation, if it was read already. For a request that is an `ok` or `err`;
+  /// deliveries before it are kept for `receive`.
   std::optional<Message> take(bool reply, std::error_code& ec) {
     if (!reply && !inbox.empty()) {
       auto message = std::move(inbox.front());
@@ -122,7 +122,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     std::lock_guard const lock(mutex);
     if (lookup) lookup->cancel();
     std::error_code ignored;
-    if (socket.is_open()) socket.shutdown(asio::socket_base::shutdown_both, ignored);  // wakes whoever waits
+    if (socket.is_open()) socket.shutdown(asio::socket_base::shutdown_both, ignored);  // wakes a thread that waits
     if (async_operations > 0)
       asio::post(socket.get_executor(), [state = shared_from_this()] {
         state->close();
@@ -145,11 +145,11 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     }
   }
 
-  /// Asio's own blocking connect cannot be limited, and an asynchronous one needs a context that is run.
+  /// Asio's blocking connect has no time limit, and an asynchronous one needs a context that runs.
   void connect(asio::ip::tcp::endpoint const& endpoint, Clock::time_point until, std::error_code& ec) {
     ec.clear();
     {
-      std::lock_guard const lock(mutex);  // whoever cancels later, shuts down a socket that connects
+      std::lock_guard const lock(mutex);  // a later cancel() finds a connecting socket to shut down
       if (cancelled) ec = asio::error::operation_aborted;
       if (!ec) socket.open(endpoint.protocol(), ec);
       if (!ec) configure(ec);
@@ -193,11 +193,11 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
       line.remove_prefix(socket.write_some(asio::buffer(line), ec));
       return line.empty();
     });
-    // Half a line cannot be taken back: what came after it would be part of it.
+    // Half a line cannot be taken back: the next line would become part of it.
     if (ec) close();
   }
 
-  /// Waits for what `Take` takes.
+  /// Waits for what `Take` extracts.
   template <class Take>
   typename Take::Result receive(Clock::time_point until, std::error_code& ec) {
     ec.clear();
@@ -212,7 +212,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     return taken ? std::move(*taken) : typename Take::Result();
   }
 
-  /// Calls `step`, which is non-blocking, until it is done or fails; waits where it would block.
+  /// Calls the non-blocking `step` until it is done or fails, and waits whenever it would block.
   void transfer(bool writable, Clock::time_point until, std::error_code& ec, auto const& step) {
     for (;;) {
       ec.clear();
@@ -220,7 +220,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
       if (ec == asio::error::would_block || ec == asio::error::try_again) {
         ec.clear();
         if (!poll_until(socket, writable, until, cancelled, ec) && !ec) ec = asio::error::timed_out;
-      } else if (!ec && Clock::now() >= until) {  // the other end takes or sends on and on, and it is never done
+      } else if (!ec && Clock::now() >= until) {  // the other end takes or sends continuously, and `step` is never done
         ec = asio::error::timed_out;
       }
       if (cancelled) ec = asio::error::operation_aborted;
@@ -228,15 +228,15 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     }
   }
 
-  // The asynchronous half: what follows is used on the executor only. An operation waits on a timer, which is its time
-  // limit, and is woken by the end of the read or write that it needs. So a limit or a cancellation takes effect at
-  // once, and a read that comes in too late is kept for the next operation.
+  // The asynchronous operations, used only on the executor. Each waits on a timer, which is its time limit; the end of
+  // the read or write that it needs cancels the timer. So a limit or a cancellation takes effect at once, and a read
+  // that completes too late is kept for the next operation.
 
   void start_connect(std::string const& host, std::string const& service) {
     begin_connect();
     pending_connect = true;
     resolver.async_resolve(host, service, [self = shared_from_this()](std::error_code const& ec, auto const& results) {
-      if (!self->pending_connect) return;  // nobody waits any more
+      if (!self->pending_connect) return;  // the operation has ended
       if (ec) return self->connect_ended(ec);
       asio::async_connect(self->socket, results,
                           [self](std::error_code const& result, auto const&) { self->connect_ended(result); });
@@ -280,19 +280,19 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
   std::error_code connect_error, write_error, read_error;
   asio::cancellation_signal read_stop;
   std::chrono::milliseconds time_limit{0};
-  std::size_t line_limit = max_line;  // only read by operations: any thread may start one that sends
+  std::size_t line_limit = max_line;  // only read by operations, because any thread may start one that sends
   LineReader reader;
   std::array<char, 8192> buffer;
-  std::deque<Message> inbox;  // read, but not yet asked for
+  std::deque<Message> inbox;  // read but not yet returned
   std::size_t inbox_size = 0, inbox_limit = std::size_t{32} << 20;
 
-  std::mutex mutex;  // of what cancel() touches: opening and closing the socket, and these
+  std::mutex mutex;  // guards what cancel() uses: opening and closing the socket, and lookup
   std::shared_ptr<Lookup> lookup;
   std::atomic<bool> cancelled = false;
   std::atomic<int> async_operations = 0;
 };
 
-// What an operation may wait for: each takes it out of what was read, if it is here.
+// What an operation may wait for: `from` extracts it from the input, if it is there.
 
 struct TakeMessage {
   using Result = Message;

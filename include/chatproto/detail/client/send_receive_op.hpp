@@ -18,13 +18,15 @@
 
 namespace chatproto::detail {
 
-/// What all operations do: begin on the executor, wait within the time limit, and say why they were cut short.
+/// The common part of all operations: starts on the executor, waits within the time limit, and tells why an operation
+/// was interrupted.
 struct Operation {
   std::shared_ptr<ConnectionState> state;
   Clock::time_point until = {};
   int step = 0;
 
-  /// The first calls, in the thread of the caller and then on the executor; true when it is there.
+  /// Handles the first two calls: in the caller's thread, and then on the executor. Returns whether the operation is on
+  /// the executor.
   template <class Self>
   bool begun(Self& self) {
     if (step == 0) {
@@ -46,7 +48,7 @@ struct Operation {
     limit.async_wait(std::move(self));
   }
 
-  /// Why an operation that was woken must end although it is not done; no error: it need not.
+  /// Returns why an operation that was woken must end although it is not done; no error if it need not.
   template <class Self>
   std::error_code cut_short(Self& self) const {
     if (state->cancelled || self.get_cancellation_state().cancelled() != asio::cancellation_type::none)
@@ -87,7 +89,7 @@ struct ConnectOperation : Operation {
   }
 };
 
-/// Sends, if there is a line; then waits for what `Take` takes, if that is not void.
+/// Sends if `sends`, then waits for what `Take` extracts, unless that is void.
 template <bool sends, class Take = void>
 struct SendReceiveOp : Operation {
   static constexpr bool receives = !std::is_void_v<Take>;
@@ -135,7 +137,8 @@ struct SendReceiveOp : Operation {
   }
 
  private:
-  /// Half a line cannot be taken back, and a late reply would be taken for that of the next request.
+  /// Closes the connection: half a line cannot be taken back, and a late reply would be taken for that of the next
+  /// request.
   template <class Self>
   void give_up(Self& self, std::error_code ec) {
     state->close();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Listens and accepts, whatever happens.
+/// `Acceptor`, which listens and keeps accepting clients after every error.
 #pragma once
 
 #include <algorithm>
@@ -31,32 +31,32 @@
 
 namespace chatproto::detail {
 
-/// What an acceptor asks of its server, on the server's context.
+/// What an acceptor needs of its server, on the server's context.
 template <class H, class Executor>
 concept AcceptorHost = requires(H& host, asio::basic_stream_socket<asio::ip::tcp, Executor> socket) {
   { host.context() } -> std::same_as<asio::io_context&>;
   { host.options() } -> std::same_as<ServerOptions const&>;
   { host.events() } -> std::same_as<Events&>;
-  { host.has_room() } -> std::same_as<bool>;           // for one client more
-  { host.has_memory() } -> std::same_as<bool>;         // for clients at all; if not, they wait in the network
-  host.watch_memory();                                 // somebody is to look after it
-  { host.next_executor() } -> std::same_as<Executor>;  // as `ThreadingPolicy` has it
-  host.add(std::move(socket));                         // a client
+  { host.has_room() } -> std::same_as<bool>;           // for one more client
+  { host.has_memory() } -> std::same_as<bool>;         // for any client; if not, they wait in the network
+  host.watch_memory();                                 // watch for free memory
+  { host.next_executor() } -> std::same_as<Executor>;  // see `ThreadingPolicy`
+  host.add(std::move(socket));                         // adds a client
 };
 
-/// What an acceptor's operations live in; it outlives the context.
+/// The memory of an acceptor's operations; it must outlive the context.
 struct AcceptorMemory {
   HandlerMemory accept, retry, drop;
 };
 
-/// Accepts the clients of a `Host` (a `Server`), each on an executor of the host's policy.
+/// Accepts the clients of a `Host` (a `ServerCore`), each on an executor of the host's policy.
 ///
-/// Used on the host's own context only. An error never ends it. It asks again at once if one connection was lost; if
-/// descriptors or memory are short, and after errors that it does not know, some time later, doubling.
+/// Used only on the host's own context. No error ends it. It tries again at once if one connection was lost; if
+/// descriptors or memory are short, or the error is unknown, it tries again later, and doubles the delay each time.
 template <class Host, class Executor>
 class Acceptor {
  public:
-  /// Listens where the host's options say. Throws `std::system_error`.
+  /// Listens as the host's options say. Throws `std::system_error`.
   Acceptor(Host& host, AcceptorMemory& memory)
       : host_(host),
         memory_(memory),
@@ -105,20 +105,20 @@ class Acceptor {
         }
         accept();
       }));
-    } catch (std::bad_alloc const&) {  // on Windows, where the wait does not live in our memory
+    } catch (std::bad_alloc const&) {  // on Windows, where the wait does not use our memory
       accept_later(asio::error::no_memory);
     }
   }
 
   void accept_later(std::error_code const& why) {
     host_.events().accept_failed(why);
-    auto const delay = std::max(retry_delay_, std::chrono::milliseconds(1));  // never a spin
+    auto const delay = std::max(retry_delay_, std::chrono::milliseconds(1));  // avoids a busy loop
     retry_.set(delay);
     retry_delay_ = std::min(2 * delay, std::max(delay, host_.options().accept_retry_most));
   }
 
   void accept() {
-    for (auto i = 0; i < 64; ++i) {  // then the host's timers have their turn
+    for (auto i = 0; i < 64; ++i) {  // then the host's timers get their turn
       std::error_code ec;
       try {
         accept_one(ec);
@@ -153,7 +153,7 @@ class Acceptor {
     host_.add(std::move(socket));
   }
 
-  /// There are too many clients, or no thread could be made for one more: it is told, and the others are served.
+  /// Tells a client that the server is full: there are too many clients, or no thread could be made for it.
   void refuse_one(std::error_code& ec) {
     Refused client(host_.context());
     listener_.take(client.socket, ec);
@@ -161,17 +161,17 @@ class Acceptor {
     host_.events().refused();
     std::error_code ignored;
     client.socket.non_blocking(true, ignored);
-    if (ignored) return;  // nobody may be waited for here
+    if (ignored) return;  // must not block here
     client.socket.write_some(asio::buffer(std::string_view("err:server full\n")), ignored);
     client.socket.shutdown(asio::socket_base::shutdown_send, ignored);
-    if (refused_.size() == most_refused) refused_.pop_front();  // whom it resets, if it was still about to speak
+    if (refused_.size() == most_refused) refused_.pop_front();  // resets that client if it still sends
     client.until = std::chrono::steady_clock::now() + host_.options().linger;
     refused_.push_back(std::move(client));
     drop_input();
   }
 
-  /// What refused clients send must not reset their connections, see `Link`. One timer looks after all: a thread or a
-  /// descriptor of their own is what there is not.
+  /// Reads and drops what refused clients send, which must not reset their connections, see `Link`. One timer serves
+  /// them all, because threads or descriptors may be what is short.
   void drop_input() {
     auto const now = std::chrono::steady_clock::now();
     refused_.remove_if([&](Refused& client) {
@@ -193,7 +193,7 @@ class Acceptor {
            ec == std::errc::not_enough_memory;
   }
 
-  /// A part of the reserve of descriptors, see `ServerOptions::max_clients`.
+  /// Part of the reserve of descriptors, see `ServerOptions::max_clients`.
   static constexpr std::size_t most_refused = 8;
 
   static constexpr auto memory_retry = std::chrono::milliseconds(10);

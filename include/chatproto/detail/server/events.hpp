@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Where a server counts, and tells its observer.
+/// `Events`, a server's counters and the calls to its observer.
 #pragma once
 
 #include <array>
@@ -17,24 +17,24 @@ namespace chatproto::detail {
 using Counter = std::atomic<std::uint64_t>;
 inline void add(Counter& counter, std::uint64_t n) noexcept { counter.fetch_add(n, std::memory_order_relaxed); }
 
-/// What is counted at each read and write.
+/// The counters of reads and writes.
 struct alignas(64) Traffic {
   Counter lines_in = 0, bytes_in = 0, bytes_out = 0, throttled = 0;
 };
 
-/// Counts, and tells the observer, if there is one. Any thread.
+/// Counts events and notifies the observer, if there is one. Thread safety: shared objects: safe.
 class Events {
  public:
   explicit Events(Observer* observer) noexcept : observer_(observer) {}
 
   bool observed() const noexcept { return observer_ != nullptr; }
-  /// A client was accepted: its number.
+  /// Counts an accepted client and returns its number.
   std::uint64_t accepted() noexcept { return 1 + accepted_.fetch_add(1, std::memory_order_relaxed); }
-  /// Where its traffic is counted. Threads that serve different clients would otherwise wait for each other's cache
-  /// lines.
+  /// Returns the counters for the client's traffic. There are several sets, so that threads that serve different
+  /// clients rarely contend for a cache line.
   Traffic& traffic(std::uint64_t number) noexcept { return traffic_[number % traffic_.size()]; }
 
-  /// False: the observer has thrown.
+  /// Returns false if the observer has thrown.
   bool connected(std::uint64_t number, std::string_view address) noexcept {
     return tell([&] { observer_->connected(number, address); });
   }
@@ -57,10 +57,10 @@ class Events {
     tell([&] { observer_->accept_failed(error); });
   }
 
-  /// All but what waits.
+  /// Returns all counters, but not the bytes that are queued or held.
   ServerStats stats() const noexcept {
     ServerStats stats;
-    std::uint64_t gone = 0;  // read first, or a client that ends meanwhile would be gone before it has come
+    std::uint64_t gone = 0;  // read first, or a client that ends meanwhile would have ended before it was accepted
     for (std::size_t i = 0; i < ended_.size(); ++i) gone += stats.ended[i] = ended_[i].load(std::memory_order_acquire);
     stats.accepted = accepted_;
     stats.clients = stats.accepted - gone;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// When links write, and when they go on with input that waits.
+/// `FlushList` and `FlushQueue`, which decide when links write and when they continue with input that waits.
 #pragma once
 
 #include <algorithm>
@@ -24,13 +24,13 @@
 
 namespace chatproto::detail {
 
-/// First in, first out, in memory that is used again. What was taken out of `added` may be popped while others add.
+/// A first-in-first-out queue that reuses its memory. After `take_added`, one thread may pop while others push.
 template <class T>
 class FlushItems {
  public:
   bool empty() const noexcept { return !can_pop() && added_.empty(); }
   void push(T item) { added_.push_back(std::move(item)); }
-  /// Makes what was pushed ready to be popped, if nothing is; and frees what was popped.
+  /// Makes the pushed items ready to be popped, unless some still are; and frees the popped ones.
   void take_added() noexcept {
     if (can_pop()) return;
     ready_.clear();
@@ -42,13 +42,13 @@ class FlushItems {
 
  private:
   std::vector<T> added_, ready_;
-  std::size_t next_ = 0;  // of those that are ready
+  std::size_t next_ = 0;  // next of the ready items
 };
 
-/// The links of one thread that have something to do: output to write, or a turn of input to take. One posted handler
-/// serves all of them, so texts of several senders share a write, and a broadcast wakes each thread once.
+/// The links of one thread that have something to do: write output, or take a turn of input. One posted handler serves
+/// all of them, so texts of several senders share a write, and a broadcast wakes each thread once.
 ///
-/// The handler stops after a while and is posted again, so that the thread also looks for new events. A client that
+/// The handler stops after a while and is posted again, so that the thread also polls for new events. A client that
 /// sends a line now and then is served between two such handlers, however many others have input that waits.
 template <class Link>
 class FlushList : public asio::execution_context::service {
@@ -58,17 +58,18 @@ class FlushList : public asio::execution_context::service {
 
   explicit FlushList(asio::io_context& context) : service(context), context_(context) {}
 
-  /// `link` is to write.
+  /// Lists `link` to write.
   void add_output(auto const& /*executor*/, std::shared_ptr<Link> link) { add(outputs_, std::move(link)); }
-  /// `link` is to take a turn.
+  /// Lists `link` to take a turn.
   void add_turn(auto const& /*executor*/, std::shared_ptr<Link> link) { add(turns_, std::move(link)); }
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Links = FlushItems<std::shared_ptr<Link>>;  // pushed by any thread, under the lock; popped by one, without it
-  // For output; then comes one turn of input. What is written ends work, what is read makes more.
+  using Links =
+      FlushItems<std::shared_ptr<Link>>;  // pushed by any thread under the lock; popped by one thread without it
+  // Time for output, followed by one turn of input: writing finishes work, reading makes more.
   static constexpr auto output_time = std::chrono::milliseconds(1);
-  static constexpr std::size_t clock_step = 4;  // links from one look at the clock to the next
+  static constexpr std::size_t clock_step = 4;  // links between two looks at the clock
 
   void add(Links& links, std::shared_ptr<Link> link) {
     std::lock_guard const lock(mutex_);
@@ -109,8 +110,8 @@ class FlushList : public asio::execution_context::service {
   bool posted_ = false;
 };
 
-/// The same where each client has an executor of its own, on which its link is served. Only some links are posted at a
-/// time, and each that was served posts the next one, so that new events do not wait behind all of them.
+/// As `FlushList`, for clients with an executor of their own, on which the link is served. Only some links are posted
+/// at a time, and each one served posts the next, so that new events do not wait behind all of them.
 template <class Link, class Executor>
 class FlushQueue : public asio::execution_context::service {
  public:
@@ -128,10 +129,10 @@ class FlushQueue : public asio::execution_context::service {
     std::shared_ptr<Link> link;
   };
   static constexpr unsigned outputs_per_turn = 8;
-  // A session that computes keeps what is posted to its client waiting, so there are more than threads.
+  // A session that computes delays what is posted to its client, so post more links than there are threads.
   unsigned const most_posted_ = std::max(32u, 2 * std::thread::hardware_concurrency());
 
-  using Items = FlushItems<Item>;  // all under the lock
+  using Items = FlushItems<Item>;  // used only under the lock
 
   void add(Items& items, Executor const& executor, std::shared_ptr<Link> link) {
     std::lock_guard const lock(mutex_);
@@ -140,7 +141,7 @@ class FlushQueue : public asio::execution_context::service {
     ++posted_;
     post_next();
   }
-  /// One that was posted has been served.
+  /// A posted link has been served.
   void go_on() noexcept {
     std::lock_guard const lock(mutex_);
     post_next();
@@ -176,12 +177,12 @@ concept OfIoContext = requires(Executor const& executor) {
   { executor.context() } -> std::same_as<asio::io_context&>;
 };
 
-/// The one for this executor. An executor of an `io_context` itself means that one thread runs it, see
+/// The flusher for this executor. An executor of an `io_context` itself means that one thread runs the context; see
 /// `ThreadingPolicy`.
 template <class Executor, class Link>
 using Flusher = std::conditional_t<OfIoContext<Executor>, FlushList<Link>, FlushQueue<Link, Executor>>;
 
-/// That of the executor's context, which owns it.
+/// Returns the flusher of the executor's context, which owns it.
 template <class Executor, class Link>
 Flusher<Executor, Link>& flusher_of(Executor const& executor) {
   return asio::use_service<Flusher<Executor, Link>>(asio::query(executor, asio::execution::context));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Memory for what must go on when there is no other.
+/// `HandlerMemory`, preallocated memory for operations that must continue when memory is short.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace chatproto::detail {
 
-/// To call a member function of an object: one type for all, as each type of handler costs the compiler some hundredth
-/// of a second.
+/// Calls a member function of an object. One type serves all, because each type of handler costs the compiler about 10
+/// ms.
 struct Callback {
   void* object;
   void (*function)(void* object);
@@ -21,7 +21,7 @@ Callback callback(T* object) noexcept {
   return {object, [](void* it) { (static_cast<T*>(it)->*member)(); }};
 }
 
-/// Memory for one operation at a time: Asio gives it back before it calls the handler, which may then begin the next.
+/// Memory for one operation at a time. Asio frees it before it calls the handler, which may then start the next.
 class HandlerMemory {
  public:
   HandlerMemory() = default;
@@ -52,9 +52,9 @@ class HandlerMemory {
     HandlerMemory* memory;
   };
 
-  /// `handler`, whose operation lives in this memory, if it is free and large enough.
+  /// Returns `handler` with this memory for its operation, which is used if it is free and large enough.
   auto operator()(auto handler) { return Handler<decltype(handler)>{this, std::move(handler)}; }
-  /// For one object.
+  /// Returns an allocator for one object.
   template <class T>
   Allocator<T> allocator() noexcept {
     return Allocator<T>(*this);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// One client's socket, moved by the rules of its link.
+/// `Link`: one client's socket, driven by `LinkRules`.
 #pragma once
 
 #include <array>
@@ -38,32 +38,33 @@
 
 namespace chatproto::detail {
 
-/// What a link asks of its server, from any thread.
+/// What a link needs of its server, callable from any thread.
 template <class H, class Link>
 concept LinkHost = requires(H& host, Link& link, std::weak_ptr<Link> client, std::chrono::steady_clock::duration time) {
-  typename H::executor_type;  // of a client
+  typename H::executor_type;  // of one client
   { host.options() } -> std::same_as<ServerOptions const&>;
   { host.events() } -> std::same_as<Events&>;
-  host.service();          // whose sessions it opens
-  host.remove(link);       // it has ended
-  host.watch_deadlines();  // it has one, see `due`
+  host.service();          // makes the session
+  host.remove(link);       // the link has ended
+  host.watch_deadlines();  // the link has a deadline, see `due`
   { host.has_memory() } -> std::same_as<bool>;
-  host.watch_memory();                 // there is none: it waits until `memory_is_free`
-  host.end_throttle_in(time, client);  // `end_throttle` is to be called then
+  host.watch_memory();                 // memory is short: the link waits until `memory_is_free`
+  host.end_throttle_in(time, client);  // calls `end_throttle` after that time
 };
 
-/// One client of a `Host` (a `ServerCore`): its socket, and the output that waits for it. `LinkRules` decides what
-/// happens; the link does it, and nobody else touches the socket.
+/// One client of a `Host` (a `ServerCore`): its socket and its pending output. `LinkRules` decides what happens, and
+/// the link does it; nothing else touches the socket.
 ///
-/// Thread safety: what says "any thread", and the queue, from any thread; the rest from the client's executor only. A
-/// link lives as long as somebody holds it (the host, an operation under way, a `Peer`). After `end()` it is only a
-/// closed queue.
+/// Thread safety: any thread may use the queue, and the functions marked "any thread"; all else runs on the client's
+/// executor. A link lives as long as somebody owns it (the host, an operation under way, a `Peer`). After `end()` it is
+/// only a closed queue.
 ///
-/// A connection ends in one of two ways. At once: `end()`. In order: the queue is closed, written out, then our side
-/// is shut down, and what the client still sends is read and dropped for a moment: closing a socket that holds unread
-/// bytes would reset the connection and could destroy what the client has not yet read (RFC 1122, 4.2.2.13).
+/// A connection ends in one of two ways. At once: `end()`. Or in order: the queue is closed and written out, then our
+/// side is shut down, and for a moment the link reads and drops what the client still sends. Closing a socket that
+/// holds unread bytes would reset the connection and could destroy what the client has not read yet (RFC 1122,
+/// 4.2.2.13).
 ///
-/// Whatever throws here, as for want of memory, costs this client and nobody else: each handler is `guarded`.
+/// An exception here, such as for lack of memory, ends this client and no other: each handler is `guarded`.
 template <class Host>
 class Link final : public MessageQueue, public std::enable_shared_from_this<Link<Host>> {
   using Session = typename std::remove_reference_t<decltype(std::declval<Host&>().service())>::Session;
@@ -74,7 +75,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   using Socket = asio::basic_stream_socket<asio::ip::tcp, Executor>;
   using Clock = std::chrono::steady_clock;
 
-  /// The `number`th client of the host.
+  /// Constructs the link of the host's `number`th client.
   Link(Host& host, Socket socket, std::uint64_t number)
       : MessageQueue(host.options().queue_limit, host.options().overflow),
         host_(host),
@@ -85,7 +86,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     static_assert(LinkHost<Host, Link>);
   }
 
-  /// Begins: on the client's executor. The host may have stopped it already.
+  /// Starts the link, on the client's executor. The host may have stopped it already.
   void start() noexcept {
     guarded([this] {
       if (!socket_) return;
@@ -106,11 +107,11 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   /// Ends a link whose `start` could not be posted.
   void drop() noexcept { end(DisconnectReason::failed); }
 
-  /// Writes what waits: on the client's executor.
+  /// Writes pending output, on the client's executor.
   void flush() noexcept {
     guarded([this] { write_out(); });
   }
-  /// Goes on with input that waits: on the client's executor.
+  /// Continues with input that waits, on the client's executor.
   void take_turn() noexcept {
     guarded([this] {
       is_listed_ = false;
@@ -118,52 +119,53 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     });
   }
 
-  /// `flush` or `take_turn` could not be posted, for want of memory: any thread, also under a queue's lock.
+  /// `flush` or `take_turn` could not be posted, for lack of memory: any thread, also under a queue's lock.
   void not_served() noexcept {
     not_served_ = true;
     host_.watch_deadlines();
   }
 
-  /// When to call `ask_if_overdue`; any thread.
+  /// When to call `ask_if_overdue`: any thread.
   Clock::time_point due() const noexcept { return is_broken() ? Clock::time_point() : rules_.due(); }
-  /// Bytes that are held for the client, as it was when `measure` was asked for; any thread.
+  /// Bytes held for the client, at the last `measure`: any thread.
   std::size_t held() const noexcept { return this->is_cut() ? 0 : this->queued_bytes() + rules_.held(); }
 
-  /// Hands over no more lines: any thread. `done` is released when the line under way has been carried out.
+  /// Passes no more lines to the session: any thread. `done` is released after the current line.
   void stop_reading(std::shared_ptr<void> done) noexcept {
     post([](Link& link, auto&) { link.rules_.stop_reading(); }, std::move(done));
   }
-  /// Ends it if its time is over: any thread.
+  /// Ends the link if its deadline has passed: any thread.
   void ask_if_overdue() noexcept {
     post([](Link& link, auto&) {
       if (link.is_broken()) return link.end(DisconnectReason::failed);
       if (link.due() > Clock::now()) return;
-      if (link.rules_.wants_writable()) link.write_out();  // we may have been too busy to see that it can be written
+      if (link.rules_.wants_writable())
+        link.write_out();  // the thread may have been too busy to notice that the socket takes output
       link.rules_.time_is_over(Clock::now());
     });
   }
-  /// It may send again: any thread.
+  /// Ends the wait for the rate limit: any thread.
   void end_throttle() noexcept {
     post([](Link& link, auto&) { link.count_lines(link.rules_.end_throttle()); });
   }
-  /// Asks it to measure what it holds: any thread.
+  /// Asks the link to measure what it holds: any thread.
   void measure() noexcept {
     post([](Link& link, auto&) { link.rules_.measure(); });
   }
-  /// It may read again, if it waits for memory: any thread.
+  /// Lets the link read again, if it waits for memory: any thread.
   void memory_is_free() noexcept {
-    if (needs_memory_.exchange(false)) post([](Link&, auto&) {});  // `guarded` then goes on
+    if (needs_memory_.exchange(false)) post([](Link&, auto&) {});  // `guarded` then continues
   }
 
-  Executor executor() { return socket_->get_executor(); }  ///< before it starts
-  std::uint32_t& slot() noexcept { return slot_; }         ///< its place, where the host keeps its links
+  Executor executor() { return socket_->get_executor(); }  ///< only before it starts
+  std::uint32_t& slot() noexcept { return slot_; }         ///< its index in the host's list of links
 
  private:
   friend Rules;
   using Flusher = detail::Flusher<Executor, Link>;
   using Wait = typename Socket::wait_type;
 
-  /// Lets a session that cannot be moved be made in place by `open`.
+  /// Makes the session in place by `open`, so that it need not be movable.
   struct Opening {
     Link& link;
     operator Session() const {
@@ -176,10 +178,10 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     }
   };
 
-  /// It was not told what to do, as nothing could be posted: only `ask_if_overdue` ends it.
+  /// Something could not be posted to it, so only `ask_if_overdue` can end it.
   bool is_broken() const noexcept { return this->has_failed() || not_served_; }
 
-  /// Whatever is thrown within cuts this client, and nobody else is touched. Then does what the rules want.
+  /// Calls `call`, then does what the rules want. An exception ends this client and no other.
   void guarded(auto&& call) noexcept {
     try {
       call();
@@ -196,11 +198,11 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
 
   using Action = void (*)(Link&, std::shared_ptr<void> const& kept);
-  /// Calls `action` on the client's executor, and then lets `kept` go. Any thread. False: the link has ended. All
-  /// actions have one type: each type of handler costs the compiler some hundredth of a second.
+  /// Calls `action` on the client's executor and then releases `kept`: any thread. Returns false if the link has ended.
+  /// All actions have one type, because each type of handler costs the compiler about 10 ms.
   bool try_post(Action action, std::shared_ptr<void> kept) {
     return this->unless_finished([&] {
-      // A copy: if this throws, what the last one destroys may not happen under the lock.
+      // Copies `kept`, so that if this throws, the lock is not held when `kept` is destroyed.
       asio::post(socket_->get_executor(), [self = this->shared_from_this(), action, kept] {
         self->guarded([&] {
           if (self->socket_) action(*self, kept);
@@ -208,7 +210,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       });
     });
   }
-  /// The same. If that is impossible, the link ends.
+  /// As above; if posting fails, ends the link.
   void post(Action action, std::shared_ptr<void> kept = nullptr) noexcept {
     try {
       try_post(action, std::move(kept));
@@ -235,7 +237,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (rules_.has_new_deadline()) host_.watch_deadlines();
   }
 
-  /// Waits, unless it does already.
+  /// Waits, unless it is waiting already.
   template <Wait what>
   void wait() {
     if (std::exchange(waits_[what], true)) return;
@@ -286,14 +288,15 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     rules_.written(buffers.output, size);
   }
 
-  /// Something is wrong with the connection, though we do not read.
+  /// The socket reports an error while the link does not read.
   void look_for_error() {
     if (auto const ec = error_of(*socket_)) return end(DisconnectReason::lost, ec);
-    // Urgent data, which would wake us for ever: we wait for no more errors, and see its end when it is read again.
+    // Urgent data, which would wake the link for ever. It waits for no more errors, and sees the end of the connection
+    // when it reads again.
     waits_[Socket::wait_error] = true;
   }
 
-  // What the rules ask and tell.
+  // Called by the rules.
   ServerOptions const& options() const noexcept { return host_.options(); }
   bool logged_in(std::string_view name) { return host_.events().logged_in(number_, name); }
   void throttled(Clock::duration time) {
@@ -301,7 +304,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     host_.end_throttle_in(time, this->weak_from_this());
   }
 
-  // What the queue asks.
+  // Called by the queue.
   void wake() override { flusher_.add_output(socket_->get_executor(), this->shared_from_this()); }
   void wake_failed() noexcept override { host_.watch_deadlines(); }
   void pause_input() override { rules_.pause(); }
@@ -323,11 +326,11 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (lines > 0) add(traffic().lines_in, lines);
   }
 
-  /// Ends it now. Whatever still holds this link finds a closed queue.
+  /// Ends the link now. Its remaining owners find a closed queue.
   void end(DisconnectReason reason, std::error_code error = {}) noexcept {
     if (!socket_) return;
     rules_.end(reason);
-    this->finish();  // from here on nobody wakes us
+    this->finish();  // nobody wakes the link from here on
     rules_.forget();
     std::error_code ignored;
     socket_->close(ignored);
@@ -335,20 +338,20 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     auto& events = host_.events();
     auto const number = number_;
     auto const why = *rules_.over();
-    // First its place is free: whoever learns that it has ended may count on that. It may be destroyed then.
+    // First frees its place, because whoever is told of the end may count on that. That may destroy the link.
     host_.remove(*this);
     events.ended(number, why, error);
   }
 
   Host& host_;
   Flusher& flusher_;
-  std::optional<Socket> socket_;  // gone when the link has ended
+  std::optional<Socket> socket_;  // empty when the link has ended
   Rules rules_;
   std::uint64_t number_;
   std::uint32_t slot_ = 0;
-  std::array<bool, 3> waits_ = {};          // an operation is under way: to read, to write, for an error
-  bool is_listed_ = false;                  // for a turn, at flusher_
-  std::atomic<bool> needs_memory_ = false;  // before it reads again
+  std::array<bool, 3> waits_ = {};          // whether an operation is under way: to read, to write, for an error
+  bool is_listed_ = false;                  // whether it is listed for a turn at flusher_
+  std::atomic<bool> needs_memory_ = false;  // whether it waits for memory before it reads again
   std::atomic<bool> not_served_ = false;    // see not_served()
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What a link does with its client, without a socket.
+/// `LinkRules`: how a link treats its client, without a socket.
 #pragma once
 
 #include <algorithm>
@@ -27,27 +27,27 @@
 
 namespace chatproto::detail {
 
-/// Output that a link writes now: what its queue held, then what its client's session reads from a log.
+/// The output of one write: the blocks from the queue, then the text that the client's session reads from a log.
 struct Output {
   MessageQueue::Batch batch;
   RoomLog::Pieces log;
 };
 
-/// The rules of one client's link: when it reads, hands lines to the session, writes, waits and ends. The link tells
-/// what happened (input came, so much was written, time has passed) and then asks what is wanted.
+/// The rules of one client's link: when it reads, passes lines to the session, writes, waits and ends. The link reports
+/// events (input came, bytes were written, time has passed) and then asks what to do.
 ///
-/// - Lines are handed over in *turns*: after `turn_lines` lines or `turn_time` the others of the thread have theirs.
-/// - No line is handed over while more than `reply_limit` bytes wait for the client, so a client that does not take its
-///   replies is not read. Before the write deadline it is not cut for them, unless the queue's limit is less than the
-///   replies of one turn.
-/// - A client is cut for too much output only when a write was tried and its socket took nothing.
-/// - A session that reads a room's log lives until it has read what stood there when the link noticed the close.
+/// - Lines are handled in *turns*: after `turn_lines` lines or `turn_time` the other clients of the thread get theirs.
+/// - The session gets no line while more than `reply_limit` bytes wait for the client, so the link does not read from a
+///   client that does not take its replies. Before the write deadline such a client is not disconnected, unless the
+///   queue's limit is less than the replies of one turn.
+/// - A client is disconnected for too much output only after a write was tried and its socket took nothing.
+/// - A session that reads a room's log lives until it has read what was there when the link noticed the close.
 ///
 /// `Owner` is the client's queue (a `MessageQueue`) and has the server's `options()`. The rules call its
-/// `logged_in(name)`, which returns false to end the client, and its `throttled(time)`, which calls `end_throttle`
-/// after that time. `Time::now()` tells the time; a test gives its own clock.
+/// `logged_in(name)`, which returns false to end the client, and its `throttled(time)`, which must call `end_throttle`
+/// after that time. `Time::now()` returns the current time; tests use their own clock.
 ///
-/// Thread safety: `due()` and `held()` from any thread; everything else from the client's executor only.
+/// Thread safety: any thread may call `due()` and `held()`; all else runs on the client's executor.
 template <class Session, class Owner, class Time = std::chrono::steady_clock>
 class LinkRules {
  public:
@@ -57,7 +57,7 @@ class LinkRules {
     if (options.rate > 0) bucket_ = std::make_unique<TokenBucket>(options.rate, std::max(options.rate_burst, 1.0));
   }
 
-  /// Begins the session, which is made by a conversion of `maker`.
+  /// Constructs the session by converting `maker`.
   void open(auto const& maker) {
     session_.emplace(maker);
     if constexpr (has_login) due_in(options().login_deadline);
@@ -65,52 +65,52 @@ class LinkRules {
 
   // --- What is wanted -----------------------------------------------------------------------------------------------
 
-  /// The client has ended, for this reason.
+  /// Why the client has ended; empty while it has not.
   std::optional<DisconnectReason> const& over() const noexcept { return over_; }
-  /// To read, as soon as there is something. A client that does not take its output is read once more, so that its end
-  /// is seen.
+  /// Whether to read as soon as there is input. From a client that does not take its output the link reads once more,
+  /// so that it notices the end of the connection.
   bool wants_input() const noexcept { return may_take() && !unread_ && !input_ended_; }
-  /// How many bytes to read at most.
+  /// The most bytes to read at once.
   std::size_t read_size() const noexcept { return read_size_; }
-  /// To learn when the connection breaks, though nothing is to be read or written.
+  /// Whether to wait for an error of the connection, although there is nothing to read or write.
   bool wants_errors() const noexcept { return (paused_ || throttled_) && !stalled_; }
-  /// To call `take_turn` when others have had their turn.
+  /// Whether to call `take_turn` after the other clients have had their turn.
   bool wants_turn() const noexcept { return yielded_ && !over_; }
-  /// To write again, as soon as the socket takes something.
+  /// Whether to write again as soon as the socket takes something.
   bool wants_writable() const noexcept { return stalled_; }
-  /// To end our side of the connection, and call `shut_down`.
+  /// Whether to shut down our side of the connection and call `shut_down`.
   bool wants_shutdown() const noexcept { return all_written_ && !lingering_ && !over_; }
-  /// When to call `time_is_over`. Any thread.
+  /// When to call `time_is_over`. Any thread may call it.
   Clock::time_point due() const noexcept {
     return Clock::time_point(Clock::duration(due_.load(std::memory_order_relaxed)));
   }
 
-  /// Whether `due` has a new time since this was asked.
+  /// Whether `due` has changed since the last call.
   bool has_new_deadline() noexcept { return std::exchange(new_deadline_, false); }
-  /// Bytes that were held for the client beside its queue when that was measured last. Any thread.
+  /// Bytes held for the client outside its queue, at the last `measure`. Any thread may call it.
   std::size_t held() const noexcept { return held_.load(std::memory_order_relaxed); }
 
   // --- Input --------------------------------------------------------------------------------------------------------
 
-  /// These bytes came, when input was wanted. Returns how many lines the session got.
+  /// `bytes` were read, while input was wanted. Returns how many lines the session got.
   std::size_t received(std::string_view bytes) {
     if (!reads_lines_ || !takes_lines()) return 0;
     auto const lines = take_lines(bytes, nullptr);
     if (!unread_ && bytes.size() == read_size_) read_size_ = std::min<std::uint32_t>(2 * read_size_, most_read);
     return lines;
   }
-  /// The client sends no more. What waits for it is still written.
+  /// The client has closed its side. Its pending output is still written.
   void input_ended() {
     input_ended_ = true;
     if (lingering_) return end(why_);
     if (reader_)
-      reader_->finish();  // at once, though a stalled queue is drained later
+      reader_->finish();  // now, because a stalled queue is drained later
     else
       session_.reset();
     queue().close();
   }
-  /// It is the link's turn again: goes on with input that waits. Returns how many lines the session got. Calls the
-  /// session's `flush()` even if that is none: it may have kept replies back.
+  /// Continues with input that waits, as it is the link's turn again. Returns how many lines the session got. Calls the
+  /// session's `flush()` even if it got none, because it may hold back replies.
   std::size_t take_turn() {
     yielded_ = false;
     if (!takes_lines() || paused_) return 0;
@@ -118,42 +118,42 @@ class LinkRules {
     auto const bytes = unread ? std::string_view(unread->bytes).substr(unread->taken) : std::string_view();
     return take_lines(bytes, std::move(unread));
   }
-  /// Hands over no more lines until `resume()`.
+  /// Passes no more lines to the session until `resume()`.
   void pause() noexcept { paused_ = true; }
-  /// The pause is over, if there is one.
+  /// Ends the pause, if there is one.
   std::size_t resume() {
     if (!std::exchange(paused_, false) || !takes_lines()) return 0;
     if constexpr (requires { session_->on_resume(); }) session_->on_resume();
     return take_turn();
   }
-  /// The client may send again.
+  /// Ends the wait for the rate limit.
   std::size_t end_throttle() {
     throttled_ = false;
     return take_turn();
   }
-  /// Runs a task for the session, unless its client is closed or gone, or no more lines are handed over: when a server
-  /// drains, nobody may say anything more.
+  /// Runs a task for the session, unless the client is closed or gone, or `stop_reading` was called: while a server
+  /// drains, no session may send anything more.
   void run(MessageQueue::Task& task) {
     if (!reads_lines_ || !takes_lines()) return;
     task.run();
     flush();
   }
-  /// Hands over no more lines, ever.
+  /// Passes no more lines to the session, ever.
   void stop_reading() noexcept {
     reads_lines_ = false;
     drop_input();
   }
-  /// Brings `held` up to date.
+  /// Updates `held`.
   void measure() {
     auto const bytes = input_size() + (reader_ ? reader_->backlog() : 0);
     held_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, ~std::uint32_t()));
   }
-  /// What to write beside the queue; null: nothing.
+  /// Sets what to write after the queue. Null: nothing.
   void follow(LogReader* reader) noexcept { reader_ = reader; }
 
   // --- Output -------------------------------------------------------------------------------------------------------
 
-  /// Finds what is to be written now; call `written` next. False: the client has ended.
+  /// Finds what to write now; the link must then call `written`. Returns false if the client has ended.
   bool next_output(Output& output) {
     output.log.count = output.log.size = 0;
     switch (queue().drain(output.batch)) {
@@ -168,7 +168,7 @@ class LinkRules {
     if (reader_) reader_->read(output.log);
     return true;
   }
-  /// The socket took `bytes` of that.
+  /// The socket took `bytes` of the output.
   void written(Output& output, std::size_t bytes) {
     auto& batch = output.batch;
     std::size_t queued = 0;
@@ -190,7 +190,7 @@ class LinkRules {
     if (!std::exchange(stalled_, true) || bytes > 0) due_in(options().write_deadline);
     unblock();
   }
-  /// Our side of the connection is ended.
+  /// Our side of the connection was shut down.
   void shut_down() {
     lingering_ = true;
     paused_ = throttled_ = blocked_ = yielded_ = false;
@@ -200,7 +200,7 @@ class LinkRules {
 
   // --- Time ---------------------------------------------------------------------------------------------------------
 
-  /// It is `now`. If the client is stalled, a write was just tried.
+  /// Acts on the deadline if it has passed. If the client is stalled, a write was just tried.
   void time_is_over(Clock::time_point now) {
     if (over_ || due() > now) return;
     if (stalled_) return end(DisconnectReason::write_deadline);
@@ -212,11 +212,11 @@ class LinkRules {
         queue().close();
       }
   }
-  /// It has ended, for this reason, unless it had before.
+  /// Ends the client, for this reason unless it had ended before.
   void end(DisconnectReason reason) noexcept {
     if (!over_) over_ = reason;
   }
-  /// Destroys the session, and all that is kept for it.
+  /// Destroys the session and all input kept for it.
   void forget() noexcept {
     session_.reset();
     drop_input();
@@ -229,28 +229,29 @@ class LinkRules {
 
  private:
   static constexpr bool has_login = requires(Session const& session) { session.logged_in(); };
-  static constexpr std::size_t clock_step = 8;  // lines from one look at the clock to the next
+  static constexpr std::size_t clock_step = 8;  // lines between two looks at the clock
   static constexpr Clock::rep none = std::numeric_limits<Clock::rep>::max();
 
-  /// What was read and not yet handed over.
+  /// Input that was read but not passed to the session yet.
   struct UnreadInput {
     std::string bytes;
-    std::size_t taken = 0;  // of these
+    std::size_t taken = 0;  // bytes that the session got
   };
 
-  /// Bytes that were read and are held: those not yet handed over, and half a line.
+  /// Bytes of input held: those not passed on yet, and an unfinished line.
   std::size_t input_size() const noexcept { return (unread_ ? unread_->bytes.size() : 0) + lines_.held(); }
   bool takes_lines() const noexcept { return session_ && queue().is_open(); }
   bool may_take() const noexcept { return !paused_ && !throttled_ && !yielded_; }
   bool output_waits() { return queue().queued_bytes() > reply_limit || (reader_ && reader_->backlog() > reply_limit); }
 
-  /// Hands lines over until the turn ends. `from`: what holds the bytes, if an earlier turn left them; or null.
+  /// Passes lines to the session until the turn ends. `from` owns the bytes if an earlier turn left them; otherwise it
+  /// is null.
   std::size_t take_lines(std::string_view bytes, std::unique_ptr<UnreadInput> from) {
     std::size_t lines = 0;
     Clock::time_point end_of_turn;
     blocked_ = output_waits();
     lines_.feed(bytes);
-    while (queue().is_open() && may_take() && !blocked_) {  // what comes after a close is ignored
+    while (queue().is_open() && may_take() && !blocked_) {  // input after a close is ignored
       if (bucket_ && throttle()) break;
       auto const line = lines_.next();
       if (!line) break;
@@ -271,7 +272,7 @@ class LinkRules {
     flush();
     return lines;
   }
-  /// The session has done something: it sends what it kept back.
+  /// Lets the session send what it held back.
   void flush() {
     if constexpr (requires { session_->flush(); }) session_->flush();
     if constexpr (has_login)
@@ -281,7 +282,7 @@ class LinkRules {
   }
   void drop_input() noexcept {
     unread_.reset();
-    static_cast<void>(std::exchange(lines_, LineReader(0)));  // an assignment would keep its memory
+    static_cast<void>(std::exchange(lines_, LineReader(0)));  // an assignment would keep the memory
     held_input_.set(0);
   }
   void keep(std::string_view rest, std::size_t of, std::unique_ptr<UnreadInput> from) {
@@ -298,17 +299,17 @@ class LinkRules {
     unread_ = std::move(from);
   }
 
-  /// Whether the client must wait for the rate limit. It then waits at least 10 ms: less is not worth a timer.
+  /// Whether the rate limit makes the client wait. It then waits at least 10 ms, as less is not worth a timer.
   bool throttle() {
     auto const wait = bucket_->wait(Time::now());
     if (wait <= Clock::duration::zero()) return false;
     throttled_ = true;
-    // But no longer than it takes to fill the bucket, or the client would be slower than its rate.
+    // But not longer than it takes to fill the bucket, or the client would be slower than its rate.
     std::chrono::duration<double> const worth(std::min(0.01, std::max(options().rate_burst, 1.0) / options().rate));
     owner_.throttled(std::max(wait, std::chrono::duration_cast<Clock::duration>(worth)));
     return true;
   }
-  /// An unfinished line counts as one line for each `line_limit` bytes of it.
+  /// Charges an unfinished line as one line for each `line_limit` bytes.
   void charge_unfinished(std::size_t lines, std::size_t bytes) {
     auto unfinished = lines > 0 ? 0 : unfinished_ + bytes;
     auto const limit = std::max<std::size_t>(options().line_limit, 1);
@@ -319,7 +320,7 @@ class LinkRules {
   void tell_login() {
     logged_in_ = true;
     if (!stalled_) due_ = none;
-    auto const tell = [this](std::string_view name) {  // which may be a string that ends with this call
+    auto const tell = [this](std::string_view name) {  // `name` may view a temporary string
       if (!owner_.logged_in(name)) end(DisconnectReason::failed);
     };
     if constexpr (requires { tell(session_->name()); })
@@ -328,7 +329,7 @@ class LinkRules {
       tell({});
   }
 
-  /// The queue is closed: the session gets no more lines, and lives only until it has read its log.
+  /// The queue is closed: the session gets no more lines, and lives only until its log is read.
   void close_session() {
     closing_ = true;
     if (reader_)
@@ -345,7 +346,7 @@ class LinkRules {
     }
     if (backlog == 0) held_ = static_cast<std::uint32_t>(input_size());
     if (backlog > 0) {
-      queue().notify();  // it goes on when the others of its thread have written
+      queue().notify();  // continues after the others of its thread have written
     } else if (closing_) {
       session_.reset();
       if (input_ended_) return end(why_);
@@ -353,7 +354,7 @@ class LinkRules {
     }
     unblock();
   }
-  /// Lines are handed over again when the client has taken enough.
+  /// Passes lines to the session again when the client has taken enough.
   void unblock() {
     if (!blocked_ || output_waits()) return;
     blocked_ = false;
@@ -377,23 +378,23 @@ class LinkRules {
   std::unique_ptr<TokenBucket> bucket_;  // null: no rate limit
   std::atomic<Clock::rep> due_ = none;
   HeldShare held_input_;
-  std::uint32_t unfinished_ = 0;  // bytes since the last line, also those that were dropped
+  std::uint32_t unfinished_ = 0;  // bytes since the last line, including dropped ones
   std::uint32_t read_size_ = 16 * 1024;
   std::atomic<std::uint32_t> held_ = 0;
   std::optional<DisconnectReason> over_;
-  DisconnectReason why_ = DisconnectReason::closed;  // if it ends in order
+  DisconnectReason why_ = DisconnectReason::closed;  // the reason if it closes in order
   bool paused_ = false;                              // by the session
   bool throttled_ = false;                           // by the rate limit
   bool yielded_ = false;                             // its turn is over
   bool blocked_ = false;                             // by output that waits
   bool stalled_ = false;                             // the socket did not take all
   bool reads_lines_ = true;                          // until stop_reading()
-  bool new_deadline_ = false;                        // due_ was set, and the link has not asked since
-  bool logged_in_ = false;                           // and the owner knows
-  bool input_ended_ = false;                         // the client sends no more
+  bool new_deadline_ = false;                        // due_ was set and the link has not asked since
+  bool logged_in_ = false;                           // and the owner was told
+  bool input_ended_ = false;                         // the client has closed its side
   bool closing_ = false;                             // the queue takes no more
-  bool all_written_ = false;                         // all is written, and nothing more will be
-  bool lingering_ = false;                           // our side is ended
+  bool all_written_ = false;                         // everything is written, and nothing will follow
+  bool lingering_ = false;                           // our side is shut down
 };
 
 }  // namespace chatproto::detail

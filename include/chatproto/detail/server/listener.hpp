@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Waiting for a client, and taking it, on systems where these differ.
+/// `Listener`, which waits for clients and accepts them, and the functions that depend on the system.
 #pragma once
 
 #include <algorithm>
@@ -32,13 +32,13 @@
 
 namespace chatproto::detail {
 
-// Asio's own name for an acceptor takes any executor, at run time; that alone costs the compiler a tenth of a server's
-// time, if timers do the same. This one belongs to a server's own context.
+// Asio's default acceptor type accepts any executor at run time. That, with the same for timers, costs a tenth of the
+// time to compile a server. This one belongs to the server's own context.
 using ContextExecutor = asio::io_context::executor_type;
 using ContextAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, ContextExecutor>;
 
-/// How many clients the process has descriptors for, less a reserve for the program itself and what so many threads
-/// need.
+/// Returns how many clients the process has descriptors for, after a reserve for the program itself and for `threads`
+/// threads.
 template <class Policy>
 std::size_t client_limit([[maybe_unused]] unsigned threads) noexcept {
   std::size_t each = 1;
@@ -53,8 +53,9 @@ std::size_t client_limit([[maybe_unused]] unsigned threads) noexcept {
 }
 
 #ifdef __linux__
-/// The least memory limit of the control groups that the file `groups` names, as in "0::/a/b" or "9:memory:/a/b", and
-/// of each above them up to the root: a container may see its own group only there. `root`: where they are mounted.
+/// Returns the lowest memory limit of the control groups that the file `groups` names, as in "0::/a/b" or
+/// "9:memory:/a/b", and of each of their ancestors up to the root: a container may see its own group only there. `root`
+/// is where the groups are mounted.
 inline std::uint64_t group_memory(char const* groups, char const* root) noexcept {
   auto least = std::numeric_limits<std::uint64_t>::max();
   auto* const lines = std::fopen(groups, "re");
@@ -64,7 +65,7 @@ inline std::uint64_t group_memory(char const* groups, char const* root) noexcept
     auto* const controllers = std::strchr(line, ':');
     auto* const path = controllers != nullptr ? std::strchr(controllers + 1, ':') : nullptr;
     if (path == nullptr) continue;
-    auto const is_second = controllers + 1 == path;  // of the two versions of groups
+    auto const is_second = controllers + 1 == path;  // control groups version 2
     *path = '\0';
     if (!is_second && std::strstr(controllers, "memory") == nullptr) continue;
     auto const* const format = is_second ? "%s%s/memory.max" : "%s/memory%s/memory.limit_in_bytes";
@@ -73,7 +74,7 @@ inline std::uint64_t group_memory(char const* groups, char const* root) noexcept
       std::snprintf(name, sizeof name, format, root, path + 1);
       auto* const file = std::fopen(name, "re");
       if (file == nullptr) continue;
-      unsigned long long limit = 0;  // "max" is no number
+      unsigned long long limit = 0;  // "max" is not a number
       if (std::fscanf(file, "%llu", &limit) == 1) least = std::min<std::uint64_t>(least, limit);
       std::fclose(file);
     }
@@ -83,8 +84,8 @@ inline std::uint64_t group_memory(char const* groups, char const* root) noexcept
 }
 #endif
 
-/// Half of the memory that the process may have: by its limits, its control groups or the machine, whatever is least.
-/// 1 GiB where that cannot be asked.
+/// Returns half of the memory available to the process: the lowest of its limits, its control groups' limits and the
+/// machine's memory. 1 GiB if none of these can be determined.
 inline std::size_t half_of_memory() noexcept {
   std::uint64_t most = std::uint64_t(2) << 30;  // bytes
 #ifdef _SC_PHYS_PAGES
@@ -107,8 +108,8 @@ inline std::size_t half_of_memory() noexcept {
 template <int name>
 using TcpOption = asio::detail::socket_option::integer<IPPROTO_TCP, name>;
 
-/// Has all clients of an acceptor begin with these options, which a socket inherits from the one that listens: no
-/// system call for each of them. What a system does not know is left out.
+/// Sets the socket options of all clients on the listening socket, from which they inherit them without a system call
+/// for each client. Skips options that the system does not support.
 inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& options) {
   std::error_code ignored;
 #ifdef __linux__  // elsewhere a client may not inherit it, see Link::start
@@ -125,8 +126,8 @@ inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& optio
   acceptor.set_option(TcpOption<TCP_KEEPINTVL>(interval), ignored);
   acceptor.set_option(TcpOption<TCP_KEEPCNT>(probes), ignored);
 #endif
-#ifdef TCP_USER_TIMEOUT  // while something is on its way TCP asks nobody, but repeats itself for a quarter of an hour
-  // It also limits how long a peer may keep its window closed, which is the write deadline's matter.
+#ifdef TCP_USER_TIMEOUT  // while data is unacknowledged TCP sends no probes, but retransmits for 15 minutes
+  // It also limits how long a peer may keep its window closed, which should be up to the write deadline.
   auto const timeout =
       std::max<std::int64_t>(1000 * (seconds + std::int64_t(probes) * interval), options.write_deadline.count());
   acceptor.set_option(
@@ -135,25 +136,25 @@ inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& optio
 #endif
 }
 
-/// The clients who come to an acceptor that does not block. Used on its context only.
+/// Waits for clients at a non-blocking acceptor and accepts them. Used only on its context.
 ///
-/// To wait and then to take lets the client choose its executor when it is there.
+/// Waiting is separate from accepting, so that a client's executor is chosen when the client is there.
 class Listener {
  public:
   explicit Listener(ContextAcceptor& acceptor) : acceptor_(acceptor) {}
   Listener(Listener const&) = delete;
   Listener& operator=(Listener const&) = delete;
 
-  /// What the acceptor, which listens now, and its clients speak.
+  /// Sets the protocol of the acceptor, which listens now, and of its clients.
   void set_protocol(asio::ip::tcp protocol) noexcept { protocol_ = protocol; }
 
 #ifndef _WIN32
-  /// Calls `handler` when there is a client, or with what went wrong.
+  /// Calls `handler` when there is a client, or with the error.
   void async_wait(auto handler) { acceptor_.async_wait(asio::socket_base::wait_read, std::move(handler)); }
 
-  /// Takes it; `would_block` if there is none. No program that this one starts inherits it.
+  /// Accepts the client; `would_block` if there is none. Child processes do not inherit it.
   void take(auto& socket, std::error_code& ec) {
-#ifdef SOCK_CLOEXEC  // the only way without a moment in which a fork would copy it
+#ifdef SOCK_CLOEXEC  // the only way without a moment in which a fork could copy it
     auto const client = ::accept4(acceptor_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC);
 #else
     auto const client = ::accept(acceptor_.native_handle(), nullptr, nullptr);
@@ -169,7 +170,7 @@ class Listener {
     if (ec) ::close(client);
   }
 
-  /// Nobody is waited for or taken any more; who has not been taken is cut.
+  /// Stops waiting and accepting. Disconnects a client that was not taken.
   void close() {
     std::error_code ignored;
     acceptor_.close(ignored);
@@ -177,8 +178,8 @@ class Listener {
 
  private:
 #else
-  // Asio's wait_read is a read there, which a listener cannot, and its accept ties the client to an executor before
-  // there is one. So the system accepts into a socket that Asio does not know yet.
+  // On Windows, Asio's wait_read is a read, which fails on a listening socket, and its accept ties the client to an
+  // executor before there is one. So the system accepts into a socket that Asio does not know yet.
   ~Listener() { drop(); }
 
   void async_wait(auto handler) {
@@ -225,7 +226,7 @@ class Listener {
     client_ = INVALID_SOCKET;
   }
 
-  SOCKET client_ = INVALID_SOCKET;  // who is there, or is waited for
+  SOCKET client_ = INVALID_SOCKET;  // the client that is there or awaited
   bool there_ = false;
   char addresses_[2 * (sizeof(sockaddr_in6) + 16)];
 #endif

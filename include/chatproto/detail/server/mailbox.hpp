@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What a server is asked to do on its own context.
+/// `Mailbox`, through which any thread asks a server to do something on its own context.
 #pragma once
 
 #include <array>
@@ -15,15 +15,15 @@
 
 namespace chatproto::detail {
 
-/// Tasks of an object: any thread asks for one, and the object's context carries it out. Asking needs no memory. A task
-/// that is asked for twice before it begins is carried out once.
+/// A set of tasks of an object: any thread can ask for one, and the object's context runs it. Asking needs no memory. A
+/// task that is asked for twice before it begins runs once.
 template <class Owner, void (Owner::*... tasks)()>
 class Mailbox {
  public:
   Mailbox(asio::io_context& context, Owner& owner, HandlerMemory& memory)
       : context_(context), owner_(owner), memory_(memory) {}
 
-  /// Asks for one of the tasks. Any thread.
+  /// Asks for one of the tasks. Any thread may call it.
   template <void (Owner::*task)()>
   void ask() noexcept {
     constexpr std::size_t index = index_of<task>();
@@ -32,7 +32,7 @@ class Mailbox {
   }
 
  private:
-  // Compared as types: with GCC's UndefinedBehaviorSanitizer pointers to members cannot be compared at compile time.
+  // Compares types, because GCC's UndefinedBehaviorSanitizer cannot compare member pointers at compile time.
   template <void (Owner::*)()>
   struct Task {};
   template <void (Owner::*task)()>
@@ -50,7 +50,7 @@ class Mailbox {
 
   asio::io_context& context_;
   Owner& owner_;
-  HandlerMemory& memory_;  // outlives the context; used by one post at a time: whoever asks first posts
+  HandlerMemory& memory_;  // must outlive the context; used by one post at a time, as only the first to ask posts
   std::atomic<unsigned> asked_ = 0;
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Refuses sessions and services with a member that is nearly one of the optional ones.
+/// Compile-time checks that reject sessions and services with a member that is nearly an optional one.
 #pragma once
 
 #include <concepts>
@@ -10,7 +10,7 @@
 
 namespace chatproto::detail {
 
-// Members by name: there is no pointer to one that is overloaded, a template or not public.
+// Members by name. A member that is overloaded, a template or not public has no such pointer.
 
 #define CHATPROTO_MEMBER(name) \
   template <class S>           \
@@ -35,7 +35,7 @@ CHATPROTO_MEMBER(on_stop);
 CHATPROTO_MEMBER(on_end);
 #undef CHATPROTO_MEMBER
 
-// How a link calls the optional members.
+// The calls that a link makes to the optional members.
 
 template <class S>
 concept TakesBadLines = requires(S& session) {
@@ -58,7 +58,7 @@ concept TellsName = requires(S const& session) {
   { session.name() } -> std::convertible_to<std::string_view>;
 };
 
-// Those of a session that are asked, without const, or with another result.
+// Members with a result that were declared without const, or with another result type.
 
 template <class S>
 concept AlmostTellsLogin = requires(S& session) {
@@ -69,18 +69,18 @@ concept AlmostTellsName = requires(S& session) {
   session.name();
 };
 
-/// A function, whatever it takes.
+/// A member function with any parameters.
 template <class S, template <class> class Member>
 concept HasFunction = std::is_member_function_pointer_v<Member<S>>;
-/// One that can be called without arguments.
+/// A member function that can be called without arguments.
 template <class S, template <class> class Member>
 concept HasCall = HasFunction<S, Member> && std::invocable<Member<S>, S&>;
-/// And whose answer is yes or no.
+/// Such a function that returns a bool.
 template <class S, template <class> class Member>
 concept HasQuestion = HasFunction<S, Member> && std::predicate<Member<S>, S&>;
 
-// Whatever else has the name, private or a template: `&Both::name` is ambiguous then. That cannot tell functions from
-// data, so it is asked only for names that nobody gives to data.
+// Any other member of that name, private or a template, makes `&Both::name` ambiguous. This cannot tell functions from
+// data, so it is used only for names that are unlikely for data.
 
 struct OursToo {
   int on_bad_line, on_resume, on_start, on_stop, on_end;
@@ -92,14 +92,14 @@ template <class S, template <class> class Member>
 concept Lacks = std::is_final_v<S> || std::is_union_v<S> || requires {
   typename Member<Both<S>>;
 };
-/// Neither such a thing nor a public function.
+/// Neither such a member nor a public function.
 template <class S, template <class> class Member>
 concept Nowhere = Lacks<S, Member> && !HasFunction<S, Member>;
 
-/// Does not compile for a session that has an optional member of a `LineSession` nearly right, so that a server would
-/// pass it over in silence. What may well be something else is not refused: data, functions that are overloaded,
-/// templates or private (but for `on_bad_line` and `on_resume`), a `name` that takes an argument, and names that are
-/// common, such as `resume` or `bad_line`.
+/// Fails to compile for a session that has an optional member of a `LineSession` nearly right, so that a server would
+/// silently ignore it. Accepts members that may have another purpose: data; functions that are overloaded, templates or
+/// private (except `on_bad_line` and `on_resume`); a `name` that takes an argument; and common names, such as `resume`
+/// or `bad_line`.
 template <class S>
 constexpr bool has_no_near_miss() {
   static_assert(TakesBadLines<S> || Nowhere<S, member_on_bad_line>,
@@ -128,7 +128,7 @@ constexpr bool has_no_near_miss() {
   return true;
 }
 
-/// The same for a service.
+/// As above, for a service.
 template <class S, class Context, class How>
 constexpr bool service_has_no_near_miss() {
   static_assert(

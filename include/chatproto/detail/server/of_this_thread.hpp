@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// One object for each thread.
+/// `of_this_thread`, which returns one object for each thread.
 #pragma once
 
 #ifdef __MINGW32__
-#include <asio/detail/socket_types.hpp>  // windows.h, as Asio wants it
+#include <asio/detail/socket_types.hpp>  // windows.h, included as Asio needs it
 #endif
 
 namespace chatproto::detail {
 
-/// The `T` of this thread: made when it is first asked for, destroyed when the thread ends.
+/// Returns the `T` of this thread, which is made on first use and destroyed when the thread ends.
 template <class T>
 T& of_this_thread() {
-#ifdef __MINGW32__  // whose GCC, before 16, frees what is thread_local before it destroys it (GCC bug 80816)
+#ifdef __MINGW32__  // GCC before 16 frees thread_local objects there before it destroys them (GCC bug 80816)
   struct Slot {
     static void WINAPI destroy(void* mine) { delete static_cast<T*>(mine); }
     DWORD const index = ::FlsAlloc(destroy);

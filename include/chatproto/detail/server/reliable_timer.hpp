@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// A timer that goes off even if memory is short.
+/// `ReliableTimer`, a timer that also works when memory is short.
 #pragma once
 
 #include <chrono>
@@ -19,22 +19,22 @@ namespace chatproto::detail {
 
 using ContextTimer = asio::steady_timer::rebind_executor<asio::io_context::executor_type>::other;
 
-/// A timer of a server's own. Used on its context only.
+/// A timer for the server's own use, only on the server's context.
 class ReliableTimer {
  public:
-  /// What it calls. `memory` is not used otherwise while it is set, and outlives the context, which may still hold the
-  /// wait.
+  /// Constructs a timer that calls `handler`. While it is set, `memory` must not be used otherwise. `memory` must
+  /// outlive the context, which may still hold the wait.
   ReliableTimer(asio::io_context& context, HandlerMemory& memory, Callback handler)
       : timer_(context), memory_(memory), handler_(handler) {}
 
-  /// Goes off after this time, unless it is cancelled before. Only when it is not set.
+  /// Makes the timer expire after `time`. Precondition: it is not set.
   void set(std::chrono::milliseconds time) {
     set_ = true;
     time_ = time;
     arm();
   }
   bool is_set() const noexcept { return set_; }
-  /// For good: it is not set again.
+  /// Cancels the timer for good: it must not be set again.
   void cancel() {
     set_ = false;
     timer_.cancel();
@@ -48,7 +48,7 @@ class ReliableTimer {
       timer_.async_wait(memory_([this](std::error_code const&) {
         if (std::exchange(set_, false)) handler_();
       }));
-    } catch (std::bad_alloc const&) {  // Asio has one array for all timers of a context, which could not grow
+    } catch (std::bad_alloc const&) {  // Asio keeps all timers of a context in one array, which could not grow
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       asio::post(timer_.get_executor(), memory_(callback<&ReliableTimer::arm>(this)));
     }

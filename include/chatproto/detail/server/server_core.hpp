@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What is behind a `Server`: its clients, deadlines, memory and end.
+/// `ServerCore`, the implementation of `Server`: its clients, deadlines, memory limit and shutdown.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,8 @@
 
 namespace chatproto::detail {
 
-/// A server's clients, acceptor, deadlines and end. `Server` is its face; links and the acceptor are its users.
+/// Owns a server's clients and acceptor, and manages its deadlines, memory limit and shutdown. `Server` is its public
+/// interface; links and the acceptor are its users.
 template <class Policy, class Svc>
 class ServerCore {
  public:
@@ -62,7 +63,7 @@ class ServerCore {
     acceptor_.stop();
     cut_all();
     constexpr TimePoint failed;
-    while (ask_overdue(failed) == failed) std::this_thread::yield();  // a broken link ends only if it is asked
+    while (ask_overdue(failed) == failed) std::this_thread::yield();  // a broken link ends only when asked
     policy_.join();
   }
 
@@ -70,7 +71,8 @@ class ServerCore {
 
   std::uint16_t port() const noexcept { return acceptor_.port(); }
   void run() {
-    auto const work = asio::make_work_guard(io_);  // until the last client has ended: see ThreadingPolicy
+    auto const work =
+        asio::make_work_guard(io_);  // keeps io_ running until the last client has ended: see ThreadingPolicy
     if constexpr (requires { service_.on_start(io_); }) service_.on_start(io_);
     acceptor_.start();
     io_.run();
@@ -102,7 +104,7 @@ class ServerCore {
   }
   bool has_memory() const noexcept { return HeldMemory::total() <= options_.memory_limit; }
 
-  /// A client is there.
+  /// Adds a client that was accepted.
   void add(asio::basic_stream_socket<asio::ip::tcp, executor_type> socket) {
     auto const number = events_.accepted();
     std::shared_ptr<Link> link;
@@ -123,7 +125,7 @@ class ServerCore {
     }
   }
 
-  /// A link has ended: on its executor.
+  /// Removes a link that has ended; on the link's executor.
   void remove(Link& link) noexcept {
     std::shared_ptr<Link> last;  // released after the lock
     std::lock_guard const lock(mutex_);
@@ -135,14 +137,14 @@ class ServerCore {
     if (links_.empty()) mailbox_.template ask<&ServerCore::finish_if_empty>();
   }
 
-  /// A link has a new deadline. One timer looks after the deadlines of all links, and runs only while there is one.
+  /// A link has a new deadline. One timer serves the deadlines of all links, and runs only while there is one.
   void watch_deadlines() noexcept {
     if (!ticking_.exchange(true)) mailbox_.template ask<&ServerCore::tick_later>();
   }
   /// A link waits for memory.
   void watch_memory() noexcept { mailbox_.template ask<&ServerCore::look_at_memory_later>(); }
 
-  /// A client may send again after this time: from any thread.
+  /// Calls `end_throttle` of `client` after this time. Any thread may call it.
   void end_throttle_in(std::chrono::steady_clock::duration time, std::weak_ptr<Link> client) {
     asio::post(io_, [this, time, client = std::move(client)] {
       try {
@@ -157,7 +159,7 @@ class ServerCore {
   }
 
  private:
-  /// How many threads to make the policy with; 0: it chooses itself.
+  /// The number of threads for the policy; 0: the policy decides.
   static unsigned threads_of(ServerOptions const& options) noexcept {
     if constexpr (!std::constructible_from<Policy, unsigned>) return 0;
     return options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
@@ -175,12 +177,12 @@ class ServerCore {
       return Policy();
   }
 
-  /// Whether it is the first to stop the server.
+  /// Calls `on_stop` the first time. Returns whether this was the first time.
   bool begin_to_stop(StopMode how) {
     if (std::exchange(stopping_, true)) return false;
     try {
       if constexpr (requires { service_.on_stop(how); }) service_.on_stop(how);
-    } catch (...) {  // the server stops all the same
+    } catch (...) {  // the server stops anyway
     }
     return true;
   }
@@ -201,8 +203,8 @@ class ServerCore {
     if (!begin_to_stop(StopMode::drain)) return;
     acceptor_.stop();
     {
-      // A client that is closed may miss what is said later. So first nobody says anything more; what was answered by
-      // ok then stands in a log. The last link that has stopped reading lets `reading` go, which closes all.
+      // A closed client may miss later texts. So first all links stop reading; everything answered by ok is then in a
+      // log. The last link that has stopped reading releases `reading`, which closes all links.
       auto const read_by_all = [](ServerCore* core) { core->mailbox_.template ask<&ServerCore::close_all>(); };
       std::shared_ptr<void> const reading(this, read_by_all, reader_memory_.template allocator<ServerCore>());
       std::lock_guard const lock(mutex_);
@@ -227,11 +229,11 @@ class ServerCore {
   }
 
   void tick() {
-    ticking_.exchange(false);  // not a store: a deadline whose setter has found `true` is then seen below
+    ticking_.exchange(false);  // not a store: if a setter of a deadline has found `true`, its deadline is seen below
     if (ask_overdue(Link::Clock::now()) != TimePoint::max()) watch_deadlines();
   }
 
-  /// Asks the links that are due at `until` or before. Returns the earliest deadline of all, `max()` if there is none.
+  /// Asks the links that are due at `until` or earlier. Returns the earliest deadline of all links, or `max()`.
   TimePoint ask_overdue(TimePoint until) {
     auto first = TimePoint::max();
     std::lock_guard const lock(mutex_);
@@ -246,8 +248,8 @@ class ServerCore {
   void look_at_memory_later() {
     if (!memory_timer_.is_set()) memory_timer_.set(memory_step);
   }
-  /// While all clients together hold too much: cuts the one that holds most, after some patience. Otherwise links read
-  /// again.
+  /// While all clients together hold too much, disconnects the one that holds most, after some patience. Otherwise lets
+  /// links read again.
   void look_at_memory() {
     std::lock_guard const lock(mutex_);
     if (has_memory()) {
@@ -266,14 +268,14 @@ class ServerCore {
   }
 
   static constexpr auto memory_step = std::chrono::milliseconds(10);
-  static constexpr unsigned memory_patience = 20;  // looks before somebody is cut
+  static constexpr unsigned memory_patience = 20;  // looks before a client is disconnected
 
   ServerOptions const options_;
-  // For the server's own operations, which must go on when memory is short.
+  // For the server's own operations, which must continue when memory is short.
   HandlerMemory mailbox_memory_, reader_memory_, tick_memory_, deadline_memory_, memory_timer_memory_;
   AcceptorMemory acceptor_memory_;
   asio::io_context io_{1};
-  Svc service_;  // it may have a timer on io_
+  Svc service_;  // may have a timer on io_
   Events events_;
   Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::close_all, &ServerCore::finish_if_empty,
           &ServerCore::tick_later, &ServerCore::look_at_memory_later>
@@ -281,11 +283,11 @@ class ServerCore {
   ReliableTimer ticker_, deadline_, memory_timer_;
   Acceptor<ServerCore, executor_type> acceptor_;
   bool stopping_ = false;
-  unsigned memory_looks_ = 0;  // since there was too little
+  unsigned memory_looks_ = 0;  // looks since memory became short
   std::atomic<bool> ticking_ = false;
-  mutable std::mutex mutex_;  // of links_; a queue's lock may be taken within it
+  mutable std::mutex mutex_;  // guards links_; a queue's lock may be taken within it
   std::vector<std::shared_ptr<Link>> links_;
-  Policy policy_;  // last: its threads end before anything that they use
+  Policy policy_;  // last, so that its threads end before anything that they use
 };
 
 }  // namespace chatproto::detail

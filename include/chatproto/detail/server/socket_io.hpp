@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What a link does with its socket: buffers, writing a batch, naming the other end.
+/// A link's socket operations: buffers, writing a batch, naming the other end.
 #pragma once
 
 #include <cstddef>
@@ -19,10 +19,10 @@
 
 namespace chatproto::detail {
 
-/// How much is read, or gathered to be written, at once: bytes.
+/// The most bytes to read, or to gather for a write, at once.
 inline constexpr std::size_t io_size = 64 * 1024;
 
-/// The buffers of a thread. An idle client holds none.
+/// The buffers of a thread. An idle client has none.
 struct ThreadBuffers {
   std::unique_ptr<char[]> read{new char[io_size]}, write{new char[io_size]};
   Output output;
@@ -30,9 +30,9 @@ struct ThreadBuffers {
   static ThreadBuffers& mine() { return of_this_thread<ThreadBuffers>(); }
 };
 
-/// Writes the output as far as the socket takes it, and returns how many bytes that is.
+/// Writes the output until the socket takes no more. Returns the number of bytes written.
 std::size_t write(auto& socket, ThreadBuffers& buffers, std::error_code& ec) {
-  auto const& batch = buffers.output.batch;  // Clang 14 captures no structured bindings
+  auto const& batch = buffers.output.batch;  // Clang 14 cannot capture structured bindings
   auto const& log = buffers.output.log;
   auto const count = batch.blocks.size() + log.count;
   auto const chunk_at = [&, blocks = batch.blocks.size(), skip = batch.offset](std::size_t i) {
@@ -41,7 +41,7 @@ std::size_t write(auto& socket, ThreadBuffers& buffers, std::error_code& ec) {
   };
   std::size_t written = 0;
   for (std::size_t i = 0; i < count;) {
-    // One chunk goes straight from where it lies; several are gathered, which is cheaper than writev.
+    // One chunk is written from where it is; several are gathered, which is cheaper than writev.
     auto chunk = chunk_at(i++);
     if (i < count && chunk.size() + chunk_at(i).size() <= io_size) {
       auto* const gathered = buffers.write.get();
@@ -65,7 +65,7 @@ std::size_t write(auto& socket, ThreadBuffers& buffers, std::error_code& ec) {
   return written;
 }
 
-/// Address and port of the other end as they are written in a URL: "127.0.0.1:47374", "[::1]:47374". Empty if it has
+/// Returns the other end's address and port as in a URL: "127.0.0.1:47374", "[::1]:47374". Empty if the other end is
 /// gone.
 std::string remote_address(auto const& socket) {
   std::error_code ec;
