@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// arrival_client HOST PORT NAME TEXT: sends "NAME: TEXT", then chats with whom the server has found, until somebody
-// says Bye. The end of input says it too. Two threads: the keyboard's would otherwise keep us from hearing the other.
+// arrival_client HOST PORT NAME TEXT: sends "NAME: TEXT", then chats with the partner that the server has found, until
+// one of them sends Bye. The end of input sends it too. There are two threads, because one that waits for the keyboard
+// cannot receive.
 #include <atomic>
 #include <cstdlib>
 #include <functional>
@@ -41,7 +42,7 @@ int main(int argc, char** argv) {
       if (!program::is_sendable(line)) return;
       if (line == "Bye") bye = true;
       program::print("sent: " + line);
-      connection.async_send_line(line, asio::use_future).wait();  // if it fails, so does the listening
+      connection.async_send_line(line, asio::use_future).wait();  // if it fails, receiving fails too
     };
     listen();
     std::thread listening([&] { context.run(); });

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
-// arrival_server PORT: two clients, and who was first.
+// arrival_server PORT: tells two clients whose line came first.
 //
-// Why this needs concurrency: nobody knows whose line will come in first. A server that read from one client and then
-// from the other would wait for the first while the second has long spoken; it would report the order in which it
-// asked, not the order in which they came. Both must be waited for at once, and they share what came in, which only one
-// may touch at a time (Pair::mutex). Later each may speak at any time, and what one says goes to the other.
+// Why this needs concurrency: the server cannot know whose line will come first. If it read from one client and then
+// from the other, it would wait for the first even if the second had sent a line long ago; it would report the order in
+// which it read, not the order in which the lines came. It must wait for both at once, and they share the lines
+// received, which only one session may touch at a time (Pair::mutex_). Later each may send a line at any time, and it
+// goes to the other.
 //
-// How each policy gives it: thread-per-client waits for each client in a thread of its own, and the threads meet at
-// the lock. A pool's thread waits for all of its clients at once (epoll and its like) and runs the sessions of those
-// who have spoken, one after the other; two clients of one thread never contend for the lock. A strand is run by
-// whichever thread is free: the two sessions may run at once, as with threads of their own, but there are no more
-// threads than cores.
+// How each policy provides it: thread-per-client waits for each client in its own thread, and the threads meet at the
+// lock. A thread of the pool waits for all its clients at once (epoll and the like) and runs the sessions of the
+// clients that have sent something, one after the other; two clients of one thread never contend for the lock. With
+// strand, whichever thread is free runs a client's session: the two sessions may run at once, as with threads of their
+// own, but there are no more threads than cores.
 #include "arrival_service.hpp"
 #include "serving.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Two clients, and who was first.
+/// A service that tells two clients whose line came first.
 #pragma once
 
 #include <cstddef>
@@ -19,22 +19,22 @@
 
 namespace examples {
 
-/// Makes pairs of clients. When both are there and each has sent a line, tells both in which order the lines came in;
-/// then relays what each says to the other, until one says "Bye". What a client says while it is alone is kept until
-/// its partner comes. Lines of its own begin with "* ".
+/// Pairs up clients. When both are connected and each has sent a line, tells both in which order the lines arrived;
+/// then relays the lines of each to the other, until one sends "Bye". The lines of a client that is still alone are
+/// kept until its partner connects. The service's own lines begin with "* ".
 class ArrivalService {
  public:
-  /// Prints a line; called by many threads at once.
+  /// Prints a line; several threads may call it at once.
   using Print = std::function<void(std::string const& line)>;
   explicit ArrivalService(Print print) : print_(std::move(print)) {}
 
  private:
-  /// What two sessions share. Each runs on the executor of its own client, so both may be in here at once.
+  /// The data shared by two sessions. Each runs on its own client's executor, so both may call it at once.
   class Pair {
    public:
     explicit Pair(Print const& print) : print_(print) {}
 
-    /// A client has come: its number, or nothing if the pair is over already.
+    /// Adds a client. Returns its number, or `nobody` if the pair has already ended.
     std::size_t join(chatproto::Peer peer, std::string address) {
       std::lock_guard const lock(mutex_);
       if (over_) return nobody;
@@ -76,7 +76,7 @@ class ArrivalService {
       std::string address;
     };
 
-    /// Both are there, and one of them has said this.
+    /// Handles a line when both clients are connected.
     void hear(std::size_t who, std::string const& line) {
       print_(clients_[who].address + " says: " + line);
       if (over_) {
@@ -121,12 +121,12 @@ class ArrivalService {
     }
 
     Print const& print_;
-    std::mutex mutex_;                  // of the rest
+    std::mutex mutex_;                  // guards the rest
     std::vector<Client> clients_;       // in the order in which they connected
-    std::vector<std::string> arrived_;  // their first lines, in the order in which they came in
-    std::size_t first_ = 0;             // whose the first of these is
-    std::vector<std::string> early_;    // what that client has said since, or the first one while it was alone
-    bool over_ = false;                 // one of them has left
+    std::vector<std::string> arrived_;  // their first lines, in the order of arrival
+    std::size_t first_ = 0;             // the client whose line arrived first
+    std::vector<std::string> early_;    // later lines of that client, or lines of the first client while it was alone
+    bool over_ = false;                 // a client has left
   };
 
  public:
@@ -157,8 +157,8 @@ class ArrivalService {
 
  private:
   Print print_;
-  std::mutex mutex_;             // of alone_; taken before a pair's
-  std::shared_ptr<Pair> alone_;  // whose first client waits for the second
+  std::mutex mutex_;             // guards alone_; taken before a pair's mutex
+  std::shared_ptr<Pair> alone_;  // its first client waits for the second
 };
 
 }  // namespace examples

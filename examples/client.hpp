@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What the client programs have in common: connecting, logging in, a person at the keyboard.
+/// The common part of the client programs: connecting, logging in, reading the keyboard.
 #pragma once
 
 #include <algorithm>
@@ -35,11 +35,11 @@ namespace program {
 
 using chatproto::Message;
 
-/// Where a client connects to.
+/// The server that a client connects to.
 struct Place {
   std::string host, port;
 
-  /// Where they are set already, they need not be named.
+  /// Adds the arguments, which are optional if they have defaults.
   void add_to(CLI::App& app) {
     auto* const host_option = app.add_option("HOST", host, "Name or address of the server");
     auto* const port_option = app.add_option("PORT", port, "TCP port of the server")->check(decimal(1, 65535));
@@ -51,17 +51,17 @@ struct Place {
   }
 };
 
-/// Connects within this time; 0: no limit. Throws `std::runtime_error`.
+/// Connects within `limit`; 0: no limit. Throws `std::runtime_error`.
 inline void connect(chatproto::Connection& connection, Place const& place,
                     std::chrono::milliseconds limit = std::chrono::seconds(10)) {
   std::error_code ec;
   connection.time_limit(limit);
   connection.connect(place.host, place.port, ec);
   if (ec) throw std::runtime_error("cannot connect to '" + place.host + "' port " + place.port + ": " + ec.message());
-  connection.time_limit({});  // a server may take its time
+  connection.time_limit({});  // a server may take its time to answer
 }
 
-/// Where a client connects to, and as whom.
+/// The server that a client connects to, and the user's name.
 struct Login : Place {
   std::string user;
   std::chrono::milliseconds deadline = std::chrono::seconds(10);
@@ -74,7 +74,7 @@ struct Login : Place {
   }
 };
 
-/// Sends a message that must be answered by `ok`. Throws: `Refused`, or what else went wrong.
+/// Sends a message that must be answered by `ok`. Throws `Refused`, or the error that occurred.
 inline void require(chatproto::Connection& connection, chatproto::MessageView message) {
   std::error_code ec;
   chatproto::encode(message, ec);
@@ -83,7 +83,7 @@ inline void require(chatproto::Connection& connection, chatproto::MessageView me
   if (reply.tag != chatproto::tag::ok) throw Refused(reply.payload);
 }
 
-/// Connects, and sends the messages that must be answered by `ok` before anything else. Throws as `require`.
+/// Connects, and sends the first messages, each of which must be answered by `ok`. Throws like `require`.
 inline void log_in(chatproto::Connection& connection, Login const& login,
                    std::initializer_list<chatproto::MessageView> messages) {
   connect(connection, login, login.deadline);
@@ -92,9 +92,9 @@ inline void log_in(chatproto::Connection& connection, Login const& login,
   connection.time_limit({});
 }
 
-// --- The keyboard -----------------------------------------------------------------------------------------------------
+// --- The keyboard ----------------------------------------------------------------------------------------------------
 
-/// Reads lines of stdin, with a prompt if a person is there.
+/// Reads lines from stdin, with a prompt on a terminal.
 class Keyboard {
  public:
   bool next(std::string& line) {
@@ -103,7 +103,7 @@ class Keyboard {
     if (!read) interrupt();
     return read;
   }
-  /// Begins a new line on the terminal, if there is a prompt on this one.
+  /// Starts a new line on the terminal if this one has a prompt.
   void interrupt() const {
     if (has_prompt_) std::cout << std::endl;
   }
@@ -119,7 +119,7 @@ inline std::string_view trim(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
 }
 
-/// Whether `line` can be sent; complains if not.
+/// Returns whether `line` can be sent; complains if not.
 inline bool is_sendable(std::string_view line) {
   auto const ec = chatproto::check_text(line);
   if (ec == chatproto::Errc::line_too_long)
@@ -129,18 +129,18 @@ inline bool is_sendable(std::string_view line) {
   return !ec;
 }
 
-// --- A sender ---------------------------------------------------------------------------------------------------------
+// --- A sender --------------------------------------------------------------------------------------------------------
 
-/// The server, for a thread that waits for the keyboard most of the time. A thread of its own receives meanwhile, and
-/// so notices at once when the server goes away.
+/// Talks to the server for a thread that mostly waits for the keyboard. A second thread receives meanwhile, and so
+/// notices at once when the server disconnects.
 ///
 /// Replies are taken in their order, whenever they come. A server that answers before it is asked plays a script, and
-/// may close once it has sent all of it. From then on nothing is read before it is needed, so all replies count before
-/// the end of the connection does.
+/// may close after it has sent everything. From then on the dialogue reads only when it needs a reply, so that it takes
+/// all replies before it notices the end of the connection.
 class Dialogue {
  public:
   /// Takes a connection that has logged in. Each reply must come within `limit`; 0: no limit. `lost` is called by the
-  /// other thread, and must not return.
+  /// second thread and must not return.
   Dialogue(asio::io_context& context, chatproto::Connection& connection, std::chrono::milliseconds limit,
            std::function<void(std::error_code)> lost)
       : context_(context),
@@ -158,7 +158,7 @@ class Dialogue {
     thread_.join();
   }
 
-  /// Sends a message and returns its reply. After `quit` the server may go away.
+  /// Sends a message and returns its reply. After `quit` the server may disconnect.
   Message ask(Message const& message) {
     std::promise<Message> promise;
     auto future = promise.get_future();
@@ -180,7 +180,7 @@ class Dialogue {
   }
 
  private:
-  /// Waits for the next reply, if there is none here.
+  /// Waits for the next reply, unless there is one already.
   void receive() {
     if (reply_ || std::exchange(receiving_, true)) return;
     connection_.async_receive([this](std::error_code ec, Message message) {
@@ -194,7 +194,7 @@ class Dialogue {
     });
   }
 
-  /// Gives the reply to whoever asked, once the question has been sent.
+  /// Gives the reply to the waiting `ask`, once the message has been sent.
   void answer() {
     if (!sent_ || !reply_) return;
     sent_ = false;
@@ -203,28 +203,28 @@ class Dialogue {
   }
 
   asio::io_context& context_;
-  asio::executor_work_guard<asio::io_context::executor_type> work_;  // the thread stays, also while nothing is asked
+  asio::executor_work_guard<asio::io_context::executor_type> work_;  // keeps the thread running between messages
   chatproto::Connection& connection_;
   std::chrono::milliseconds limit_;
   std::function<void(std::error_code)> lost_;
-  // The other thread's:
-  std::optional<std::promise<Message>> asked_;  // somebody waits for a reply
+  // Used by the second thread:
+  std::optional<std::promise<Message>> asked_;  // `ask` waits for a reply
   std::optional<Message> reply_;
   bool sent_ = false, receiving_ = false;
-  bool goes_on_ = true;      // what was asked was not the end
-  bool reads_ahead_ = true;  // so that the end of the connection is noticed
+  bool goes_on_ = true;      // the last message was not `quit`
+  bool reads_ahead_ = true;  // to notice the end of the connection
   std::thread thread_;
 };
 
-/// A line of input that begins with a slash, and the message that it becomes.
+/// A command: a line of input that begins with a slash, and its message.
 struct Command {
-  std::string word;           ///< with the slash
-  std::string_view tag;       ///< of the message
-  std::string argument = {};  ///< what it is called; empty: it takes none
-  bool shows_reply = false;   ///< on stdout; otherwise only what is refused is shown
+  std::string word;           ///< including the slash
+  std::string_view tag;       ///< the message's tag
+  std::string argument = {};  ///< name of the argument; empty: it takes none
+  bool shows_reply = false;   ///< on stdout; otherwise only refusals are shown
 };
 
-/// A sender: logs in, then sends each line of its input, until its end or `/quit`.
+/// A sender: logs in, then sends each line of its input, until the end of input or `/quit`.
 class Sender {
  public:
   explicit Sender(std::vector<Command> more_commands = {}) {
@@ -250,7 +250,7 @@ class Sender {
   void chat(Login const& login) {
     asio::io_context context(1);
     chatproto::Connection connection(context);
-    connection.inbox_limit(0);  // a sender listens to nobody
+    connection.inbox_limit(0);  // a sender gets no deliveries
     log_in(connection, login, {{chatproto::tag::slogin, login.user}});
     Keyboard keyboard;
     Dialogue dialogue(context, connection, reply_deadline_, [&](std::error_code ec) {
@@ -281,7 +281,7 @@ class Sender {
     return at != commands_.end() ? &*at : nullptr;
   }
 
-  /// Makes `message` what `text` asks for; false, and a complaint, if that is nothing.
+  /// Sets `message` to what `text` asks for. If that is not a valid command, complains and returns false.
   bool read(std::string_view text, Command const* command, Message& message) const {
     if (command == nullptr) return complain("no such command; there are: " + usage()), false;
     auto const argument = trim(text.substr(command->word.size()));
@@ -300,7 +300,7 @@ class Sender {
   }
 
   std::string name_;
-  // In its lossless mode a server makes senders wait for a receiver that takes nothing, by default for 10 s.
+  // A server with `block-sender` makes senders wait for a receiver that takes nothing, by default for 10 s.
   std::chrono::milliseconds reply_deadline_ = std::chrono::minutes(1);
   std::vector<Command> commands_;
 };

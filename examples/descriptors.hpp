@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// How many files and connections a process may have.
+/// Raises the limit of open files and connections of a process.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace program {
 
-/// Raises the limit of open descriptors as far as the system lets us, and returns it.
+/// Raises the limit of open descriptors as far as the system allows, and returns it.
 inline std::uint64_t raise_descriptor_limit() {
 #ifndef _WIN32
   rlimit limit{};

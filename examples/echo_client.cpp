@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// echo_client [HOST] [PORT]: sends each line of its input and shows the reply, until "end" or the end of input.
+// echo_client [HOST] [PORT]: sends each line of its input and prints the reply, until "end" or the end of input.
 #include <string>
 
 #include <chatproto/connection.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// echo_server [PORT]: prints and says back each line; a client that says "end" is closed.
+// echo_server [PORT]: prints each line and sends it back; closes a client that sends "end".
 #include "echo_service.hpp"
 #include "serving.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// The classroom's echo: says back what it hears, until it hears "end".
+/// An echo service: returns each line, until a line is "end".
 #pragma once
 
 #include <functional>
@@ -13,10 +13,10 @@
 
 namespace examples {
 
-/// Prints each line with who sent it, and says it back. A client that sends "end" is closed after the reply.
+/// Prints each line with its client's address, and sends it back. A client that sends "end" is closed after the reply.
 class EchoService {
  public:
-  /// Prints a line; called by many threads at once.
+  /// Prints a line; several threads may call it at once.
   using Print = std::function<void(std::string const& line)>;
   explicit EchoService(Print print) : print_(std::move(print)) {}
 

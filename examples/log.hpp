@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// The server's log, on stderr.
+/// The server's log on stderr.
 #pragma once
 
 #include <array>
@@ -38,35 +38,36 @@
 
 namespace program {
 
-/// A line for each event: `time=2026-01-31T12:00:00.000Z level=info event=connected client=17 address=127.0.0.1:50312`.
+/// Logs a line for each event:
+/// `time=2026-01-31T12:00:00.000Z level=info event=connected client=17 address=127.0.0.1:50312`.
 ///
-/// Nobody waits for stderr but a thread of its own. Of more than 1024 lines that wait the oldest are dropped; the next
-/// line says how many (`dropped=`). Of one kind of event 50 lines are written at once and 10 a second for long; the
-/// next one says how many were left out (`suppressed=`), and at the end a line without a client does.
+/// Only the log's own thread waits for stderr. If more than 1024 lines are pending, the oldest are dropped; the next
+/// line says how many (`dropped=`). For each kind of event, 50 lines are written at once and 10 per second in the long
+/// run; the next line says how many were left out (`suppressed=`), or, at the end, a line without a client does.
 class Log final : public chatproto::Observer {
  public:
   using Level = spdlog::level::level_enum;
 
-  /// Writes lines of this level ("error", "warn", "info", "debug") and of those that are worse.
+  /// Writes lines of this level ("error", "warn", "info", "debug") and above.
   explicit Log(std::string const& level) {
     logger_->set_level(spdlog::level::from_str(level));
     logger_->set_error_handler([sink = sink_](std::string const&) { ++sink->lost; });
   }
-  /// Waits until all is written, but not for ever if stderr takes nothing.
+  /// Waits until all lines are written, but at most 2 s if stderr takes nothing.
   ~Log() override {
     for (auto const& kind : kinds_)
       if (kind.suppressed > 0) write_one(kind, kind.suppressed);
     logger_->flush();
-    // A thread that waits for stderr cannot be ended. The process ends without it.
+    // A thread that waits for stderr cannot be stopped. The process ends without it.
     if (sink_->flushed.get_future().wait_for(std::chrono::seconds(2)) != std::future_status::ready) [[maybe_unused]]
       static auto const* const abandoned = new auto(pool_);
   }
 
-  /// Writes a line of its own, `fields` being keys and values in turns. Any thread.
+  /// Writes a line about another event. `fields` alternates keys and values. Any thread may call it.
   void write(Level level, std::string_view event, auto const&... fields) noexcept {
     write_line(level, [&](std::string& line) { append(line, "event", event, fields...); });
   }
-  /// How many lines could not be written. Any thread.
+  /// Returns how many lines could not be written. Any thread may call it.
   std::uint64_t dropped() const { return sink_->dropped(); }
 
   void connected(std::uint64_t client, std::string_view address) override {
@@ -89,7 +90,7 @@ class Log final : public chatproto::Observer {
   struct Kind {
     Level level;
     std::string_view event, reason = {};
-    std::mutex mutex = {};  // of what follows
+    std::mutex mutex = {};  // guards the following members
     chatproto::TokenBucket bucket{10, 50};
     std::uint64_t suppressed = 0;
   };
@@ -118,7 +119,7 @@ class Log final : public chatproto::Observer {
     std::promise<void> flushed;
 
    private:
-    // Not by the stream: whoever waits in there holds its lock, which the end of the program takes too.
+    // Does not use the stream: a thread that waits inside it holds its lock, which the end of the program takes too.
     static bool write_all(std::string_view bytes) {
       while (!bytes.empty()) {
 #ifdef _WIN32
@@ -135,7 +136,7 @@ class Log final : public chatproto::Observer {
       return true;
     }
 
-    spdlog::details::thread_pool& pool_;  // whose thread uses this
+    spdlog::details::thread_pool& pool_;  // its thread uses this sink
     std::uint64_t told_ = 0;
   };
 
@@ -145,7 +146,7 @@ class Log final : public chatproto::Observer {
     append(line, more...);
   }
 
-  /// One more of this kind: a line, if there are not too many.
+  /// Counts an event and writes a line, unless there are too many.
   void count(Kind& kind, auto const&... fields) noexcept {
     if (!logger_->should_log(kind.level)) return;
     std::uint64_t suppressed = 0;
@@ -173,7 +174,7 @@ class Log final : public chatproto::Observer {
       std::string line;
       fill(line);
       logger_->log(level, spdlog::string_view_t(line));
-    } catch (...) {  // no memory; a log must not cost a client
+    } catch (...) {  // out of memory; a log must not cost a client
       ++sink_->lost;
     }
   }
@@ -188,7 +189,7 @@ class Log final : public chatproto::Observer {
       {Level::warn, "refused"},
       {Level::err, "accept_failed"},
       {Level::warn, "threw"},
-      {Level::info, "ended", "closed"},  // and so on, in the order of `DisconnectReason`
+      {Level::info, "ended", "closed"},  // this and the rest in the order of `DisconnectReason`
       {Level::info, "ended", "lost"},
       {Level::info, "ended", "login_deadline"},
       {Level::warn, "ended", "write_deadline"},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Lines of `key=value`, as logs have them.
+/// Formats log lines as `key=value` fields.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,8 @@
 
 namespace program {
 
-/// Appends ` key=value`. Whatever the value is, it cannot pass for another key or another line: if it has more than
-/// letters, digits and `._:/%+-[]`, it stands in quotes, `"` and `\` behind a `\`, and all that is not printable ASCII
-/// as `\x0a`.
+/// Appends ` key=value`. No value can pass for another key or line: a value with anything but letters, digits and
+/// `._:/%+-[]` is quoted, with `\` before `"` and `\`, and every byte that is not printable ASCII written as `\x0a`.
 inline void append_field(std::string& line, std::string_view key, std::string_view value) {
   constexpr std::string_view plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/%+-[]";
   constexpr auto digits = "0123456789abcdef";

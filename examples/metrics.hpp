@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// A server's counters for Prometheus, by HTTP: requests are lines, so the library serves them.
+/// Exports a server's counters to Prometheus over HTTP. Requests consist of lines, so the library itself serves them.
 #pragma once
 
 #include <array>
@@ -26,7 +26,7 @@
 
 namespace program {
 
-/// What was counted, in Prometheus' text format.
+/// Returns the counters in Prometheus' text format.
 inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::ChatService const& chat,
                                 std::uint64_t log_dropped) {
   std::string text;
@@ -61,11 +61,11 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   return text;
 }
 
-/// Answers `GET /metrics` by what a function returns, and closes. It has logins only so that who asks for nothing is
-/// closed at the login deadline.
+/// Answers `GET /metrics` with the result of a function, then closes. It has logins only so that a client that sends no
+/// request is closed at the login deadline.
 ///
-/// Clients that are slow or silent keep nobody out: of those that have not asked, and of those that are answered and do
-/// not close, only the newest `most` stay. All sessions live in one thread.
+/// Slow or silent clients cannot block others: of the clients that have not asked yet, and of those that were answered
+/// but do not close, only the newest `most` stay. All sessions run in one thread.
 class MetricsService {
  public:
   static constexpr std::size_t most = 6;
@@ -79,7 +79,7 @@ class MetricsService {
     Session(Session const&) = delete;
     Session& operator=(Session const&) = delete;
     ~Session() { service_.asking_.erase(peer_); }
-    /// The request, after no or some empty lines; then its headers, which do not matter; then an empty line.
+    /// Reads the request, which empty lines may precede, then ignores its headers up to an empty line.
     void on_line(std::string_view line) {
       if (!line.empty() && status_.empty()) request(line);
       if (line.empty() && !status_.empty()) respond();
@@ -121,7 +121,7 @@ class MetricsService {
 
     MetricsService& service_;
     std::list<chatproto::Peer>::iterator peer_;
-    std::string_view status_ = {};  // of the answer, once there is a request
+    std::string_view status_ = {};  // status of the answer, once there is a request
     bool head_only_ = false, responded_ = false;
   };
   Session open(chatproto::Peer peer) {
@@ -138,12 +138,12 @@ class MetricsService {
   }
 
   std::function<std::string()> text_;
-  std::list<chatproto::Peer> asking_;  // the oldest first
+  std::list<chatproto::Peer> asking_;  // oldest first
   std::array<std::optional<chatproto::Peer>, most> answered_;
   std::size_t next_ = 0;
 };
 
-/// What the command line says about them.
+/// The command-line flags of the metrics.
 struct MetricsFlags {
   std::optional<std::uint16_t> port;
   std::string address = "127.0.0.1";
@@ -161,16 +161,16 @@ struct MetricsFlags {
   }
 };
 
-/// Serves them while it lives, in threads of its own. Whom it serves they do not know, and anybody who can connect may
-/// ask.
+/// Serves the metrics during its lifetime, in its own threads. It does not authenticate clients: any client that can
+/// connect may ask.
 class MetricsServer {
  public:
   MetricsServer(MetricsFlags const& flags, std::function<std::string()> text) try
       : server_({.port = *flags.port,
                  .address = flags.address,
-                 .threads = 1,  // as the service needs it
+                 .threads = 1,  // the service requires it
                  .line_limit = 8192,
-                 .max_clients = 2 * MetricsService::most + 4},  // some are aborted, and not gone yet
+                 .max_clients = 2 * MetricsService::most + 4},  // some are aborted but still there
                 std::move(text)),
         thread_([this] { run(); }) {
     if (*flags.port == 0) complain("metrics on port " + std::to_string(server_.port()));
@@ -188,7 +188,7 @@ class MetricsServer {
   void run() {
     try {
       server_.run();
-    } catch (std::exception const& error) {  // the chat goes on
+    } catch (std::exception const& error) {  // the chat continues
       complain(std::string("metrics: ") + error.what());
     }
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// one_shot_server [PORT]: takes one connection, one line of it, prints that, and ends.
+// one_shot_server [PORT]: accepts one connection, prints one line from it, and ends.
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -26,7 +26,7 @@ int main(int argc, char** argv) {
       chatproto::listen(acceptor, port);
       if (port == 0) program::complain("listening on port " + std::to_string(acceptor.local_endpoint().port()));
       chatproto::Connection client(acceptor.accept());
-      acceptor.close();  // one is enough
+      acceptor.close();
       program::print_or_fail(client.receive_line());
       return 0;
     } catch (std::system_error const& error) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// poke_client HOST PORT USER: a sender that can poke, and prints its number.
+// poke_client HOST PORT USER: a sender that can poke, and prints the poke's number.
 #include "client.hpp"
 
 int main(int argc, char** argv) {

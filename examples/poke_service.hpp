@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// A chat with two more commands, and a counter that all clients share, protected in three ways.
+/// A chat with two more commands, and a counter shared by all clients and protected in three ways.
 #pragma once
 
 #include <atomic>
@@ -23,11 +23,12 @@
 
 namespace examples {
 
-// The shared resource. `add` counts and returns the new count, which nobody else gets; `get` only looks. All of them
-// may be used by any thread. If reading and adding were two steps, two clients could read the same number and one poke
-// be lost.
+// The shared resource. `add` increments and returns the new count, which no other call of `add` returns; `get` only
+// reads. Any thread may call both. If reading and adding were two steps, two clients could read the same number, and
+// one poke would be lost.
 
-/// Protected by the machine: reading, adding and writing are one instruction. The best for one number.
+/// Protected by the processor: reading, adding and writing are one atomic instruction. The best choice for a single
+/// number.
 class AtomicCounter {
  public:
   std::uint64_t add() { return ++count_; }
@@ -37,8 +38,8 @@ class AtomicCounter {
   std::atomic<std::uint64_t> count_ = 0;
 };
 
-/// Protected by a lock: whatever is done between lock and unlock is one step for all who use the lock. It works as well
-/// for data that no single instruction can change.
+/// Protected by a lock: everything between lock and unlock is one step for all threads that use the lock. This also
+/// works for data that no single instruction can change.
 class MutexCounter {
  public:
   std::uint64_t add() {
@@ -55,8 +56,8 @@ class MutexCounter {
   std::uint64_t count_ = 0;
 };
 
-/// The textbook's semaphore: a number that `acquire` takes one from, and waits while it is zero. (C++20 has
-/// `std::counting_semaphore`; that of GCC 12 for Windows can sleep for ever.)
+/// The textbook's semaphore: a number that `acquire` decrements, waiting while it is zero. (C++20 has
+/// `std::counting_semaphore`, but that of GCC 12 for Windows can sleep for ever.)
 class Semaphore {
  public:
   void release() {
@@ -76,9 +77,9 @@ class Semaphore {
   std::size_t count_ = 0;
 };
 
-/// Protected by having one owner: only its thread touches the number, the others send it requests through a channel.
-/// The semaphore counts the requests, so that the owner sleeps while there is none; a lock keeps the channel itself in
-/// order; a promise carries the answer back.
+/// Protected by a single owner: only the owner's thread touches the number, and the others send it requests through a
+/// channel. The semaphore counts the requests, so that the owner sleeps while there are none; a lock protects the
+/// channel itself; a promise carries the answer back.
 class OwnedCounter {
  public:
   OwnedCounter() : owner_([this] { serve(); }) {}
@@ -91,7 +92,7 @@ class OwnedCounter {
 
  private:
   struct Request {
-    std::optional<std::uint64_t> number;  // to be added; nothing: the end
+    std::optional<std::uint64_t> number;  // to be added; empty: the owner must end
     std::promise<std::uint64_t> answer;
   };
   std::uint64_t ask(std::uint64_t number) {
@@ -120,16 +121,17 @@ class OwnedCounter {
       request.answer.set_value(count += *request.number);
   }
 
-  std::mutex mutex_;  // of channel_
+  std::mutex mutex_;  // guards channel_
   std::deque<Request> channel_;
   Semaphore requests_;
   std::thread owner_;
 };
 
-/// The chat, and for senders `poke:` (counts, says so to the room, replies `ok:N`) and `pokes:` (replies `ok:N`).
-/// This is how commands are added to the chat: a session that has the chat's, and hands on what is not its own.
+/// The chat, plus two commands for senders: `poke:` counts, tells the room and replies `ok:N`; `pokes:` replies `ok:N`.
+/// This is how to add commands to the chat: a session contains the chat's session and passes on every line that it does
+/// not handle itself.
 ///
-/// Counting and announcing are two steps, so a room may hear of poke 8 before poke 7. Nobody gets a number twice.
+/// Counting and announcing are two steps, so a room may hear of poke 8 before poke 7. No two pokes get the same number.
 template <class Counter = AtomicCounter>
 class PokeService {
  public:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What all programs have in common: arguments, one way to fail, terminals.
+/// The common part of all programs: arguments, error messages, terminals.
 #pragma once
 
 #include <algorithm>
@@ -41,7 +41,7 @@
 
 namespace program {
 
-// --- Terminals --------------------------------------------------------------------------------------------------------
+// --- Terminals -------------------------------------------------------------------------------------------------------
 
 inline bool is_terminal(std::FILE* stream) {
 #ifdef _WIN32
@@ -51,15 +51,16 @@ inline bool is_terminal(std::FILE* stream) {
 #endif
 }
 
-/// Bytes go through a pipe or a file as they are.
+/// Makes bytes pass through a pipe or a file unchanged.
 inline void pass_bytes([[maybe_unused]] std::FILE* stream) {
 #ifdef _WIN32
   if (!is_terminal(stream)) _setmode(_fileno(stream), _O_BINARY);
 #endif
 }
 
-/// A program that is started with one of stdin, stdout and stderr closed would get its place for the next socket, and
-/// talk into that. Here it gets a place that can only fail: /dev/null, opened for the wrong direction.
+/// If a program is started with stdin, stdout or stderr closed, its next socket would get that descriptor, and the
+/// program would write messages into the socket. This fills each gap with a descriptor that can only fail: /dev/null,
+/// opened for the wrong direction.
 inline void occupy_standard_descriptors() {
 #ifndef _WIN32
   for (auto const descriptor : {0, 1, 2})
@@ -67,36 +68,36 @@ inline void occupy_standard_descriptors() {
 #endif
 }
 
-/// `text` as it may be written to `stream`: visible on a terminal, otherwise the very bytes.
+/// Returns `text` as it may be written to `stream`: made visible for a terminal, otherwise unchanged.
 inline std::string shown(std::string_view text, std::FILE* stream) {
   return is_terminal(stream) ? visible(text) : std::string(text);
 }
 
-// --- Saying what is wrong ---------------------------------------------------------------------------------------------
+// --- Saying what is wrong --------------------------------------------------------------------------------------------
 
-/// One line on stdout, whole also when several threads print; false if it could not be written. It waits for whoever
-/// reads.
+/// Prints one line on stdout, whole even when several threads print. Returns false if it could not be written. Waits
+/// for the reader of stdout.
 inline bool print(std::string_view line) {
   std::osyncstream out(std::cout);
   out << shown(line, stdout) << '\n' << std::flush_emit;
   return static_cast<bool>(out);
 }
 
-/// The same, for a program that is of no use without; throws `std::runtime_error`.
+/// As above, for a program that is useless without its output. Throws `std::runtime_error`.
 inline void print_or_fail(std::string_view line) {
   errno = 0;
   if (!print(line)) throw std::runtime_error("cannot write: " + std::generic_category().message(errno));
 }
 
-/// One line on stderr.
+/// Prints one line on stderr.
 inline void complain(std::string_view line) { std::cerr << shown(line, stderr) + '\n' << std::flush; }
 
-/// The server said no: the line is what it gave as the reason, exactly.
+/// The server refused a message: `what()` is exactly its reason.
 struct Refused : std::runtime_error {
   using runtime_error::runtime_error;
 };
 
-/// Why there is no more talking to the server.
+/// Describes why the connection to the server failed.
 inline std::string describe(std::error_code const& ec) {
   if (ec == asio::error::eof) return "the server has closed the connection";
   if (ec == asio::error::timed_out) return "the server does not answer";
@@ -105,9 +106,9 @@ inline std::string describe(std::error_code const& ec) {
   return "lost the connection: " + ec.message();
 }
 
-// --- Arguments --------------------------------------------------------------------------------------------------------
+// --- Arguments -------------------------------------------------------------------------------------------------------
 
-/// An argument that is a whole number in decimal digits and nothing else.
+/// Accepts an argument that is a whole number in decimal digits and nothing else.
 inline CLI::Validator decimal(std::uint64_t least, std::uint64_t most) {
   auto const range = std::to_string(least) + " to " + std::to_string(most);
   auto const check = [=](std::string& text) {
@@ -115,13 +116,13 @@ inline CLI::Validator decimal(std::uint64_t least, std::uint64_t most) {
     auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size() || value < least || value > most)
       return "'" + text + "' is no number from " + range;
-    text = std::to_string(value);  // CLI11 would take 010 for 8
+    text = std::to_string(value);  // CLI11 would read 010 as 8
     return std::string();
   };
   return {check, range};
 }
 
-/// An option of some seconds, which may have fractions.
+/// Adds an option in seconds, which may have a fraction.
 inline void add_seconds(CLI::App& app, std::string const& name, std::chrono::milliseconds& time,
                         std::string const& description) {
   auto const check = [](std::string const& text) {
@@ -140,8 +141,8 @@ inline void add_seconds(CLI::App& app, std::string const& name, std::chrono::mil
 }
 
 #ifdef _WIN32
-/// The arguments, which main() gets in whatever code the system has, without the program; the last first, as CLI11
-/// takes them.
+/// Returns the arguments without the program's name, in UTF-8, because main() gets them in the system's code page. The
+/// last comes first, as CLI11 expects.
 inline std::vector<std::string> utf8_arguments() {
   auto count = 0;
   auto* const arguments = ::CommandLineToArgvW(::GetCommandLineW(), &count);
@@ -150,7 +151,7 @@ inline std::vector<std::string> utf8_arguments() {
     auto const size = ::WideCharToMultiByte(CP_UTF8, 0, arguments[i], -1, nullptr, 0, nullptr, nullptr);
     std::string text(static_cast<std::size_t>(size), '\0');
     ::WideCharToMultiByte(CP_UTF8, 0, arguments[i], -1, text.data(), size, nullptr, nullptr);
-    text.pop_back();  // its NUL
+    text.pop_back();  // the NUL
     result.push_back(std::move(text));
   }
   ::LocalFree(arguments);
@@ -159,8 +160,7 @@ inline std::vector<std::string> utf8_arguments() {
 #endif
 
 /// Reads the arguments into the options of `app`, which gets the name that the program was called by, and runs the
-/// program; returns its exit code.
-/// Whatever is thrown becomes one line on stderr and exit code 1.
+/// program. Returns its exit code. An exception becomes one line on stderr and exit code 1.
 template <class Body>
 int run(CLI::App& app, int argc, char** argv, Body body) {
   occupy_standard_descriptors();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// quiz_server [PORT]: asks all clients sums; the first right answer earns a point.
+// quiz_server [PORT]: asks all clients sums; the first correct answer earns a point.
 #include <chrono>
 #include <memory>
 #include <random>
@@ -11,7 +11,7 @@
 
 namespace {
 
-/// Sums of two numbers up to 20.
+/// Makes sums of two numbers up to 20.
 examples::QuizService::Author sums() {
   return [engine = std::mt19937(std::random_device()())]() mutable -> examples::QuizService::Question {
     auto const a = engine() % 20 + 1, b = engine() % 20 + 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// A quiz: whoever answers first has a point.
+/// A quiz service: the first client to answer correctly gets a point.
 #pragma once
 
 #include <algorithm>
@@ -24,23 +24,24 @@
 
 namespace examples {
 
-/// Asks everybody a question at intervals. The first right answer earns a point; whoever has enough of them wins, and
-/// all begin again. A client's first line is its name; `who` lists the players and their points.
+/// Asks all clients a question at intervals. The first correct answer earns a point. The first player with enough
+/// points wins, and all start again from 0. A client's first line is its name; `who` lists the players and their
+/// points.
 class QuizService {
  public:
   /// A question and its answer.
   using Question = std::pair<std::string, std::string>;
-  /// Makes a question; called by one thread at a time.
+  /// Makes a question; one thread at a time calls it.
   using Author = std::function<Question()>;
 
   QuizService(Author author, std::chrono::milliseconds interval, unsigned to_win)
       : author_(std::move(author)), interval_(std::max(interval, shortest)), to_win_(to_win) {}
 
-  /// A member of the room, with what the quiz knows of it.
+  /// A member of the room, with its points.
   struct Player : chatproto::Participant {
     using Participant::Participant;
     ~Player() { leave(); }
-    unsigned points = 0;  // guarded by the room
+    unsigned points = 0;  // guarded by the room's lock
   };
 
   class Session {
@@ -51,7 +52,7 @@ class QuizService {
       me_.leave();
       try {
         quiz_.room().guarded([&](Room& room) { say(room, "* " + me_.name() + " has gone"); });
-      } catch (std::bad_alloc const&) {  // then nobody hears of it
+      } catch (std::bad_alloc const&) {  // then the others are not told
       }
     }
 
@@ -120,11 +121,11 @@ class QuizService {
  private:
   using Room = chatproto::Room::Locked;
   static constexpr auto hall = "hall";
-  static constexpr std::chrono::milliseconds shortest{10};  // of intervals
+  static constexpr std::chrono::milliseconds shortest{10};  // minimum of interval_
 
   chatproto::Room& room() const { return stay_.room(); }
   static void say(Room& room, std::string line) { room.broadcast({}, line += '\n'); }
-  /// Those with most points first.
+  /// Lists the players, those with most points first.
   static std::string players(Room& room) {
     std::vector<std::pair<unsigned, std::string>> all;
     room.for_each([&](auto& member) { all.emplace_back(~static_cast<Player&>(member).points, member.name()); });
@@ -146,7 +147,7 @@ class QuizService {
       if (ec) return;
       try {
         ask();
-      } catch (std::bad_alloc const&) {  // the next time, perhaps
+      } catch (std::bad_alloc const&) {  // try again next time
       }
       wait();
     });
@@ -156,8 +157,8 @@ class QuizService {
   std::chrono::milliseconds interval_;
   unsigned to_win_;
   chatproto::RoomTable rooms_;
-  chatproto::RoomTable::Membership const stay_ = rooms_.enter(hall);  // so that there is a room also when nobody plays
-  std::optional<std::string> answer_;                                 // guarded by the room; none: it was given
+  chatproto::RoomTable::Membership const stay_ = rooms_.enter(hall);  // keeps the room when nobody plays
+  std::optional<std::string> answer_;  // guarded by the room's lock; empty: already answered
   std::optional<asio::steady_timer> timer_;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// receiver HOST PORT USER ROOM: prints what is said in a room, until the server goes away.
+// receiver HOST PORT USER ROOM: prints the texts sent to a room, until the server disconnects.
 #include <string>
 
 #include <chatproto/connection.hpp>

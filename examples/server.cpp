@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// server PORT: the chat server, until SIGINT or SIGTERM; a second one does not wait for clients to read.
+// server PORT: the chat server. Runs until SIGINT or SIGTERM; a second signal stops without waiting for clients to
+// read.
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -12,7 +13,7 @@
 
 namespace {
 
-/// What tells about a server while it serves.
+/// Writes a server's log and exports its metrics while it serves.
 template <class Server>
 class ServerReport {
  public:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// What the server programs have in common: flags, three policies, signals.
+/// The common part of the server programs: flags, the three policies, signals.
 #pragma once
 
 #include <algorithm>
@@ -36,12 +36,12 @@ inline std::string check_keepalive(std::string const& seconds) {
   return short_time ? "'" + seconds + "' is neither 0 nor at least 4 seconds" : std::string();
 }
 
-/// What the command line says about a server.
+/// The command-line flags of a server.
 struct ServerFlags {
   chatproto::ServerOptions options;
   std::string policy = "pool";
 
-  /// Without a default the port must be named.
+  /// Without a default, the port is a required argument.
   void add_to(CLI::App& app, std::optional<std::uint16_t> default_port = {}) {
     auto* const port =
         app.add_option("PORT", options.port, "TCP port to listen on; 0: a free one, which is told on stderr")
@@ -64,7 +64,7 @@ struct ServerFlags {
                    "Clients at once; more are refused; 0: what the process has descriptors for")
         ->check(decimal(0, 1'000'000'000))
         ->capture_default_str();
-    // Not beyond the protocol's, to which the clients hold as well.
+    // Not above the protocol's limit, which the clients keep too.
     app.add_option("--line-limit", options.line_limit, "The longest line of a client, in bytes, its end included")
         ->check(decimal(16, chatproto::max_line))
         ->capture_default_str();
@@ -111,21 +111,21 @@ struct ServerFlags {
                 "Time after which accepting is tried again when descriptors or memory are short, doubled each time");
     add_seconds(app, "--accept-retry-most", options.accept_retry_most, "The longest that this time becomes");
   }
-  /// For a service with logins.
+  /// For services with logins.
   void add_login_deadline_to(CLI::App& app) {
     add_seconds(app, "--login-deadline", options.login_deadline, "Time to log in");
   }
 };
 
-/// Serves until SIGINT or SIGTERM; a second one does not wait for clients to read. What `beside` makes of the server
-/// lives while it serves.
+/// Serves until SIGINT or SIGTERM; a second signal stops without waiting for clients to read. The object that `beside`
+/// makes for the server lives while it serves.
 template <class Server, class... Args>
 void serve_until_signal(chatproto::ServerOptions const& options, auto const& beside, Args const&... service_args) {
   auto server = [&] {
     try {
       return std::make_unique<Server>(options, service_args...);
     } catch (std::system_error const& error) {
-      throw std::runtime_error(error.what());  // not the loss of a connection
+      throw std::runtime_error(error.what());  // not a lost connection
     }
   }();
   asio::signal_set signals(server->context(), SIGINT, SIGTERM);
@@ -135,7 +135,7 @@ void serve_until_signal(chatproto::ServerOptions const& options, auto const& bes
     signals.async_wait([&](std::error_code const& again, int) {
       if (again) return;
       server->stop(chatproto::StopMode::now);
-      signals.clear();  // a third one ends even a server whose sessions hang
+      signals.clear();  // a third signal ends even a server whose sessions hang
     });
   });
   if (options.port == 0) complain("listening on port " + std::to_string(server->port()));
@@ -143,16 +143,16 @@ void serve_until_signal(chatproto::ServerOptions const& options, auto const& bes
   server->run();
 }
 
-/// Serves `Service`, made from `service_args`, under the policy of the flags; `beside` as above.
+/// Serves `Service`, made from `service_args`, under the policy of the flags. `beside` is as above.
 template <class Service, class... Args>
 int serve_beside(ServerFlags const& flags, auto const& beside, Args const&... service_args) {
 #ifdef SIGPIPE
   std::signal(SIGPIPE, SIG_IGN);
 #endif
 #ifdef SIGHUP
-  std::signal(SIGHUP, SIG_IGN);  // the terminal may go, the server stays
+  std::signal(SIGHUP, SIG_IGN);  // the server outlives its terminal
 #endif
-  raise_descriptor_limit();  // one for each client at least
+  raise_descriptor_limit();  // each client needs at least one
   using namespace chatproto;
   if (flags.policy == "thread-per-client")
     serve_until_signal<Server<ThreadPerClient, Service>>(flags.options, beside, service_args...);

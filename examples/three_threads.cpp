@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// three_threads: three threads that say hello, take a random pause, and say goodbye.
+// three_threads: three threads that say hello, pause for a random time, and say goodbye.
 //
-// They share the terminal. Which of them comes first is decided by the system, anew each time; that a line is never
-// mixed with another is our affair: a thread gathers its line and hands it over whole (std::osyncstream, in print).
+// They share the terminal. The system decides anew each time which thread comes first. The program makes sure that
+// lines are never mixed: a thread collects its line and writes it whole (std::osyncstream, in print).
 #include <chrono>
 #include <list>
 #include <random>
@@ -21,7 +21,7 @@ void live(int id) {
   program::print("Goodbye from " + name);
 }
 
-/// A thread that is waited for when this ends; or the program would end before it.
+/// A thread that is joined by the destructor; otherwise the program would end first.
 struct Joined {
   explicit Joined(int id) : thread(live, id) {}
   ~Joined() { thread.join(); }

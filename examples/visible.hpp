@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Text for a terminal, with all that could drive it in a visible form.
+/// Makes the control characters of a text visible, so that it is safe for a terminal.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace program {
 
-/// The character that `text` begins with, in UTF-8 (RFC 3629): its value and how many bytes it has.
+/// A character in UTF-8 (RFC 3629): its value and its length in bytes.
 struct Character {
   std::uint32_t value;
   std::size_t size;
@@ -29,20 +29,20 @@ inline std::optional<Character> first_character(std::string_view text) {
     value = value << 6 | (byte(i) & 0x3fu);
   }
   constexpr std::uint32_t least[] = {0x80, 0x800, 0x10000};
-  if (value < least[size - 2]) return std::nullopt;                                  // longer than it need be
-  if (value > 0x10ffff || (value >= 0xd800 && value < 0xe000)) return std::nullopt;  // no character
+  if (value < least[size - 2]) return std::nullopt;                                  // an overlong encoding
+  if (value > 0x10ffff || (value >= 0xd800 && value < 0xe000)) return std::nullopt;  // not a character
   return Character{value, size};
 }
 
-/// Whether a character beyond ASCII controls how others are shown: the C1 control characters, those that change the
-/// direction of writing, and the separators of lines and paragraphs.
+/// Returns whether a character beyond ASCII controls how others are shown: the C1 control characters, those that change
+/// the direction of writing, and the line and paragraph separators.
 inline bool is_control(std::uint32_t value) {
   return value < 0xa0 || value == 0x061c || value == 0x200e || value == 0x200f ||
          (value >= 0x2028 && value <= 0x202e) || (value >= 0x2066 && value <= 0x2069);
 }
 
-/// `text` with all that could drive a terminal in a visible form: `^[` for ESC and so on, `<9b>` or `<202e>` for a
-/// control character beyond ASCII, and `<9b>` for a byte that is not UTF-8.
+/// Returns `text` with everything that could control a terminal made visible: `^[` for ESC and so on, `<9b>` or
+/// `<202e>` for a control character beyond ASCII, and `<9b>` for a byte that is not UTF-8.
 inline std::string visible(std::string_view text) {
   std::string result;
   auto const append_hex = [&result](std::uint32_t value) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// kitchen [HOST PORT]: a program of your own that takes part in a chat, with its own io_context and coroutines. Whoever
-// names a dish in the room "kitchen" hears when it is ready. Without arguments it brings its own server and guest, and
-// ends when the guest has an egg.
+// kitchen [HOST PORT]: a program of your own that takes part in a chat, with its own io_context and coroutines. A
+// client that names a dish in the room "kitchen" is told when it is ready. Without arguments the program starts its own
+// server and guest, and ends when the guest has an egg.
 #include <chatproto/connection.hpp>
 #include <chatproto/server.hpp>
 
@@ -31,13 +31,13 @@ using chatproto::Message;
 
 namespace {
 
-/// Where the chat is.
+/// The address of the chat.
 struct Place {
   std::string host, port;
 };
 
-/// Logs in and joins. Each `co_await` lets everything else on the context go on. A message has a name here: GCC 12
-/// destroys some temporaries in such expressions twice.
+/// Logs in and joins. Each `co_await` lets everything else on the context continue. The messages are named variables,
+/// because GCC 12 destroys some temporaries in such expressions twice.
 awaitable<void> enter(Connection& connection, Place place, std::string login, std::string user) {
   co_await connection.async_connect(place.host, place.port, use_awaitable);
   Message const hello(login, user), join("join", "kitchen");
@@ -52,7 +52,7 @@ awaitable<void> say(Connection& mouth, std::string text) {
   co_await mouth.async_request(message, use_awaitable);
 }
 
-/// One order after the other: who orders meanwhile waits in the connection.
+/// Handles one order after the other; orders that arrive meanwhile wait in the connection.
 awaitable<void> cook(Place place) {
   auto const executor = co_await asio::this_coro::executor;
   Connection ear(executor), mouth(executor);
@@ -73,7 +73,7 @@ awaitable<void> eat(Place place, asio::io_context& context) {
   co_await enter(mouth, place, "slogin", "ada");
   ear.time_limit(std::chrono::seconds(1));
   for (std::string heard; heard != "egg for ada";) {
-    co_await say(mouth, "egg");  // again, until the cook is there
+    co_await say(mouth, "egg");  // repeated until the cook is there
     std::error_code ec;
     auto const message = co_await ear.async_receive(asio::redirect_error(use_awaitable, ec));
     if (!ec) heard = chatproto::parse_delivery(message).text;

@@ -224,8 +224,8 @@ class Connection {
                                                    token);
   }
 
-  /// Sends one message and waits for its reply, like `request`. Completion signature: `void(std::error_code,
-  /// chatproto::Message)`.
+  /// Sends one message and waits for its reply, like `request`. Completion signature:
+  /// `void(std::error_code, chatproto::Message)`.
   template <class Token>
   auto async_request(MessageView message, Token&& token) {
     return compose<void(std::error_code, Message)>(sending<detail::TakeReply>(message), token);
