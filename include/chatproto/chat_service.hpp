@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// `ChatService`: rooms, senders and receivers. It contains every rule of the protocol, but no socket.
+/// `ChatService`: rooms, senders and receivers. Contains every rule of the protocol, and no socket.
 #pragma once
 
 #include <algorithm>
@@ -32,9 +32,9 @@ class ChatService {
   Session open(Peer peer);
 
   /// Sends `text` to every receiver in `room` whose name is not `from`, as a sender called `from` would. Returns the
-  /// number of receivers, 0 if there is no such room. For bots and other sources without a connection. Any thread may
-  /// call it, also before the server runs and after it has ended, when there are no receivers. If a session calls it,
-  /// deliveries that the session holds back until its flush arrive later than this text; see `Session::say`.
+  /// number of receivers; 0 if there is no such room. For bots and other sources without a connection. Any thread may
+  /// call it, also before the server runs and after it has ended. A session may too, but what it holds back until its
+  /// flush then comes later; see `Session::say`.
   ///
   /// Errors: `Errc::invalid_name`; `Errc::invalid_payload` or `Errc::line_too_long` for the delivery;
   /// `std::errc::resource_unavailable_try_again` while the room makes its senders wait (`Overflow::block_sender`).
@@ -68,13 +68,12 @@ class ChatService {
 
   /// Returns the number of rooms that clients are in.
   std::size_t room_count() const { return rooms_.size(); }
-  /// Returns the number of texts sent since construction: each `sendall` and `senduser` answered by `ok`, and each
-  /// `say`, including those of sessions.
+  /// Returns the number of texts sent so far: each `sendall` and `senduser` answered by `ok`, and each `say`, also of
+  /// sessions.
   std::uint64_t texts() const noexcept { return texts_.load(std::memory_order_relaxed); }
-  /// Returns the number of deliveries of these texts: one for each receiver of each text.
+  /// Returns the number of their deliveries: one for each receiver of each text.
   std::uint64_t deliveries() const noexcept { return deliveries_.load(std::memory_order_relaxed); }
-  /// Returns the memory in bytes that the logs of all rooms hold: text that some receiver has still to read, and the
-  /// free space of the segments.
+  /// Returns the bytes of memory of all rooms' logs: what receivers have still to read, and the segments' free space.
   std::size_t queued_bytes() const { return rooms_.memory(); }
 
  private:
@@ -100,9 +99,9 @@ class ChatService {
 
 /// One client's session in the chat: sections 1 to 5 of the protocol.
 ///
-/// The session holds back deliveries and replies until `flush()`, so that those of one read cost the room one append.
-/// `flush()` sends the deliveries first, because an `ok` says that the text is in the room's log. While the room makes
-/// its senders wait (`Overflow::block_sender`), the session pauses its client and holds back the replies.
+/// Holds back deliveries and replies until `flush()`, so that those of one read cost the room one append. The
+/// deliveries go first, because an `ok` says that the text is in the room's log. While the room makes its senders wait
+/// (`Overflow::block_sender`), the client is paused, and its replies are held back.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class ChatService::Session {
@@ -119,9 +118,9 @@ class ChatService::Session {
   /// One command of the protocol: its tag, who may send it, and the function that executes it.
   struct Command {
     std::string_view tag;                            ///< tag of the message
-    unsigned roles;                                  ///< roles that may send it: bits of `Role`
+    unsigned roles;                                  ///< roles that may send it
     void (Session::*run)(std::string_view payload);  ///< executes the command
-    bool leaves = false;                             ///< whether it may remove the client from its room
+    bool leaves = false;                             ///< may remove the client from its room
   };
 
   /// Constructs a session; see `ChatService::open`.
@@ -154,12 +153,12 @@ class ChatService::Session {
     if (role_ != gone) refuse(ec.message());
   }
 
-  /// Continues after a pause with the command that was deferred, or pauses again if the client was resumed too early.
+  /// Continues with a deferred command, or pauses again if the client was resumed too early.
   void on_resume() {
     if (me_.waits()) return peer().pause();
     catch_up();
   }
-  /// Sends what was held back, first the deliveries, then the replies; then closes the client if its role is `gone`.
+  /// Sends what was held back: the deliveries, then the replies. Then closes the client if its role is `gone`.
   void flush() {
     flush_deliveries();
     if (me_.waits()) return peer().pause();
@@ -179,28 +178,26 @@ class ChatService::Session {
   /// Returns all commands of the protocol.
   static auto const& commands() noexcept;
 
-  // For a service with commands of its own: its session contains one of these. It passes on every line that it does not
-  // handle itself, and `on_bad_line`, `on_resume`, `flush` and `logged_in`. It answers its own lines with the functions
-  // below, so that all replies keep their order.
+  // For a service with commands of its own. Its session has one of these, and passes on every line that is not its own,
+  // and `on_bad_line`, `on_resume`, `flush` and `logged_in`. It answers its own lines with what follows, so that all
+  // replies keep their order.
 
-  /// Returns whether the client has one of these roles (bits of `Role`). If not, replies `err:` as `refuse` does,
-  /// unless the role is `gone`.
+  /// Returns whether the client has one of these roles (bits of `Role`). If not, refuses, unless the role is `gone`.
   bool admits(unsigned roles) {
     catch_up();
     if ((roles & role_) != 0) return true;
     if (role_ != gone) refuse(role_ == guest ? "log in first" : "not allowed now");
     return false;
   }
-  /// Replies `ok:` followed by `text`, which must fit a line.
+  /// Replies `ok:` and `text`, which must fit a line.
   void ok(std::string_view text) { reply(tag::ok, text); }
-  /// Replies `err:` followed by `reason`, which must fit a line. Ends the session of a client that is still a `guest`
-  /// or a `newcomer`.
+  /// Replies `err:` and `reason`, which must fit a line. Ends a client that is still a `guest` or a `newcomer`.
   void refuse(std::string_view reason) {
     reply(tag::err, reason);
     if ((role_ & (guest | newcomer)) != 0) end();
   }
   /// Sends `text` to the client's room, like `sendall` but without a reply. Returns false if the client is in no room
-  /// or the text is too long for a delivery. Precondition: the client has logged in.
+  /// or the text is too long for a delivery. Precondition: it has logged in.
   bool say(std::string_view text) {
     catch_up();
     return keep_delivery(text).empty();
@@ -216,11 +213,11 @@ class ChatService::Session {
   struct Kept {
     std::string deliveries;   // for the room, not yet sent
     std::string replies;      // for the client, not yet sent
-    std::uint16_t texts = 0;  // number of deliveries; bounded by `block_size`
+    std::uint16_t texts = 0;  // in deliveries; bounded by `block_size`
     std::unique_ptr<PutOff> put_off;
   };
 
-  /// At this many bytes, deliveries are sent at once, so that the block stays small compared with a queue's limit.
+  /// At this many bytes, deliveries are sent at once: the block stays small compared with a queue's limit.
   static constexpr std::size_t block_size = 32 * 1024;
 
   static Command const* find(std::string_view tag) noexcept;

@@ -31,13 +31,13 @@ namespace chatproto {
 /// @endcode
 ///
 /// Each operation has three forms: a blocking call that throws `std::system_error`; a blocking call with a trailing
-/// `std::error_code&`, which does not; and an asynchronous operation that takes a completion token. Blocking calls do
-/// not need the executor's context to run. At most one operation that sends and one that receives may be under way at a
-/// time; `request` does both.
+/// `std::error_code&`, which does not; and an asynchronous one that takes a completion token. Blocking calls do not
+/// need the executor's context to run. At most one operation that sends and one that receives may be under way;
+/// `request` is both.
 ///
 /// Errors: those of the system and of Asio; `asio::error::eof` if the other end has closed; `asio::error::timed_out`;
-/// `asio::error::operation_aborted` after `cancel()`; `Errc::malformed` and `Errc::line_too_long` for input that is no
-/// message (what follows it can still be received); and the errors of `encode` for output (nothing is sent then).
+/// `asio::error::operation_aborted` after `cancel()`; `Errc::malformed` and `Errc::line_too_long` for input that is not
+/// a message (what follows it can still be received); and the errors of `encode` for output (nothing is sent then).
 ///
 /// A send or a request that is interrupted by its time limit, `cancel()` or its cancellation slot closes the
 /// connection, because half a line cannot be taken back, and a late reply would be taken for the reply to another
@@ -45,9 +45,9 @@ namespace chatproto {
 ///
 /// An asynchronous operation copies what it sends before its initiating function returns.
 ///
-/// Thread safety: distinct objects: safe. Shared objects: unsafe, even for two blocking calls in two threads, except
-/// that any thread may call `cancel()` and start asynchronous operations: use those to send and receive at the same
-/// time. The executor must not run two handlers at once: use a context run by one thread, or a strand.
+/// Thread safety: distinct objects: safe. Shared objects: unsafe, even for two blocking calls, except that any thread
+/// may call `cancel()` and start asynchronous operations: use those to send and receive at once. The executor must not
+/// run two handlers at once: use a context run by one thread, or a strand.
 class Connection {
   void set_up(asio::any_io_executor executor) {
     state_ = std::make_shared<detail::ConnectionState>(std::move(executor));
@@ -90,8 +90,7 @@ class Connection {
 
   /// Constructs a connection for blocking calls only.
   Connection() : own_context_(std::make_unique<asio::io_context>(1)) { set_up(own_context_->get_executor()); }
-  /// Constructs a connection whose asynchronous operations complete on `executor`, unless their handlers have an
-  /// associated executor.
+  /// Asynchronous operations complete on `executor`, unless their handlers have an associated executor.
   explicit Connection(executor_type executor) { set_up(std::move(executor)); }
   /// As above, with the executor of `context`, which one thread runs.
   explicit Connection(asio::io_context& context) : Connection(context.get_executor()) {}
@@ -120,33 +119,32 @@ class Connection {
   void time_limit(std::chrono::milliseconds limit) noexcept { state_->time_limit = limit; }
 
   /// Limits the memory, in bytes, of the deliveries that `request` keeps for `receive`. The default is 32 MiB, more
-  /// than a chatproto server keeps pending for one client. The delivery that exceeds the limit is kept too, and the
-  /// request fails with `Errc::inbox_full`. So 0 suits a client that expects no deliveries.
+  /// than a chatproto server lets wait for one client. The delivery that exceeds the limit is kept too, and the request
+  /// ends with `Errc::inbox_full`. So 0 suits a client that expects no deliveries.
   void inbox_limit(std::size_t bytes) noexcept { state_->inbox_limit = bytes; }
 
-  /// Limits the length, in bytes and including the terminator, of each line that is sent or returned from now on,
-  /// messages included. The default is `max_line`. A longer line fails with `Errc::line_too_long`: output is not sent;
-  /// input is dropped, and the next line can be received. To accept such lines, a server needs a higher limit too
-  /// (`ServerOptions::line_limit`).
+  /// Limits the length in bytes, terminator included, of each line sent or returned from now on, messages included. The
+  /// default is `max_line`. A longer line is `Errc::line_too_long`: it is not sent, or it is dropped and the next one
+  /// can be received. A server must accept such lines too (`ServerOptions::line_limit`).
   ///
-  /// Call it only while no operation is under way; the limit also holds for later connections. It applies to an
-  /// unfinished line as well, but a line already reported as too long stays dropped. With 1 only empty lines fit, with
-  /// 0 none; values above 4 GiB - 1 mean 4 GiB - 1.
+  /// Call it only while no operation is under way. The limit holds for later connections too. It applies to an
+  /// unfinished line, but a line already reported as too long stays dropped. With 1 only empty lines fit, with 0 none;
+  /// more than 4 GiB - 1 means that.
   void line_limit(std::size_t bytes) noexcept { state_->limit_lines(bytes); }
 
-  /// Aborts all operations under way with `asio::error::operation_aborted` and ends the connection. Any thread may call
-  /// it. The object can connect again.
+  /// Ends all operations under way with `asio::error::operation_aborted`, and the connection. Any thread may call it.
+  /// The object can connect again.
   void cancel() { state_->cancel(); }
   /// Closes the connection.
   void close() { state_->close(); }
 
-  /// Connects to `service`, a port or service name, of `host`, trying each of its addresses. Closes the previous
-  /// connection first. Errors: those of the look-up (`asio::error::host_not_found`), or of the last address tried
+  /// Connects to a port, or service name, of a host, trying each of its addresses. Closes the previous connection.
+  /// Errors: those of the look-up (`asio::error::host_not_found`), or of the last address
   /// (`asio::error::connection_refused`).
   void connect(std::string_view host, std::string_view service, std::error_code& ec) {
     state_->connect(host, service, ec);
   }
-  /// As above; throws `std::system_error`.
+  /// As above; throws.
   void connect(std::string_view host, std::string_view service) {
     throwing("connect", [&](auto& ec) { connect(host, service, ec); });
   }
@@ -156,21 +154,21 @@ class Connection {
     auto const line = line_of(message, ec);
     if (!ec) state_->send(line, state_->deadline(), ec);
   }
-  /// As above; throws `std::system_error`.
+  /// As above; throws.
   void send(MessageView message) {
     throwing("send", [&](auto& ec) { send(message, ec); });
   }
 
   /// Waits for the next message and returns it.
   Message receive(std::error_code& ec) { return state_->receive<detail::TakeMessage>(state_->deadline(), ec); }
-  /// As above; throws `std::system_error`.
+  /// As above; throws.
   Message receive() {
     return throwing("receive", [&](auto& ec) { return receive(ec); });
   }
 
-  /// Sends one message, waits for its reply, which is the next `ok` or `err`, and returns it. Deliveries that arrive
-  /// before the reply are kept for `receive`, up to `inbox_limit`: `Errc::inbox_full` closes the connection, but the
-  /// kept deliveries can still be received. Any other message fails with `Errc::unexpected`.
+  /// Sends one message and returns its reply, the next `ok` or `err`. Deliveries that arrive first are kept for
+  /// `receive`, up to `inbox_limit`: `Errc::inbox_full` closes the connection, but what was kept can still be received.
+  /// Any other message is `Errc::unexpected`.
   Message request(MessageView message, std::error_code& ec) {
     auto const until = state_->deadline();
     auto const line = line_of(message, ec);
@@ -181,7 +179,7 @@ class Connection {
     if (ec == asio::error::timed_out || ec == asio::error::operation_aborted) state_->close();
     return reply;
   }
-  /// As above; throws `std::system_error`.
+  /// As above; throws.
   Message request(MessageView message) {
     return throwing("request", [&](auto& ec) { return request(message, ec); });
   }
@@ -191,7 +189,7 @@ class Connection {
     auto const line = line_of(text, ec);
     if (!ec) state_->send(line, state_->deadline(), ec);
   }
-  /// As above; throws `std::system_error`.
+  /// As above; throws.
   void send_line(std::string_view text) {
     throwing("send_line", [&](auto& ec) { send_line(text, ec); });
   }
@@ -199,7 +197,7 @@ class Connection {
   /// Waits for the next line, which need not be a message, and returns it without its terminator. (It does not return a
   /// delivery that `request` has kept for `receive`.)
   std::string receive_line(std::error_code& ec) { return state_->receive<detail::TakeLine>(state_->deadline(), ec); }
-  /// As above; throws `std::system_error`.
+  /// As above; throws.
   std::string receive_line() {
     return throwing("receive_line", [&](auto& ec) { return receive_line(ec); });
   }

@@ -25,10 +25,10 @@ struct Line {
 
 /// Splits a stream of bytes into lines that end in LF or CR LF.
 ///
-/// The lines do not depend on how the bytes are split over calls of `feed`. Each byte is examined once. The limit
-/// bounds the memory: a longer line is reported once, as soon as it is too long, and the rest of it, up to its LF, is
-/// dropped without being stored. With no unfinished line the reader allocates no storage. An unfinished line at the end
-/// of input is never returned.
+/// The lines are the same however the bytes are split. Each byte is examined once. Memory is bounded by the limit: a
+/// longer line is reported once, as soon as it is too long, and the rest of it, up to its LF, is dropped without being
+/// stored. With no unfinished line the reader holds no storage. An unfinished line at the end of input is never
+/// returned.
 ///
 /// @code
 /// chatproto::LineReader reader;
@@ -41,8 +41,8 @@ struct Line {
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class LineReader {
  public:
-  /// Constructs a reader. `limit` is the maximum length of a line in bytes, terminator included. With 0 no line fits;
-  /// values above 4 GiB - 1 mean 4 GiB - 1.
+  /// `limit`: the maximum length of a line in bytes, terminator included. With 0 no line fits; more than 4 GiB - 1
+  /// means that.
   explicit LineReader(std::size_t limit = max_line) noexcept { this->limit(limit); }
 
   /// Returns the maximum length of a line in bytes, terminator included.

@@ -38,12 +38,12 @@ enum class Overflow : std::uint8_t {
   block_sender,  ///< The clients that send to its room wait, and nothing is lost; see `Room::must_wait`.
 };
 
-/// The pending output of one client: replies, and whatever else a service sends to it. The texts of its room are not in
-/// the queue but in the room's log, which the consumer reads too (`follow`). Any number of producers, one consumer.
+/// The pending output of one client: replies, and what else a service sends. The texts of its room are in the room's
+/// log instead, which the consumer reads too (`follow`). Any number of producers, one consumer.
 ///
-/// The limit counts bytes, plus `entry_cost` for each block, so that many tiny blocks cannot use more memory than the
-/// limit says. A push above the limit wakes the consumer, even a stalled one. The consumer tries a write, and
-/// disconnects the client if its socket takes nothing. So a client whose thread was merely busy is not disconnected.
+/// The limit counts bytes, plus `entry_cost` for each block, so that many tiny blocks cannot use more memory than it
+/// says. A push above the limit wakes even a stalled consumer, which then tries a write and disconnects a client whose
+/// socket takes nothing. So a client whose thread was merely busy is not disconnected.
 ///
 /// The hard limit is `hard_limit_factor` times the limit: a push above it disconnects the client.
 ///
@@ -92,19 +92,19 @@ class MessageQueue {
 
   /// Appends a block. Never blocks on the client.
   PushResult push(SharedBlock block) noexcept { return push(std::move(block), State::open); }
-  /// As above, but a queue that is closing takes the block too: for texts that were in a log before the close. Only the
-  /// consumer's session may call it.
+  /// As above, but also while the queue is closing: for texts that were in a log before. Only the consumer's session
+  /// may call it.
   PushResult push_unread(SharedBlock block) noexcept { return push(std::move(block), State::closing); }
 
-  /// Wakes the consumer, because the log that it follows has something to read. `even_if_stalled`: wakes a stalled
-  /// consumer too, which then tries a write.
+  /// Wakes the consumer: the log that it follows has something to read. `even_if_stalled`: wakes a stalled consumer
+  /// too, which then tries a write.
   void notify(bool even_if_stalled = false) noexcept {
     Dropped dropped;
     std::lock_guard const lock(mutex_);
     if (!stalled_ || even_if_stalled) wake_locked(dropped);
   }
 
-  /// Closes the queue: it takes no more blocks, but the blocks that it holds are still written.
+  /// Takes no more blocks; those that it holds are still written.
   void close() noexcept {
     Dropped dropped;
     std::lock_guard const lock(mutex_);
@@ -113,10 +113,9 @@ class MessageQueue {
     if (!stalled_) wake_locked(dropped);
   }
 
-  /// Aborts the queue: it takes no more blocks and drops those that it holds.
+  /// Takes no more blocks and drops those that it holds.
   void abort() noexcept { cut(State::aborted); }
-  /// As above, for the reason `why`, which is neither `open` nor `closing`. A queue that was cut before keeps its first
-  /// reason.
+  /// As above, for the reason `why`, which is neither `open` nor `closing`. A queue keeps its first reason.
   void cut(State why) noexcept {
     Dropped dropped;
     std::lock_guard const lock(mutex_);
@@ -128,8 +127,8 @@ class MessageQueue {
   virtual void pause_input() {}
   /// Ends a pause. Any thread may call it.
   virtual void resume_input() noexcept {}
-  /// Sets the log reader from which the consumer writes once this queue is empty. Null: none. Only the consumer's
-  /// session may call it.
+  /// Sets the log that the consumer writes once this queue is empty; null: none. Only the consumer's session may call
+  /// it.
   virtual void follow(LogReader* /*reader*/) noexcept {}
 
   /// A task to run on the consumer's executor.
@@ -148,10 +147,10 @@ class MessageQueue {
 
   /// Returns whether the queue still takes blocks. Another thread may close it at any time.
   bool is_open() const noexcept { return state_.load(std::memory_order_relaxed) == State::open; }
-  /// Returns whether the queue was cut, which drops its blocks. Another thread may cut it at any time.
+  /// Returns whether its blocks were dropped. Another thread may do that at any time.
   bool is_cut() const noexcept { return state_.load(std::memory_order_relaxed) > State::closing; }
 
-  /// Returns what currently counts towards the limit: bytes, plus `entry_cost` for each block.
+  /// Returns what counts towards the limit now: bytes, and `entry_cost` for each block.
   std::size_t queued_bytes() const noexcept {
     std::lock_guard const lock(mutex_);
     return bytes_;
@@ -179,9 +178,8 @@ class MessageQueue {
     return state_.load(std::memory_order_relaxed);
   }
 
-  /// Consumer only: puts back the rest of the batch just drained, of which `written` bytes were written, counted from
-  /// its offset. The rest becomes the front of the queue. The consumer is then stalled, waiting for its client: until
-  /// the next `drain`, only a push above the limit wakes it.
+  /// Consumer only: puts back the batch just drained, except the first `written` bytes from its offset on. The consumer
+  /// is then stalled, waiting for its client: until the next `drain`, only a push above the limit wakes it.
   void put_back(Batch& batch, std::size_t written) {
     std::size_t first = 0;
     batch.offset += written;
@@ -218,14 +216,14 @@ class MessageQueue {
   }
 
  protected:
-  /// Tells the consumer that there is something to do: drain the queue, read the log, or end. Called under the queue's
-  /// lock, so it may only post or notify. If it throws, the queue is cut (`State::failed`).
+  /// Tells the consumer to drain the queue, read the log, or end. Called under the queue's lock, so it may only post or
+  /// notify. If it throws, the queue fails (`State::failed`).
   virtual void wake() = 0;
-  /// Called when `wake()` has thrown, to tell the consumer in another way that the queue was cut. Called under the
-  /// queue's lock.
+  /// Called under the queue's lock when `wake()` has thrown: tells the consumer in another way that the queue has
+  /// failed.
   virtual void wake_failed() noexcept {}
 
-  /// Returns whether the queue was cut because something failed. Any thread may call it.
+  /// Returns whether something failed. Any thread may call it.
   bool has_failed() const noexcept { return state_.load(std::memory_order_relaxed) == State::failed; }
 
   /// Calls `action` under the queue's lock, unless the consumer has finished. Like `wake()`, it may only post. Returns
@@ -305,7 +303,7 @@ class MessageQueue {
   }
 
   mutable std::mutex mutex_;
-  SharedBlock first_;  // the only block: most queues never hold more, and then need no vector
+  SharedBlock first_;                                 // the only block: most queues never hold more, and need no vector
   std::unique_ptr<std::vector<SharedBlock>> blocks_;  // or all blocks
   std::size_t bytes_ = 0;                             // what counts towards the limit
   std::size_t offset_ = 0;                            // bytes of the first block that are already written

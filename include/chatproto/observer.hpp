@@ -36,7 +36,7 @@ inline std::string_view to_string(DisconnectReason reason) noexcept {
 /// The counters of a server since its construction; see `Server::stats`.
 struct ServerStats {
   std::uint64_t clients = 0;                              ///< clients connected now
-  std::uint64_t accepted = 0;                             ///< clients accepted
+  std::uint64_t accepted = 0;                             ///< clients accepted so far
   std::array<std::uint64_t, disconnect_reasons> ended{};  ///< clients that have ended, by reason (`DisconnectReason`)
   std::uint64_t refused = 0;            ///< clients told that the server is full; not among `accepted`
   std::uint64_t accept_errors = 0;      ///< failed accepts, except of connections that were already gone
@@ -49,7 +49,7 @@ struct ServerStats {
   std::uint64_t observer_failures = 0;  ///< how often the observer threw
 };
 
-/// Gets notified of a server's events: derive from it and override the functions of interest.
+/// Receives the events of a server. Derive from it and override the functions of interest.
 ///
 /// The server's threads call it, several at once, but in order for each client, and never under a lock, so an observer
 /// may call anything. While it is busy, the clients of that thread wait. An exception is counted; if the call was about

@@ -17,16 +17,15 @@
 
 namespace chatproto {
 
-/// A handle to a client, through which a session sends lines to the client and closes it.
+/// A handle to a client, which a session uses to send lines to the client and to close it.
 ///
-/// No member function calls your code, so you may call them while you hold a lock. (But `post` destroys a task that it
+/// Its functions never call your code, so you may use it under a lock of yours. (But `post` destroys a task that it
 /// cannot post.)
 ///
-/// A peer is cheap to copy, and can be compared and hashed (`std::hash`). It may outlive the connection and the server;
-/// what it sends is then dropped.
+/// Cheap to copy; can be compared and hashed (`std::hash`). It may outlive the connection and the server; what it sends
+/// is then dropped.
 ///
-/// Thread safety: distinct objects: safe, even if they refer to the same client. Shared objects: const members are
-/// safe.
+/// Thread safety: distinct objects: safe, even for the same client. Shared objects: const members are safe.
 class Peer {
  public:
   /// Constructs a handle to the client that `queue` belongs to. Precondition: `queue` is not null.
@@ -57,12 +56,10 @@ class Peer {
 
   /// Passes no more lines to the session until `resume()`. Only this session may call it, in `open`, `on_line`,
   /// `on_bad_line`, `on_resume` or `flush`. Meanwhile the client's input waits in the network, which slows the client
-  /// down; the server keeps at most 64 KiB that it has already read. If the client resets its connection during the
-  /// pause, it ends at once on Linux, and when the pause ends on other systems. The end of the client's input is
-  /// noticed when the pause ends.
+  /// down; at most 64 KiB that were already read are kept. A client that resets its connection meanwhile is ended at
+  /// once on Linux, and when the pause ends elsewhere. The end of its input is noticed when the pause ends.
   void pause() const { queue_->pause_input(); }
-  /// Ends the pause. Has no effect if the client is not paused when its executor gets to the call. Any thread may call
-  /// it.
+  /// Ends the pause, if the client is paused when its executor gets to the call. Any thread may call it.
   void resume() const { queue_->resume_input(); }
 
   /// Calls `task()` on the client's executor, where the session needs no lock: for results from another thread or a
@@ -99,13 +96,13 @@ class Peer {
 
   /// Returns whether both refer to the same client.
   bool operator==(Peer const&) const = default;
-  /// Returns the number that the server has given to the client and passes to its `Observer`. No two clients of a
-  /// server have the same number. 0: the client has no server.
+  /// Returns the client's number, which the server also passes to its `Observer`. No two clients of a server have the
+  /// same number. 0: the client has no server.
   std::uint64_t id() const noexcept { return queue_->id(); }
 
   /// Returns whether the client's queue still takes lines. Another thread may close it at any time.
   bool is_open() const noexcept { return queue_->is_open(); }
-  /// Returns the client's queue, for code that reaches clients in another way than `send`, as `Room` does.
+  /// Returns the client's queue, for code that does not use `send`, such as `Room`.
   MessageQueue& queue() const noexcept { return *queue_; }
 
  private:

@@ -36,9 +36,8 @@ namespace chatproto {
 /// Thread safety: distinct objects: safe. Shared objects: safe.
 class Room {
  public:
-  /// A participant that can get and send texts in a room. It is part of its client's session; the room stores only its
-  /// address. A service may derive from it (or from `Participant`) to add data about each member: see
-  /// `Locked::for_each`.
+  /// A client that can get and send texts in a room. Part of the client's session; the room stores only its address. A
+  /// service may derive from it (or from `Participant`) to add its own data: see `Locked::for_each`.
   class Member : public LogReader {
    public:
     /// Constructs a member that is reached through `peer` and has no name yet.
@@ -78,9 +77,9 @@ class Room {
     RoomLog::Place place_;          // empty: the member sleeps
     std::uint64_t until_ = no_end;  // position at which it stops reading
     std::uint32_t slot_ = 0;        // its index in members_
-    bool listens_ = false;          // whether it is in members_
-    bool writing_ = false;          // whether its link is writing from the log
-    bool holds_senders_ = false;    // whether it is slow and senders wait for it
+    bool listens_ = false;          // it is in members_
+    bool writing_ = false;          // its link is writing from the log
+    bool holds_senders_ = false;    // it is slow, and senders wait for it
     std::atomic<bool> waits_ = false;
   };
 
@@ -88,8 +87,7 @@ class Room {
   Room(Room const&) = delete;
   Room& operator=(Room const&) = delete;
 
-  /// A room whose lock is held. All that `guarded` does with it is one step for other threads. Do not keep it or pass
-  /// it to another thread.
+  /// A room whose lock is held: all of a `guarded` call is one step for other threads. Do not keep it or share it.
   class Locked {
    public:
     Locked(Locked const&) = delete;
@@ -122,19 +120,18 @@ class Room {
     Room& room_;
   };
 
-  /// Calls `use(Locked&)` under the room's lock and returns its result. Use it for what must be one step, such as
-  /// checking that a name is free, entering and announcing it; and for a service's own data that only such calls read
-  /// and change. Any other use of a room or a `RoomTable` in `use` would deadlock, including `Participant::send` and
-  /// the end of a `Membership`. Of a member, `use` may read `name()` and `peer()`. Exceptions thrown by `use`
-  /// propagate.
+  /// Calls `use(Locked&)` under the room's lock and returns its result: for what must be one step, such as checking
+  /// that a name is free, entering and announcing it; and for a service's own data that only such calls access. Any
+  /// other use of a room or a `RoomTable` within it would deadlock, including `Participant::send` and the end of a
+  /// `Membership`. Of a member it may read `name()` and `peer()`. Exceptions propagate.
   decltype(auto) guarded(auto&& use) {
     std::lock_guard const lock(mutex_);
     Locked locked(*this);
     return use(locked);
   }
 
-  /// Adds `member`, which then gets all texts sent from now on. Preconditions: it is in no room, and it is removed
-  /// before it is destroyed.
+  /// Adds `member`, which then gets all texts sent from now on. It must be in no room, and be removed before it is
+  /// destroyed.
   void add(Member& member) {
     guarded([&](Locked& room) { room.add(member); });
   }
@@ -147,8 +144,8 @@ class Room {
     member.until_ != no_end ? remove_locked(member) : sleep(member);
     return unread;
   }
-  /// Removes `member`, which was added to this room, and returns what it has not read. The member is removed even if
-  /// this throws `std::bad_alloc`.
+  /// Removes `member`, which was added to this room, and returns what it has not read. Removes it even if this throws
+  /// `std::bad_alloc`.
   std::string remove(Member& member) {
     struct Removal {
       Room& room;
@@ -164,7 +161,7 @@ class Room {
     return unread_text(member);
   }
 
-  /// Sends `lines`, which must be whole lines, to every member whose name is not `from`. Returns the number of these
+  /// Sends `lines`, which are whole lines, to every member whose name is not `from`. Returns the number of these
   /// members. If it throws `std::bad_alloc`, nothing was sent.
   std::size_t broadcast(std::string_view from, std::string_view lines) {
     return guarded([&](Locked& room) { return room.broadcast(from, lines); });
@@ -174,10 +171,10 @@ class Room {
     return guarded([&](Locked& room) { return room.send_to(user, lines); });
   }
 
-  /// Returns whether `sender` must wait because a slow member's queue blocks senders. If so, the room has put it on the
-  /// list of waiting senders, and the sender's session must pause its client and hold back its replies. When each slow
-  /// member has at most half of its limit unread, or is gone, the room resumes the client, and `Member::waits` is
-  /// false. A sender that leaves before that must call `stop_waiting`.
+  /// Returns whether `sender` must wait because a slow member's queue blocks senders. If so, the room has listed it as
+  /// waiting, and its session must pause the client and hold back the replies. When each such member has at most half
+  /// of its limit unread, or is gone, the room resumes the client, and `Member::waits` is false. A sender that leaves
+  /// before that must call `stop_waiting`.
   bool must_wait(Member& sender) {
     if (!makes_senders_wait()) return false;
     std::lock_guard const lock(mutex_);
@@ -188,7 +185,7 @@ class Room {
   }
   /// Returns whether senders must wait now. Another thread may change that at any time.
   bool makes_senders_wait() const noexcept { return holding_.load(std::memory_order_relaxed) > 0; }
-  /// Takes `sender` off the list of waiting senders.
+  /// Removes `sender` from the waiting senders.
   void stop_waiting(Member& sender) noexcept {
     std::lock_guard const lock(mutex_);
     if (sender.waits_.exchange(false)) waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &sender));
@@ -199,7 +196,7 @@ class Room {
     std::lock_guard const lock(mutex_);
     return members_.size();
   }
-  /// Returns the size in bytes of the log's memory, or 0 if every member has read everything.
+  /// Returns the bytes of memory of its log; 0 if every member has read everything.
   std::size_t memory() const noexcept {
     std::lock_guard const lock(mutex_);
     return awake_ > 0 ? log_.memory() : 0;
@@ -210,7 +207,7 @@ class Room {
   static constexpr std::size_t most_limit = ~std::size_t() / 1024;  // so that sums do not overflow
   static constexpr std::size_t most_at_once = 64 * 1024;            // bytes; see RoomLog::read
 
-  /// A member and the hash of its name, which settles most comparisons without a look at the member.
+  /// A member and the hash of its name, which settles most comparisons of names.
   struct Slot {
     Member* member;
     std::size_t hash;
@@ -352,12 +349,12 @@ class Room {
   mutable std::mutex mutex_;
   RoomLog log_;
   std::vector<Slot> members_;             // the awake members come first
-  std::size_t awake_ = 0;                 // number of awake members
-  std::size_t finishing_ = 0;             // number of members that only read up to until_ and get nothing new
-  std::size_t most_memory_ = 0;           // bytes, run descriptions included; a larger log disconnects its last reader
+  std::size_t awake_ = 0;                 // how many are awake
+  std::size_t finishing_ = 0;             // how many only read up to until_
+  std::size_t most_memory_ = 0;           // a log with more bytes disconnects its last reader
   std::vector<Member*> waiting_;          // waiting senders
-  std::atomic<std::size_t> holding_ = 0;  // number of members that they wait for
-  std::uint64_t next_look_ = 0;           // look for slow members when the log's end gets here
+  std::atomic<std::size_t> holding_ = 0;  // how many members hold up senders
+  std::uint64_t next_look_ = 0;           // log's end at which to look for slow members
 };
 
 }  // namespace chatproto

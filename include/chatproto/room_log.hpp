@@ -47,7 +47,7 @@ class RoomLog {
    public:
     /// Returns whether the place is not empty.
     explicit operator bool() const noexcept { return segment_ != nullptr; }
-    /// Returns the number of bytes of the log before it. Precondition: not empty.
+    /// Returns the bytes of the log before it. Precondition: not empty.
     std::uint64_t position() const noexcept { return segment_->base + text_; }
 
    private:
@@ -59,15 +59,15 @@ class RoomLog {
 
   /// A range of bytes in memory.
   struct Piece {
-    char const* data;  ///< the first byte
-    std::size_t size;  ///< the number of bytes
+    char const* data;  ///< first byte
+    std::size_t size;  ///< number of bytes
   };
   /// The text that a reader is to write next.
   struct Pieces {
-    std::array<Piece, 64> pieces;  ///< the pieces, of which the first `count` are used
-    std::size_t count = 0;         ///< the number of pieces used
-    std::size_t size = 0;          ///< the number of bytes in all pieces
-    Place end;                     ///< the reader's place after writing them; pins nothing yet
+    std::array<Piece, 64> pieces;  ///< the first `count` are used
+    std::size_t count = 0;         ///< pieces used
+    std::size_t size = 0;          ///< bytes in all pieces
+    Place end;                     ///< the reader's place after them; pins nothing yet
   };
 
   RoomLog() = default;
@@ -107,13 +107,13 @@ class RoomLog {
     ++place.segment_->pins;
     ++readers_;
   }
-  /// Takes a reader's place away, and frees segments that no reader needs any more.
+  /// Takes a reader's place away. Frees segments that are no longer read.
   void unpin(Place& place) noexcept {
     --std::exchange(place.segment_, nullptr)->pins;
     --readers_;
     trim();
   }
-  /// Moves a reader forward, and frees segments that no reader needs any more.
+  /// Moves a reader forward. Frees segments that are no longer read.
   void move(Place& place, Place const& to) noexcept {
     if (place.segment_ != to.segment_) {
       --place.segment_->pins;
@@ -145,16 +145,16 @@ class RoomLog {
     });
   }
 
-  /// Returns all text for the reader called `name` between `place` and `until` (a position).
+  /// Returns all that the reader called `name` is to get between `place` and `until` (a position).
   std::string read_all(Place place, std::string_view name, std::uint64_t until) const {
     std::string all;
     walk(place, name, until, [&](char const* data, std::size_t size) { return all.append(data, size), size; });
     return all;
   }
 
-  /// Returns the place of the reader called `name` after it has written `bytes` from `place` on. A place is always at
-  /// the beginning of a line: if the bytes end within a line, the function appends the rest of the line to `rest` and
-  /// returns the place after that line.
+  /// Returns the place of the reader called `name` after it has written `bytes` from `place` on. If they end within a
+  /// line, returns the place after that line, and appends the rest of the line to `rest`: a place is always at the
+  /// beginning of a line.
   Place after(Place place, std::string_view name, std::size_t bytes, std::string& rest) const {
     if (bytes == 0) return place;
     walk(place, name, end(), [&](char const* data, std::size_t size) {
@@ -168,9 +168,8 @@ class RoomLog {
   }
 
  private:
-  static constexpr std::size_t smallest = 512,
-                               largest = 64 * 1024;     // bytes of a segment; well below malloc's mmap threshold
-  static constexpr std::size_t stop = ~std::size_t(0);  // tells walk() to take the whole piece and stop
+  static constexpr std::size_t smallest = 512, largest = 64 * 1024;  // bytes; well below what malloc maps
+  static constexpr std::size_t stop = ~std::size_t(0);               // tells walk() to take the whole piece and stop
 
   /// Describes a run. Text fills a segment from the front, descriptions fill it from the back. A description is
   /// identified by the offset at which it ends; the user's name is stored in front of it.
@@ -191,7 +190,7 @@ class RoomLog {
     std::uint32_t text = 0;      // bytes of text, at the front
     std::uint32_t runs = 0;      // offset of the descriptions, at the back
     std::uint32_t last_run = 0;  // 0: none
-    std::uint32_t pins = 0;      // number of readers whose place is here
+    std::uint32_t pins = 0;      // readers whose place is here
 
     char* bytes() noexcept { return reinterpret_cast<char*>(this + 1); }
     char const* bytes() const noexcept { return reinterpret_cast<char const*>(this + 1); }
@@ -274,8 +273,8 @@ class RoomLog {
   void drop_all() noexcept {
     while (first_ != nullptr) drop_first();
   }
-  /// Frees segments that no reader needs any more. Without readers, keeps a small segment to fill again, and remembers
-  /// how much a larger burst needed, as the next one may be similar.
+  /// Frees segments that are no longer read. Without readers, keeps a small segment for reuse, and remembers the size
+  /// of a larger burst, as the next one may be like it.
   void trim() noexcept {
     while (first_ != last_ && first_->pins == 0) drop_first();
     if (readers_ > 0) return;
@@ -291,20 +290,20 @@ class RoomLog {
   std::uint64_t end_ = 0;         // bytes ever appended
   std::uint64_t idle_since_ = 0;  // end_ when the last reader had read everything
   std::size_t memory_ = 0;
-  std::size_t readers_ = 0;           // number of readers that have a place
+  std::size_t readers_ = 0;           // readers that have a place
   std::size_t next_size_ = smallest;  // of the first segment of the next burst
 };
 
-/// A reader of a log, from which a link writes once its client's queue is empty. Used only on the client's executor.
+/// A reader of a log, from which a link writes when its client's queue is empty. For the client's executor only.
 class LogReader {
  public:
   /// Finds the next text, which stays in place until `advance`. Returns false if there is none; the client's queue is
   /// woken when there is.
   virtual bool read(RoomLog::Pieces& next) = 0;
-  /// Tells the reader that the link has written `bytes` of `written`. If they end within a line, appends the rest of
-  /// the line to `rest`, which the link writes before anything else. Returns the new backlog.
+  /// The link has written `bytes` of `written`. If they end within a line, appends the rest of the line to `rest`,
+  /// which the link writes before anything else. Returns the new backlog.
   virtual std::size_t advance(RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) = 0;
-  /// Returns the number of bytes of the log that it has not passed yet, including those for others.
+  /// Returns the bytes of the log that it has not passed yet, including those for others.
   virtual std::size_t backlog() = 0;
   /// Makes it read to the present end of the log and no further.
   virtual void finish() noexcept = 0;

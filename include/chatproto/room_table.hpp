@@ -19,7 +19,7 @@
 
 namespace chatproto {
 
-/// A table of rooms by name. A room exists from when the first client enters it until the last one leaves.
+/// A table of rooms by name. The first client to enter a room creates it; it is destroyed when the last one leaves.
 ///
 /// @code
 /// chatproto::RoomTable rooms;
@@ -38,13 +38,13 @@ namespace chatproto {
 /// Thread safety: distinct objects: safe. Shared objects: safe.
 class RoomTable {
  public:
-  /// Keeps a room in the table, and leaves it on destruction. Movable; empty by default.
+  /// A stay in a room, which ends when it is destroyed. Movable; empty by default.
   class Membership {
    public:
-    Membership() = default;  ///< Constructs an empty membership.
+    Membership() = default;  ///< in no room
     /// Takes over the membership of `other`, which is then empty.
     Membership(Membership&& other) noexcept : table_(std::exchange(other.table_, nullptr)), entry_(other.entry_) {}
-    /// Takes over the membership of `other`, and leaves the room that it held before.
+    /// Leaves its own room and takes over the membership of `other`.
     Membership& operator=(Membership other) noexcept {
       std::swap(table_, other.table_);
       std::swap(entry_, other.entry_);
@@ -56,10 +56,10 @@ class RoomTable {
 
     /// Returns whether it holds a room.
     explicit operator bool() const noexcept { return table_ != nullptr; }
-    std::string const& name() const noexcept {
-      return entry_->first;
-    }                                                            ///< Returns the room's name. Precondition: not empty.
-    Room& room() const noexcept { return entry_->second.room; }  ///< Returns the room. Precondition: not empty.
+    /// Returns the room's name. Precondition: not empty.
+    std::string const& name() const noexcept { return entry_->first; }
+    /// Returns the room. Precondition: not empty.
+    Room& room() const noexcept { return entry_->second.room; }
 
    private:
     friend class RoomTable;
@@ -74,7 +74,7 @@ class RoomTable {
     Entry* entry_ = nullptr;
   };
 
-  /// Enters the room called `name`, which is created if it does not exist. The table must outlive the membership.
+  /// Enters the room called `name`, creating it if necessary. The table must outlive the membership.
   Membership enter(std::string_view name) {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
@@ -96,7 +96,7 @@ class RoomTable {
     std::lock_guard const lock(mutex_);
     return rooms_.size();
   }
-  /// Returns the memory in bytes that the logs of all rooms hold, as `Room::memory` counts it.
+  /// Returns the bytes of memory of all logs; see `Room::memory`.
   std::size_t memory() const {
     std::lock_guard const lock(mutex_);
     return std::accumulate(
@@ -115,7 +115,8 @@ class RoomTable {
   std::map<std::string, Membership::CountedRoom, std::less<>> rooms_;
 };
 
-/// A client in the rooms of a table, in at most one room at a time: a member of each session whose service has rooms.
+/// A client's presence in the rooms of a table, in at most one at a time: a member of the session, if the service has
+/// rooms.
 ///
 /// @code
 /// struct Shouting {
@@ -136,11 +137,11 @@ class RoomTable {
 /// chatproto::Server<chatproto::ThreadPool, Shouting> server({.port = 47375});
 /// @endcode
 ///
-/// Where queues make senders wait (`Overflow::block_sender`), a session must call `Room::must_wait` after it has sent a
-/// text, and pause its client if so, as the chat's session does. Otherwise the room's log has no bound.
+/// Where queues make senders wait (`Overflow::block_sender`), a session must call `Room::must_wait` after sending a
+/// text, and pause its client if true, as the chat's does. Otherwise the room's log has no bound.
 ///
-/// If you derive from it, and calls of `Room::guarded` read your data, your destructor must call `leave()`. Otherwise
-/// another thread may read data that is already destroyed.
+/// If `Room::guarded` reads data of a derived class, its destructor must call `leave()`. Otherwise another thread may
+/// read data that is already destroyed.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe. Use it on its client's executor.
 class Participant : public Room::Member {
@@ -148,14 +149,14 @@ class Participant : public Room::Member {
   using Member::Member;
   ~Participant() override { leave(); }
 
-  /// Leaves the current room, if any, and enters the room called `name`, which is created if it does not exist. The
-  /// client can then send texts to the room; it gets none before `listen()`. The table must outlive the stay.
+  /// Enters the room called `name`, creating it if necessary, after leaving the current one. The client may then send
+  /// texts there; it gets none before `listen()`. The table must outlive the stay.
   void enter(RoomTable& table, std::string_view name) {
     auto next = table.enter(name);
     leave();
     membership_ = std::move(next);
   }
-  /// Makes the client get all texts sent to the room from now on. Precondition: it is in a room.
+  /// Makes the client get all texts sent from now on. Precondition: it is in a room.
   void listen() {
     if (!is_added()) membership_.room().add(*this);
   }
@@ -163,8 +164,8 @@ class Participant : public Room::Member {
   void listen(Room::Locked& room) {
     if (!is_added()) room.add(*this);
   }
-  /// Leaves the room, if it is in one. The client still gets what was sent to it before; if memory is too short for
-  /// that, it is disconnected.
+  /// Leaves its room, if it is in one. Texts sent before still arrive; if memory is too short for that, the client is
+  /// disconnected.
   void leave() noexcept {
     if (!membership_) return;
     membership_.room().stop_waiting(*this);  // even if it does not wait: the room may be about to resume it
@@ -175,19 +176,20 @@ class Participant : public Room::Member {
     }
     membership_ = {};
   }
-  /// Sends whole lines to the client, after what the room sent to it before. (Lines sent by `Peer::send` may overtake
-  /// that.)
+  /// Sends whole lines to the client, after its room's earlier texts. (Lines sent by `Peer::send` may overtake those.)
   PushResult send(std::string lines) {
     if (is_added()) hand_over(membership_.room().take_unread(*this));
     return peer().send(std::move(lines));
   }
 
-  bool is_in_room() const noexcept { return static_cast<bool>(membership_); }  ///< Returns whether it is in a room.
-  bool listens() const noexcept { return is_added(); }        ///< Returns whether it is a member of its room.
-  Room& room() const noexcept { return membership_.room(); }  ///< Returns its room. Precondition: it is in one.
-  std::string const& room_name() const noexcept {
-    return membership_.name();
-  }  ///< Returns the room's name. Precondition: it is in one.
+  /// Returns whether it is in a room.
+  bool is_in_room() const noexcept { return static_cast<bool>(membership_); }
+  /// Returns whether it is a member of its room.
+  bool listens() const noexcept { return is_added(); }
+  /// Returns its room. Precondition: it is in one.
+  Room& room() const noexcept { return membership_.room(); }
+  /// Returns the name of its room. Precondition: it is in one.
+  std::string const& room_name() const noexcept { return membership_.name(); }
 
  private:
   void hand_over(std::string unread) {

@@ -20,17 +20,16 @@
 
 namespace chatproto {
 
-/// A server for a line protocol. Accepts clients until it is stopped; `Policy` gives each client an executor, and `Svc`
-/// gives it a session.
+/// A server for a line protocol. Gives each client an executor (`Policy`) and a session (`Svc`), until it is stopped.
 ///
 /// @code
 /// chatproto::Server<chatproto::ThreadPool> server({.port = 47374});
 /// server.run();
 /// @endcode
 ///
-/// Errors while accepting never end the server: if descriptors or memory are short, it tries again later, and meanwhile
-/// serves the clients that are connected. If memory is short elsewhere, or the service throws, only the client
-/// concerned is disconnected.
+/// Errors while accepting never end the server: if descriptors or memory are short, it tries again later, and serves
+/// its clients meanwhile. If memory is short elsewhere, or the service throws, only the client concerned is
+/// disconnected.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe, except that any thread may call `stop`, `port`,
 /// `service` and `stats`. Only one thread may call `run`.
@@ -43,7 +42,7 @@ class Server {
   using executor_type = typename Policy::executor_type;  ///< the executor of one client
 
   /// Constructs the service from `service_args` and starts to listen. Throws `std::system_error` if the address is
-  /// invalid or cannot be bound, or if the policy cannot start its threads.
+  /// invalid or cannot be bound, or the policy cannot start its threads.
   template <class... Args>
     requires std::constructible_from<Svc, Args...>
   explicit Server(ServerOptions options = {}, Args&&... service_args)
@@ -59,20 +58,19 @@ class Server {
   Svc& service() noexcept { return core_.service(); }
   /// Returns the options. `max_clients` and `memory_limit` are the actual limits, never 0.
   ServerOptions const& options() const noexcept { return core_.options(); }
-  /// Returns a snapshot of the counters, which need not all be of the same instant. Any thread may call it.
+  /// Returns a snapshot of the counters, which need not all be of the same instant.
   ServerStats stats() const { return core_.stats(); }
-  /// Returns the context on which the server accepts clients and which `run()` runs. A program may use it for a
-  /// `signal_set` or a timer of its own.
+  /// Returns the context on which clients are accepted, run by `run()`: for a `signal_set` or a timer of the program's
+  /// own.
   asio::io_context& context() noexcept { return core_.context(); }
 
-  /// Serves clients until the server is stopped and the last client has ended. Pending timers and signal sets on
-  /// `context()` do not delay its return. Call it only once. If a handler that the program runs on `context()` throws,
-  /// the exception leaves `run()`.
+  /// Serves clients until the server is stopped and the last client has ended. Timers and signal sets pending on
+  /// `context()` do not delay its return. Call it once. Exceptions of the program's own handlers on `context()` leave
+  /// it.
   void run() { core_.run(); }
 
-  /// Makes `run()` return. If `run()` has not been called yet, it will return as soon as it is called. `stop` itself
-  /// returns at once and allocates no memory. It is idempotent, but `StopMode::now` cuts short a drain that is under
-  /// way. Any thread may call it, also from a session.
+  /// Makes `run()` return, even if `run()` is only called later. Returns at once and allocates no memory. Idempotent;
+  /// `StopMode::now` cuts short a drain under way. Any thread may call it, also from a session.
   void stop(StopMode how = StopMode::drain) noexcept {
     how == StopMode::now ? core_.ask_to_stop() : core_.ask_to_drain();
   }

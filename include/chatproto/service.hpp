@@ -25,7 +25,7 @@ namespace chatproto {
 /// - `on_bad_line(std::error_code)`: called when a line was longer than `ServerOptions::line_limit` and has been
 ///   dropped (`Errc::line_too_long`);
 /// - `flush()`: called after the lines of one read (a pause or the end of a turn splits them), and after each posted
-///   task (`Peer::post`). A session that collects its replies in order to send them together sends them here;
+///   task (`Peer::post`). A session that collects its replies to send them together sends them here;
 /// - `on_resume()`: called when a pause (`Peer::pause`) ends, before anything else, so that the session can act on what
 ///   it waited for;
 /// - `bool logged_in() const`: the server closes a client for which it still returns false at the login deadline;
@@ -59,8 +59,8 @@ concept Opens = requires(S& service, Args... args) {
 ///
 /// Several threads may call `open` at once. A session need not be movable. The service outlives its sessions. An `open`
 /// with a second parameter, a `std::string`, gets the client's address: `127.0.0.1:50312`, `[::1]:50312`, or an empty
-/// string if the client is already gone. A service may have `queued_bytes() const`, which returns the bytes that wait
-/// for its clients outside their queues: `ServerStats::queued` includes them. Any thread may call it.
+/// string if the client is gone already. An optional `queued_bytes() const` returns the bytes that wait for clients
+/// outside their queues, which `ServerStats::queued` includes. Any thread may call it.
 ///
 /// @code
 /// struct Echo {

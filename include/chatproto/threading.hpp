@@ -28,13 +28,13 @@ namespace chatproto {
 ///   `io_context` itself, then at most one thread runs that context.
 /// - `next_executor()`: returns the executor for a new client. Called by one thread at a time. May throw
 ///   `std::system_error`: if descriptors, buffers or memory are short, the client waits until the server tries again;
-///   for any other error, such as when no thread can be started, the client is told that the server is full.
+///   for any other error, such as no thread, the client is told that the server is full.
 /// - `join()`: waits for all clients to end, then ends all threads. Called when all clients have ended, or, if an
 ///   exception left `run()`, when the remaining ones need only the policy's threads to end. No `next_executor()`
 ///   follows it. Idempotent.
 ///
-/// A policy that needs more than one descriptor for each client declares a constant `descriptors_per_client`. The
-/// server constructs a policy from the number of threads wanted (`unsigned`, never 0) if it can, otherwise by default.
+/// A policy that needs more than one descriptor for each client has a constant `descriptors_per_client`. A policy is
+/// constructed from the number of threads wanted (`unsigned`, never 0) if possible, otherwise by default.
 ///
 /// @code
 /// struct OneThread {  // for all clients; with <asio/thread_pool.hpp>
@@ -55,8 +55,8 @@ concept ThreadingPolicy = requires(P& policy) {
 
 /// A thread with an `io_context` of its own for each client.
 ///
-/// Simple to reason about, and a client that computes delays no other. But each client costs a thread and, on Linux,
-/// three more descriptors. The thread ends with its client.
+/// Simple to reason about, and a client that computes delays no other. Each client costs a thread and, on Linux, three
+/// more descriptors. The thread ends with its client.
 class ThreadPerClient {
  public:
   /// Counts as work of its context: the thread runs until the last copy is destroyed, which is when the client ends.
@@ -89,7 +89,7 @@ class ThreadPerClient {
     return executor;
   }
 
-  /// Waits for all threads to end.
+  /// Waits for all threads.
   void join() {
     {
       std::unique_lock lock(mutex_);
@@ -152,7 +152,7 @@ class ThreadPool {
  public:
   using executor_type = asio::io_context::executor_type;  ///< the executor of a thread's own context
 
-  /// Starts `threads` threads. Throws `std::system_error`. Precondition: `threads` is not 0.
+  /// Starts `threads` threads, not 0. Throws `std::system_error`.
   explicit ThreadPool(unsigned threads = 1) {
     while (workers_.size() < threads) workers_.push_back(std::make_unique<detail::Workers>(1));
   }
@@ -160,7 +160,7 @@ class ThreadPool {
   /// Returns the executor of the next thread, in rotation.
   executor_type next_executor() noexcept { return workers_[next_++ % workers_.size()]->executor(); }
 
-  /// Waits for all threads to end.
+  /// Waits for all threads.
   void join() {
     for (auto const& worker : workers_) worker->join();
   }
@@ -178,13 +178,13 @@ class StrandPool {
  public:
   using executor_type = asio::strand<asio::io_context::executor_type>;  ///< a strand of the client's own
 
-  /// Starts `threads` threads. Throws `std::system_error`. Precondition: `threads` is not 0.
+  /// Starts `threads` threads, not 0. Throws `std::system_error`.
   explicit StrandPool(unsigned threads = 1) : workers_(threads) {}
 
   /// Returns a new strand.
   executor_type next_executor() { return executor_type(workers_.executor()); }
 
-  /// Waits for all threads to end.
+  /// Waits for all threads.
   void join() { workers_.join(); }
 
  private:

@@ -65,8 +65,7 @@ class FlushList : public asio::execution_context::service {
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Links =
-      FlushItems<std::shared_ptr<Link>>;  // pushed by any thread under the lock; popped by one thread without it
+  using Links = FlushItems<std::shared_ptr<Link>>;  // pushed by any thread under the lock; popped by one without it
   // Time for output, followed by one turn of input: writing finishes work, reading makes more.
   static constexpr auto output_time = std::chrono::milliseconds(1);
   static constexpr std::size_t clock_step = 4;  // links between two looks at the clock

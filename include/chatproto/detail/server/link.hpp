@@ -139,8 +139,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     post([](Link& link, auto&) {
       if (link.is_broken()) return link.end(DisconnectReason::failed);
       if (link.due() > Clock::now()) return;
-      if (link.rules_.wants_writable())
-        link.write_out();  // the thread may have been too busy to notice that the socket takes output
+      if (link.rules_.wants_writable()) link.write_out();  // the thread may have been too busy to notice that it can
       link.rules_.time_is_over(Clock::now());
     });
   }

@@ -34,7 +34,7 @@ struct Output {
 };
 
 /// The rules of one client's link: when it reads, passes lines to the session, writes, waits and ends. The link reports
-/// events (input came, bytes were written, time has passed) and then asks what to do.
+/// events (bytes read or written, time passed) and then asks what to do.
 ///
 /// - Lines are handled in *turns*: after `turn_lines` lines or `turn_time` the other clients of the thread get theirs.
 /// - The session gets no line while more than `reply_limit` bytes wait for the client, so the link does not read from a
@@ -67,8 +67,8 @@ class LinkRules {
 
   /// Why the client has ended; empty while it has not.
   std::optional<DisconnectReason> const& over() const noexcept { return over_; }
-  /// Whether to read as soon as there is input. From a client that does not take its output the link reads once more,
-  /// so that it notices the end of the connection.
+  /// Whether to read as soon as there is input. A client that does not take its output is read once more, so that its
+  /// end is noticed.
   bool wants_input() const noexcept { return may_take() && !unread_ && !input_ended_; }
   /// The most bytes to read at once.
   std::size_t read_size() const noexcept { return read_size_; }
@@ -80,14 +80,14 @@ class LinkRules {
   bool wants_writable() const noexcept { return stalled_; }
   /// Whether to shut down our side of the connection and call `shut_down`.
   bool wants_shutdown() const noexcept { return all_written_ && !lingering_ && !over_; }
-  /// When to call `time_is_over`. Any thread may call it.
+  /// When to call `time_is_over`. Any thread.
   Clock::time_point due() const noexcept {
     return Clock::time_point(Clock::duration(due_.load(std::memory_order_relaxed)));
   }
 
   /// Whether `due` has changed since the last call.
   bool has_new_deadline() noexcept { return std::exchange(new_deadline_, false); }
-  /// Bytes held for the client outside its queue, at the last `measure`. Any thread may call it.
+  /// Bytes held for the client outside its queue, at the last `measure`. Any thread.
   std::size_t held() const noexcept { return held_.load(std::memory_order_relaxed); }
 
   // --- Input --------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class LinkRules {
     return take_turn();
   }
   /// Runs a task for the session, unless the client is closed or gone, or `stop_reading` was called: while a server
-  /// drains, no session may send anything more.
+  /// drains, no session may send anything.
   void run(MessageQueue::Task& task) {
     if (!reads_lines_ || !takes_lines()) return;
     task.run();

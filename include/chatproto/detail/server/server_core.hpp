@@ -71,8 +71,7 @@ class ServerCore {
 
   std::uint16_t port() const noexcept { return acceptor_.port(); }
   void run() {
-    auto const work =
-        asio::make_work_guard(io_);  // keeps io_ running until the last client has ended: see ThreadingPolicy
+    auto const work = asio::make_work_guard(io_);  // until the last client has ended: see ThreadingPolicy
     if constexpr (requires { service_.on_start(io_); }) service_.on_start(io_);
     acceptor_.start();
     io_.run();
