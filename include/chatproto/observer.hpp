@@ -17,10 +17,10 @@ enum class DisconnectReason : std::uint8_t {
   lost,            ///< The connection broke: a reset, a failed write, a dead peer.
   login_deadline,  ///< The client did not log in in time.
   write_deadline,  ///< The client took none of its pending output for too long.
-  overflow,  ///< Its pending output exceeded the queue's limit and its socket took nothing, or exceeded the hard limit.
-  failed,    ///< Its session or the observer threw, or memory or another resource was short.
-  aborted,   ///< Its session aborted it (`Peer::abort`), or the server was stopped (`StopMode::now`).
-  memory,    ///< All clients together exceeded `ServerOptions::memory_limit`, and this one held most.
+  overflow,        ///< More waited for it than its queue's limit and its socket took nothing, or far more waited.
+  failed,          ///< Its session or the observer threw, or memory or another resource was short.
+  aborted,         ///< Its session aborted it (`Peer::abort`), or the server was stopped (`StopMode::now`).
+  memory,          ///< All clients together exceeded `ServerOptions::memory_limit`, and this one held most.
 };
 
 /// The number of reasons.

@@ -127,7 +127,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   /// When to call `ask_if_overdue`: any thread.
   Clock::time_point due() const noexcept { return is_broken() ? Clock::time_point() : rules_.due(); }
-  /// Bytes held for the client, at the last `measure`: any thread.
+  /// Bytes held for the client: in its queue now, elsewhere at the last `measure`; any thread.
   std::size_t held() const noexcept { return this->is_cut() ? 0 : this->queued_bytes() + rules_.held(); }
 
   /// Passes no more lines to the session: any thread. `done` is released after the current line.

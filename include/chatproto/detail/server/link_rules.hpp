@@ -40,7 +40,8 @@ struct Output {
 /// - The session gets no line while more than `reply_limit` bytes wait for the client, so the link does not read from a
 ///   client that does not take its replies. Before the write deadline such a client is not disconnected, unless the
 ///   queue's limit is less than the replies of one turn.
-/// - A client is disconnected for too much output only after a write was tried and its socket took nothing.
+/// - A client is disconnected for too much output only after a write was tried and its socket took nothing. (Its queue
+///   and its room enforce the hard limit.)
 /// - A session that reads a room's log lives until it has read what was there when the link noticed the close.
 ///
 /// `Owner` is the client's queue (a `MessageQueue`) and has the server's `options()`. The rules call its
