@@ -12,11 +12,13 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <ios>
 #include <iostream>
+#include <iterator>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <syncstream>
 #include <system_error>
 #include <vector>
 
@@ -78,9 +80,11 @@ inline std::string shown(std::string_view text, std::FILE* stream) {
 /// Prints one line on stdout, whole even when several threads print. Returns false if it could not be written. Waits
 /// for the reader of stdout.
 inline bool print(std::string_view line) {
-  std::osyncstream out(std::cout);
-  out << shown(line, stdout) << '\n' << std::flush_emit;
-  return static_cast<bool>(out);
+  static std::mutex mutex;  // not std::osyncstream, which libc++ 19 does not have
+  auto const text = shown(line, stdout) + '\n';
+  auto& out = *std::cout.rdbuf();
+  std::lock_guard const lock(mutex);
+  return out.sputn(text.data(), static_cast<std::streamsize>(text.size())) == std::ssize(text) && out.pubsync() == 0;
 }
 
 /// As above, for a program that is useless without its output. Throws `std::runtime_error`.

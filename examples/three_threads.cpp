@@ -2,7 +2,7 @@
 // three_threads: three threads that say hello, pause for a random time, and say goodbye.
 //
 // They share the terminal. The system decides anew each time which thread comes first. The program makes sure that
-// lines are never mixed: a thread collects its line and writes it whole (std::osyncstream, in print).
+// lines are never mixed: a thread collects its line and writes it whole (program::print).
 #include <chrono>
 #include <list>
 #include <random>

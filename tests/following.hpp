@@ -76,7 +76,7 @@ struct Room {
   Tick latest = 0;  // of the texts that it heard, the one that was asked last
 
   uint64_t end() const { return begin + log.size(); }
-  Text const& at(uint64_t place) const { return *log[place - begin]; }
+  Text const& at(uint64_t place) const { return *log[static_cast<size_t>(place - begin)]; }
 
   void witness_hears(TextId id) {
     auto found = unheard.extract(id);

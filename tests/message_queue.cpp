@@ -31,7 +31,7 @@ static_assert(!std::is_copy_constructible_v<MessageQueue>);
 
 namespace {
 
-constexpr auto no_limit = std::size_t(1) << 40;
+constexpr auto no_limit = ~std::size_t(0) / 4;
 
 /// How many blocks of `size` bytes the queue takes before it is cut, up to `most`.
 std::size_t capacity(MessageQueue& queue, std::size_t size, std::size_t most = 1'000'000) {

@@ -348,7 +348,7 @@ class Walk {
 template <class Place>
 void walk(Place& world, std::size_t steps, Time time) {
   auto const seed = raw::seed();
-  auto const wanted = raw::setting("CHATPROTO_STEPS", 0);
+  auto const wanted = static_cast<std::size_t>(raw::setting("CHATPROTO_STEPS", 0));
   INFO("CHATPROTO_SEED=" << seed);
   auto const fault =
       wanted == 0 ? Walk(world, seed).go(steps, time) : Walk(world, seed).go(wanted, std::chrono::hours(1));

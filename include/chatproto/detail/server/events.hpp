@@ -32,7 +32,9 @@ class Events {
   std::uint64_t accepted() noexcept { return 1 + accepted_.fetch_add(1, std::memory_order_relaxed); }
   /// Returns the counters for the client's traffic. There are several sets, so that threads that serve different
   /// clients rarely contend for a cache line.
-  Traffic& traffic(std::uint64_t number) noexcept { return traffic_[number % traffic_.size()]; }
+  Traffic& traffic(std::uint64_t number) noexcept {
+    return traffic_[static_cast<std::size_t>(number % traffic_.size())];
+  }
 
   /// Returns false if the observer has thrown.
   bool connected(std::uint64_t number, std::string_view address) noexcept {
