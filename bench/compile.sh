@@ -45,8 +45,8 @@ int main() {
 }
 END
 
-# With the headers of Asio that server.hpp takes, directly or by another header of the library: what they cost is not the
-# library's doing.
+# With the Asio headers that server.hpp includes, directly or through another header of the library: their cost is not
+# the library's.
 run_compiler -MM "$scratch/server.cpp" | sed 's|[ \\]|\n|g' | grep -F "$root/include/chatproto/" >"$scratch/headers" ||
   fail 'the compiler does not find the headers' 1
 {

@@ -212,7 +212,7 @@ class Load {
   void report(std::optional<Usage> const& at_first, std::optional<Usage> const& joined,
               std::optional<Usage> const& last) const;
 
-  // --- Sockets --------------------------------------------------------------------------------------------------------
+  // --- Sockets -------------------------------------------------------------------------------------------------------
 
   void turn();
   void read(Client& client);
@@ -235,7 +235,7 @@ class Load {
     throw std::runtime_error("cannot connect to " + options_.host + ' ' + options_.port + ": " + why);
   }
 
-  // --- Talk -----------------------------------------------------------------------------------------------------------
+  // --- Talk ----------------------------------------------------------------------------------------------------------
 
   void say(Client& client, std::string_view line) {
     client.output.append(line).append(1, '\n');
@@ -307,7 +307,7 @@ class Load {
   Histogram latency_, ack_;
 };
 
-// --- Sockets ----------------------------------------------------------------------------------------------------------
+// --- Sockets ---------------------------------------------------------------------------------------------------------
 
 /// A host may have several, as localhost has, and the server may listen on one.
 void Load::choose_address() {
@@ -445,7 +445,7 @@ void Load::lose(Client& client, std::string const& why) {
   }
 }
 
-// --- Talk -------------------------------------------------------------------------------------------------------------
+// --- Talk ------------------------------------------------------------------------------------------------------------
 
 /// Sends what window and lag allow, half a window at least: who may have many texts unacknowledged does not send them
 /// one by one.
@@ -581,7 +581,7 @@ uint64_t Load::lost() const {
   return result;
 }
 
-// --- The run ----------------------------------------------------------------------------------------------------------
+// --- The run ---------------------------------------------------------------------------------------------------------
 
 void Load::log_in() {
   std::vector<std::pair<Role, uint32_t>> wanted;  // and its room

@@ -55,7 +55,8 @@ BOUNDS = [
     pool_to_floor("sync1x100", 0, "CPU per delivery", "cpu_us_per_delivery", 1.2,
                   "a write for each delivery: nearly all of it is the system's"),
     pool_to_floor("sync50x100", 0, "CPU per delivery", "cpu_us_per_delivery", 2.0,
-                  "a queue for each receiver costs a push and a lock for each delivery, which one log per room would not"),
+                  "a queue for each receiver costs a push and a lock for each delivery, "
+                  "which one log per room would not"),
     pool_to_floor("rooms", 500, "CPU per text", "cpu_us_per_message", 1.3, "a read and three writes for a text"),
     pool_to_floor("latency", 0, "CPU per text", "cpu_us_per_message", 1.3, "a read and two writes for a text"),
     pool_to_floor("latency", 0, "median latency", ("latency_us", 50), 1.15,
@@ -267,7 +268,8 @@ def picture(title, description, x_label, y_label, lines, x_ticks, x_place):
         out.append(f'<path class="grid" d="M{across(x):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
         out.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{label}</text>')
     out.append(f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 16}" text-anchor="middle">{escape(x_label)}</text>')
+    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 16}" '
+               f'text-anchor="middle">{escape(x_label)}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
     out.append(f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
     at = LEFT

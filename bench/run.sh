@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSL-1.0
-# bash bench/run.sh: measures the three threading policies and the floor under load, prints tables, draws pictures, checks
-# bounds.
+# bash bench/run.sh: measures the three threading policies and the floor under load, prints tables, draws pictures and
+# checks bounds.
 set -euo pipefail
 export LC_ALL=C
 
@@ -25,7 +25,8 @@ Cases; without any, all of them:
   rooms                                   500 rooms of one sender and two receivers
   latency                                 one sender, one receiver
   idle                                    5,000 receivers in 50 rooms, and nobody speaks
-  slow                                    one sender, 10 receivers, and one more that never reads, another one every 50 ms
+  slow                                    one sender, 10 receivers, and one more that never reads, another one every
+                                          50 ms
   receivers rooms-curve clients threads text   curves: over their number, the threads, the bytes of a text
 END
 }
@@ -108,7 +109,8 @@ descriptors=$(ulimit -n)
 most=$(($(least_of "$descriptors") - 100))
 # A client of thread-per-client takes a thread, and three descriptors beside its socket. Half of the threads are left to
 # everybody else.
-threads=$(least_of "$(ulimit -u)" "$(cat /proc/sys/kernel/threads-max)" "$(cat /sys/fs/cgroup/pids.max 2>/dev/null || :)" \
+threads=$(least_of "$(ulimit -u)" "$(cat /proc/sys/kernel/threads-max)" \
+  "$(cat /sys/fs/cgroup/pids.max 2>/dev/null || :)" \
   "$(($(cat /proc/sys/vm/max_map_count) / 2))")
 most_threads=$(least_of $((most / 4)) $((threads / 2)))
 

@@ -1,5 +1,6 @@
-# What is installed: the headers, a CMake package, a pkg-config file and the license. All of it can be moved. The programs
-# are components of their own, see examples/CMakeLists.txt: `programs`, or with names and pages as packages have them, `tools`.
+# Installs the headers, a CMake package, a pkg-config file and the license, all of which can be moved. The programs are
+# separate components, see examples/CMakeLists.txt: `programs`, or `tools` with the names and manual pages of the
+# packages.
 include(CMakePackageConfigHelpers)
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME dev)
 

@@ -24,7 +24,9 @@ here() {
     libcli11-dev) header CLI/CLI.hpp ;;
     nlohmann-json3-dev) header nlohmann/json.hpp ;;
     libspdlog-dev) header spdlog/spdlog.h ;;
-    python3-prometheus-client) python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client' ;;
+    python3-prometheus-client)
+      python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client'
+      ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address
     ninja-build) command -v ninja ;;
     dpkg-dev) command -v dpkg-shlibdeps ;;

@@ -1,4 +1,5 @@
-# cmake -P single_header.cmake INCLUDE_DIR OUTPUT: chatproto.hpp with all headers of ours in place of their #include lines.
+# cmake -P single_header.cmake INCLUDE_DIR OUTPUT: writes chatproto.hpp with each #include of our own headers replaced
+# by the header itself.
 cmake_minimum_required(VERSION 3.22)
 set(include_dir ${CMAKE_ARGV3})
 set(output ${CMAKE_ARGV4})

@@ -1,9 +1,10 @@
 # awk -f filter.awk PAGE.md: the page as Doxygen reads it. As it stands in the repository GitHub reads it.
 #
-# - Mermaid's diagrams, which GitHub draws, become \msc (a sequenceDiagram) and \dot (a flowchart), which Doxygen draws. Of Mermaid's
-#   language this knows what the pages use, and fails on anything else.
+# - Mermaid's diagrams, which GitHub draws, become \msc (a sequenceDiagram) and \dot (a flowchart), which Doxygen draws.
+#   Only the parts of Mermaid's language that the pages use are known; anything else is an error.
 # - Links to headers and examples become links to their pages.
-# - A page with several sections gets a table of contents. The README, whose title is that of the main page, gets another one.
+# - A page with several sections gets a table of contents. The README, whose title is that of the main page, gets
+#   a different title.
 
 function fail(why) {
   print FILENAME ":" FNR ": " why ": " $0 > "/dev/stderr"
@@ -78,7 +79,8 @@ function flow(from, arrow, to, why) {
   }
 }
 
-# Doxygen takes an apostrophe in `code` for the end of a quotation, but not in ``code``; and does not know `code` next to **.
+# Doxygen takes an apostrophe in `code` for the end of a quotation, but not in ``code``; it does not recognise `code`
+# next to **.
 function quoted(line, result, span) {
   result = ""
   while (match(line, /\*\*[^*]*`[^*]*\*\*/)) {
@@ -136,7 +138,8 @@ kind == "mermaid" && ($1 == "sequenceDiagram" || $1 == "flowchart") {
 }
 /^```$/ && kind == "flowchart" {
   printf "\\dot\ndigraph {\nrankdir=%s; node [shape=box fontname=Helvetica fontsize=10 height=0.3]; " \
-         "edge [fontname=Helvetica fontsize=9]; fontname=Helvetica; fontsize=10;\n%s%s}\n\\enddot\n", direction, nodes, arcs
+         "edge [fontname=Helvetica fontsize=9]; fontname=Helvetica; fontsize=10;\n%s%s}\n\\enddot\n",
+         direction, nodes, arcs
   kind = ""
   next
 }

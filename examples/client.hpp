@@ -92,7 +92,7 @@ inline void log_in(chatproto::Connection& connection, Login const& login,
   connection.time_limit({});
 }
 
-// --- The keyboard -----------------------------------------------------------------------------------------------------
+// --- The keyboard ----------------------------------------------------------------------------------------------------
 
 /// Reads lines of stdin, with a prompt if a person is there.
 class Keyboard {
@@ -129,7 +129,7 @@ inline bool is_sendable(std::string_view line) {
   return !ec;
 }
 
-// --- A sender ---------------------------------------------------------------------------------------------------------
+// --- A sender --------------------------------------------------------------------------------------------------------
 
 /// The server, for a thread that waits for the keyboard most of the time. A thread of its own receives meanwhile, and
 /// so notices at once when the server goes away.

@@ -135,7 +135,9 @@ printf '\nEve comes to the cafe, too, and is stopped: she reads nothing. Dan typ
 listen eve cafe
 eve=$!
 kill -STOP "$eve"
-dan() { awk -v n=$texts 'BEGIN { print "/join cafe"; for (i = 1; i <= n; i++) printf "%d %0200d\n", i, 0; print "/quit" }'; }
+dan() {
+  awk -v n=$texts 'BEGIN { print "/join cafe"; for (i = 1; i <= n; i++) printf "%d %0200d\n", i, 0; print "/quit" }'
+}
 dan | $bin/sender localhost "$port" dan 2>"$scratch/dan" || fail 'dan was not heard'
 has_heard_dan() { [ "$(grep -c '^dan: ' "$scratch/alice")" = $texts ]; }
 wait_until has_heard_dan

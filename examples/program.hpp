@@ -41,7 +41,7 @@
 
 namespace program {
 
-// --- Terminals --------------------------------------------------------------------------------------------------------
+// --- Terminals -------------------------------------------------------------------------------------------------------
 
 inline bool is_terminal(std::FILE* stream) {
 #ifdef _WIN32
@@ -72,7 +72,7 @@ inline std::string shown(std::string_view text, std::FILE* stream) {
   return is_terminal(stream) ? visible(text) : std::string(text);
 }
 
-// --- Saying what is wrong ---------------------------------------------------------------------------------------------
+// --- Saying what is wrong --------------------------------------------------------------------------------------------
 
 /// One line on stdout, whole also when several threads print; false if it could not be written. It waits for whoever
 /// reads.
@@ -105,7 +105,7 @@ inline std::string describe(std::error_code const& ec) {
   return "lost the connection: " + ec.message();
 }
 
-// --- Arguments --------------------------------------------------------------------------------------------------------
+// --- Arguments -------------------------------------------------------------------------------------------------------
 
 /// An argument that is a whole number in decimal digits and nothing else.
 inline CLI::Validator decimal(std::uint64_t least, std::uint64_t most) {

@@ -43,7 +43,7 @@ using raw::SessionClient;
 using raw::Time;
 using namespace std::string_literals;
 
-// --- Senders and receivers ---------------------------------------------------------------------------------------------
+// --- Senders and receivers -------------------------------------------------------------------------------------------
 
 std::array const users = {"ann"s, "bob"s, "eve"s, "kim"s};
 
@@ -532,8 +532,8 @@ class Flood {
   }
   std::size_t room_count() { return server_->service().room_count(); }
 
-  /// Waits until the server has seen that no receiver of this name is in the room any more: a text to it reaches nobody.
-  /// Before that such a text stands in its queue, so there are few: each pause is twice as long as the last.
+  /// Waits until the server has removed the receiver of this name from the room, which shows when a text to it reaches
+  /// nobody. Until then each text takes a place in its queue, so there are few: each pause is twice the last one.
   bool sees_end_of(std::string const& user, TestSender& sender) {
     for (auto pause = Time(1); pause < test::patience; pause *= 2) {
       auto const before = server_->service().deliveries();

@@ -1,9 +1,9 @@
 #!/bin/sh
-# hosts.sh BIN_DIR: the programs on three hosts, each with a network, addresses and a link of its own: network namespaces that
-# meet in a switch (a bridge, in a namespace too). Nothing waits for a time to pass; what should come is waited for, 20 s.
+# hosts.sh BIN_DIR: runs the programs on three hosts, each with its own network, addresses and link: network namespaces
+# connected by a switch (a bridge, in a namespace of its own). Nothing sleeps; what should happen is awaited for 20 s.
 #
-# The namespaces have no names: they are there as long as their processes, and nothing can be left behind. Who is not
-# root is root in a user namespace, where the system allows that.
+# The namespaces have no names: they last as long as their processes, and nothing can be left behind. A user that is not
+# root becomes root in a user namespace, where the system allows that.
 # shellcheck disable=SC2154 # some variables are set by eval
 set -eu
 bin=$(cd "$1" && pwd)
@@ -117,7 +117,7 @@ server4=10.74.0.1 server6=fd00::1
   server6=$server4
 }
 
-# --- Echo: each client comes from its own address -----------------------------------------------------------------------
+# --- Echo: each client comes from its own address ---------------------------------------------------------------------
 
 echoes() { # N ADDRESS PATTERN: the server sees its client there come from PATTERN
   echo "host $1 to $2" | on "$1" "$bin/echo_client" "$2" "$port" >"$scratch/reply"
@@ -131,9 +131,9 @@ for n in 2 3; do
 done
 stop echo
 
-# --- Who was first ------------------------------------------------------------------------------------------------------
-# The server reads when both are there, and both speak at once. Whose first text is too long is not heard yet, so that the
-# other one is first, for certain; when the server has told that, the one speaks again.
+# --- Who was first ----------------------------------------------------------------------------------------------------
+# The server reads once both clients are connected, and both send at once. The first line of one of them is too long and
+# ignored, so that the other is certainly first; once the server has reported that, the one sends again.
 
 too_long=$(printf '%0200d' 0)
 meet() { # ADDRESS  HOST NAME TEXT  HOST NAME TEXT: both print that the first was before the second
@@ -159,9 +159,10 @@ meet() { # ADDRESS  HOST NAME TEXT  HOST NAME TEXT: both print that the first wa
 meet $server4 2 X Alice 3 Y Bob
 meet $server6 3 Y Bob 2 X Alice
 
-# --- A chat, and a link that goes down ----------------------------------------------------------------------------------
+# --- A chat, and a link that goes down --------------------------------------------------------------------------------
 
-# Whatever the system takes for a client is not in the server's hands: little, so that a drain has something to wait for.
+# What the kernel buffers for a client has left the server. These buffers are small, so that a drain has something to
+# wait for.
 on 1 sh -c 'echo 4096 16384 65536 >/proc/sys/net/ipv4/tcp_wmem' 2>/dev/null ||
   echo 'hosts: the size of the send buffers is as it is, so the drain may have nothing to wait for'
 start_server server server --drain 1 --write-deadline 600 --queue-limit 100000000
@@ -216,7 +217,7 @@ ends dave 1
 said dave 'receiver: the server has closed the connection'
 echo 'It is down again: dave has seen all, and the server, when stopped, has ended.'
 
-# --- A host that is gone without a word -----------------------------------------------------------------------------------
+# --- A host that is gone without a word -------------------------------------------------------------------------------
 
 sockets() { # N: the server has so many
   [ "$(on 1 ls -l "/proc/$pid_server/fd" | grep -c ' socket:')" = "$1" ]

@@ -3,13 +3,15 @@
 # read from it, and an instruction that is not known here is an error.
 #
 #   --built BUILD  is what ctest runs. Does not build: the programs come from the build folder, by the install component
-#                  that install-programs.sh installs; of what .dockerignore lets through it is seen that CMake configures it.
+#                  that install-programs.sh installs; of what .dockerignore lets through it checks only that CMake
+#                  configures it.
 #   (nothing)      runs the build stage's commands in what .dockerignore lets through, with the packages of this system.
 #   --bare         runs both stages in a bare Debian 12, which debootstrap makes or ROOT_FS is (it is copied): this also
 #                  shows that the packages named are enough to build, and that the final stage needs none. Needs root.
 #
-# All three run the server by ENTRYPOINT, CMD and USER, on a free port instead of its own, and the HEALTHCHECK; the first two
-# with this system's libraries. What only an engine shows: the base image itself, how it publishes the port.
+# All three run the server by ENTRYPOINT, CMD and USER, on a free port instead of its own, and the HEALTHCHECK; the
+# first two with this system's libraries. Only a container engine can show the base image itself and how the port is
+# published.
 set -eu
 sources=$(cd "$(dirname "$0")/.." && pwd)
 mode=${1:-}
@@ -29,7 +31,8 @@ case $mode in
   --bare)
     base=${2:-}
     [ "$(id -u)" = 0 ] || skip 'only root may change the root file system'
-    [ "$base" ] || command -v debootstrap >/dev/null || skip 'there is no debootstrap, and no root file system was named'
+    [ "$base" ] || command -v debootstrap >/dev/null ||
+      skip 'there is no debootstrap, and no root file system was named'
     if [ -z "${CHATPROTO_OWN_MOUNTS:-}" ]; then # mounts that end with us
       unshare --mount true 2>/dev/null || skip 'mounts of our own are not allowed'
       CHATPROTO_OWN_MOUNTS=1 exec unshare --mount sh "$0" "$@"
@@ -103,7 +106,8 @@ from_cache() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
 run() { # COMMAND
   case $mode in
     --bare)
-      env -i PATH=$path HOME=/root ${CMAKE_BUILD_PARALLEL_LEVEL+"CMAKE_BUILD_PARALLEL_LEVEL=$CMAKE_BUILD_PARALLEL_LEVEL"} \
+      env -i PATH=$path HOME=/root \
+          ${CMAKE_BUILD_PARALLEL_LEVEL+"CMAKE_BUILD_PARALLEL_LEVEL=$CMAKE_BUILD_PARALLEL_LEVEL"} \
         unshare --pid --fork --kill-child chroot "$root" sh -c "cd $workdir && $1" &
       running=$!
       wait $running

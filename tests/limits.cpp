@@ -94,7 +94,7 @@ std::future<int> speaker(std::uint16_t port, std::string const& user, int texts)
 
 }  // namespace
 
-// --- How many, how fast -----------------------------------------------------------------------------------------------
+// --- How many, how fast ----------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a server that is full says so, and has room again when somebody leaves", "[limits]", POLICIES) {
   auto options = patient();
@@ -221,7 +221,7 @@ TEMPLATE_TEST_CASE("the longest line is an option", "[limits]", POLICIES) {
   CHECK(refused.find("255") == refused.npos);  // which is not the limit here
 }
 
-// --- Senders who wait -------------------------------------------------------------------------------------------------
+// --- Senders who wait ------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -328,7 +328,7 @@ TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POL
   CHECK(heard >= answered);
 }
 
-// --- Memory for all clients -------------------------------------------------------------------------------------------
+// --- Memory for all clients ------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("when all clients together hold too much, the one that holds most is cut", "[limits]", POLICIES) {
   constexpr auto texts = 20'000;  // 4 MB
@@ -368,7 +368,7 @@ TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and then 
   CHECK(ended(server->stats(), DisconnectReason::memory) == 0);
 }
 
-// --- Crowds -----------------------------------------------------------------------------------------------------------
+// --- Crowds ----------------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("of 1,000 receivers 50 take nothing, and 950 get everything in order", "[limits]", POLICIES) {
 #if CHATPROTO_SANITIZED || defined(_WIN32)
@@ -426,7 +426,7 @@ TEMPLATE_TEST_CASE("while one floods, the others have their turn", "[limits]", P
   CHECK(flood.get() > 0);
 }
 
-// --- What a server tells ----------------------------------------------------------------------------------------------
+// --- What a server tells ---------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -523,7 +523,7 @@ TEMPLATE_TEST_CASE("an observer that throws costs no other client", "[limits]", 
   CHECK(alice.next() == "delivery:cafe:bob:hi");
 }
 
-// --- Sockets ----------------------------------------------------------------------------------------------------------
+// --- Sockets ---------------------------------------------------------------------------------------------------------
 
 #ifdef __linux__
 namespace {

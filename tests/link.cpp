@@ -239,7 +239,7 @@ void send_ok(Peer const& peer, std::string_view) { peer.send("ok:\n"); }
 
 }  // namespace
 
-// --- Lines in, replies out --------------------------------------------------------------------------------------------
+// --- Lines in, replies out -------------------------------------------------------------------------------------------
 
 TEST_CASE("the lines of a read go to the session, then flush is called once", "[link]") {
   Scene scene;
@@ -340,7 +340,7 @@ TEST_CASE("blocks of all sizes arrive byte for byte, through a slow reader", "[l
   CHECK(scene.far_reads() == "(end)");
 }
 
-// --- How it ends ------------------------------------------------------------------------------------------------------
+// --- How it ends -----------------------------------------------------------------------------------------------------
 
 TEST_CASE("end of input: the session is gone, what waits is written, then the link ends", "[link]") {
   Scene scene;
@@ -665,7 +665,7 @@ TEST_CASE("a service that throws loses its client only, and the session is gone"
   CHECK(scene.far_reads() == "(end)");
 }
 
-// --- Limits -----------------------------------------------------------------------------------------------------------
+// --- Limits ----------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a peer is cut at the queue's limit, but only if a write was tried and took nothing", "[link]") {
   Options options;
@@ -843,7 +843,7 @@ TEST_CASE("a link that has ended can be asked and flushed without harm", "[link]
   CHECK_FALSE(scene.run_posted());
 }
 
-// --- A rate limit, senders that wait, an observer ----------------------------------------------------------------------
+// --- A rate limit, senders that wait, an observer --------------------------------------------------------------------
 
 namespace {
 

@@ -54,7 +54,10 @@ come_and_go() {                             # COUNT
   done
 }
 # Without the times, which must be there, and the numbers of ports.
-lines() { sed -E 's/^time=[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z //; s/(127\.0\.0\.1:|port=| port )[0-9]+/\1N/' "$dir/log"; }
+lines() {
+  sed -E 's/^time=[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z //; s/(127\.0\.0\.1:|port=| port )[0-9]+/\1N/' \
+    "$dir/log"
+}
 total() { # PATTERN FIELD: of the lines with this pattern, those about a client, and what FIELD adds to them
   awk -v pattern="$1" -v field="$2" '
     $0 ~ pattern { if (/ client=/) ++n; if (match($0, field "=[0-9]+")) n += substr($0, RSTART + length(field) + 1) }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""metrics.py SERVER: what the server tells Prometheus, read by Prometheus' own parser and compared with what clients did."""
+"""metrics.py SERVER: compares the server's metrics, read with Prometheus' own parser, with what the clients did."""
 import contextlib
 import os
 import random
@@ -133,7 +133,8 @@ def conversation():
         bob.ask("slogin:bob", "join:cafe", "sendall:hello", "sendall:again")
         for receiver in alice, dave:
             receiver.hear(2)
-        traffic = lambda: {"bytes_in_total": sum(c.sent for c in clients), "bytes_out_total": sum(c.got for c in clients)}
+        traffic = lambda: {"bytes_in_total": sum(c.sent for c in clients),
+                           "bytes_out_total": sum(c.got for c in clients)}
         server.await_figures(clients=3, accepted_total=3, lines_in_total=8, rooms=1, texts_total=2, deliveries_total=4,
                              **traffic())
         with server.connect() as fourth:
@@ -252,7 +253,7 @@ def garbage(server):
 
 
 def slow_clients():
-    """Who asks is answered, however many clients say nothing, or half of a request, or do not close when they are answered."""
+    """Scrapes are answered however many clients send nothing or half a request, or do not close after the answer."""
     with Server() as server, contextlib.ExitStack() as slow:
         for i in range(60):
             client = slow.enter_context(server.connect(server.metrics_port))
@@ -287,7 +288,8 @@ def under_load():
         for i in range(100):
             bob.ask(*(f"sendall:{i}.{j}" for j in range(100)))
             for receiver in receivers:
-                assert [line.rsplit(b":")[-1] for line in receiver.hear(100)] == [b"%d.%d\n" % (i, j) for j in range(100)]
+                assert [line.rsplit(b":")[-1] for line in receiver.hear(100)] == \
+                    [b"%d.%d\n" % (i, j) for j in range(100)]
         done.set()
         for thread in threads:
             thread.join()

@@ -179,7 +179,7 @@ TEST_CASE("a member that finishes reads what stands in the log, and nothing that
   bob.take();
 }
 
-// --- Members that do not read ------------------------------------------------------------------------------------------
+// --- Members that do not read ----------------------------------------------------------------------------------------
 
 std::string const hundred_bytes = std::string(99, 'x') + '\n';
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# second_signal.sh SERVER SENDER RECEIVER: a server that drains waits for a receiver that does not read; a second signal ends
-# it at once. The drain would outlast the time that ctest gives this test.
+# second_signal.sh SERVER SENDER RECEIVER: a draining server waits for a receiver that does not read; a second signal
+# ends the server at once. The drain would take longer than ctest's timeout for this test.
 set -eu
 dir=$(mktemp -d)
 "$1" 0 --drain 600 --write-deadline 600 --queue-limit 100000000 2> "$dir/server" &

@@ -214,7 +214,7 @@ static_assert(std::is_constructible_v<Server<ThreadPool, Handing>, ServerOptions
 static_assert(!std::is_constructible_v<Server<ThreadPool, Handing>, ServerOptions>);  // it must be told what to do
 static_assert(!std::is_convertible_v<ServerOptions, Server<ThreadPool>>);
 
-// --- A conversation ---------------------------------------------------------------------------------------------------
+// --- A conversation --------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a conversation through sockets", "[server]", POLICIES) {
   ServerThread<TestType> server;
@@ -273,7 +273,7 @@ TEMPLATE_TEST_CASE("a service that throws loses only that client", "[server]", P
   CHECK(Client(server.port()).asks("c:3") == "c:3");
 }
 
-// --- How clients end --------------------------------------------------------------------------------------------------
+// --- How clients end -------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("quit: the ok arrives, and then the end, whatever follows", "[server]", POLICIES) {
   ServerThread<TestType> server;
@@ -356,7 +356,7 @@ TEMPLATE_TEST_CASE("clients that connect and break the connection leave nothing"
 }
 #endif
 
-// --- Limits -----------------------------------------------------------------------------------------------------------
+// --- Limits ----------------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a receiver that never reads is cut, and costs the others nothing", "[server]", POLICIES) {
   constexpr auto texts = 50'000, batch = 500;
@@ -447,7 +447,7 @@ TEMPLATE_TEST_CASE("a client that does not close its side is let go after linger
   CHECK(test::eventually([&] { return static_cast<bool>(bob.try_send("x")); }));
 }
 
-// --- Listening --------------------------------------------------------------------------------------------------------
+// --- Listening -------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a server that cannot listen says so", "[server]") {
   auto options = patient();
@@ -508,7 +508,7 @@ TEST_CASE("the policy is told how many threads", "[server]") {
   CHECK(Failing::threads_wanted == std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// --- Shortage ---------------------------------------------------------------------------------------------------------
+// --- Shortage --------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a client for whom there is no thread is told so, and the server lives", "[server]") {
   Failing::error = 0;
@@ -669,7 +669,7 @@ TEMPLATE_TEST_CASE("no descriptor is left: those connected go on, the others wai
 }
 #endif
 
-// --- Stopping ---------------------------------------------------------------------------------------------------------
+// --- Stopping --------------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a server that never ran", "[server]", POLICIES) {
   std::optional<Server<TestType>> server(std::in_place, patient());
@@ -861,7 +861,7 @@ TEMPLATE_TEST_CASE("a server whose run is left by an exception cuts its clients"
   CHECK(alice->next() == "(end)");
 }
 
-// --- Peers ------------------------------------------------------------------------------------------------------------
+// --- Peers -----------------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a peer is of use in any thread, and harmless when its server is gone", "[server]", POLICIES) {
   std::mutex mutex;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// The core under a scheduler that is nothing but a seed: no thread, no clock, no socket. Clients come, talk, move,
-// stall and vanish. The real rules of their links (detail/server/link_rules.hpp) hand over lines, write and end, in an order
-// that the seed chooses, and others act between two lines, and between finding output and writing it.
-// simulated_client.hpp is the clients, history.hpp judges what all have seen.
+// Runs the core under a scheduler driven only by a seed: no thread, no clock, no socket. Clients connect, send, change
+// rooms, stall and vanish. The real rules of their links (detail/server/link_rules.hpp) deliver lines, write and end,
+// in an order that the seed chooses; other links act between two lines, and between taking output and writing it.
+// simulated_client.hpp has the clients, history.hpp checks what all of them have seen.
 //
 //   simulation [--seconds S | --histories N] [--first SEED]   many histories, of the seeds from SEED on
 //   simulation --seed SEED                                    this one, told step by step
@@ -87,9 +87,9 @@ class Simulation : public World {
   bool drained_ = false;
 };
 
-// --- A link: the server's end of a client's connection ----------------------------------------------------------------
+// --- A link: the server's end of a client's connection ---------------------------------------------------------------
 
-/// What detail/server/link.hpp does with the rules, one step at a time; and whether they do with the client what they must.
+/// Does with the rules what detail/server/link.hpp does, one step at a time, and checks what they do with the client.
 class Link final : public MessageQueue, public std::enable_shared_from_this<Link> {
  public:
   explicit Link(Simulation& world)

@@ -73,7 +73,7 @@ struct Options {
   std::string signal, csv;
 };
 
-// --- The clients ------------------------------------------------------------------------------------------------------
+// --- The clients -----------------------------------------------------------------------------------------------------
 
 struct Due {  // a reply
   enum What : std::uint8_t { ok, err, text, entered, fence, left };
@@ -133,7 +133,7 @@ class Soak {
   using Kind = Client::Kind;
   using Then = Client::Then;
 
-  // --- Sockets --------------------------------------------------------------------------------------------------------
+  // --- Sockets -------------------------------------------------------------------------------------------------------
 
   Client& connect(Kind kind, std::string first_lines, std::deque<Due> due = {}) {
     auto& client = clients_.emplace_back(Client{.kind = kind});
@@ -236,7 +236,7 @@ class Soak {
       program::complain("soak: " + std::string(kinds[static_cast<size_t>(client.kind)]) + ' ' + program::visible(what));
   }
 
-  // --- What they hear -------------------------------------------------------------------------------------------------
+  // --- What they hear ------------------------------------------------------------------------------------------------
 
   void take(Client& client, std::string_view line) {
     if (line.size() + 1 > chatproto::max_line) ++counts_.corrupt;
@@ -295,7 +295,7 @@ class Soak {
       ++counts_.corrupt;
   }
 
-  // --- What they do ---------------------------------------------------------------------------------------------------
+  // --- What they do --------------------------------------------------------------------------------------------------
 
   Room& some_room() { return rooms_[random_.below(rooms_.size())]; }
   std::chrono::milliseconds some_time(size_t least, size_t most) {
@@ -570,7 +570,7 @@ void Soak::turn() {
   if (is_open_ || is_over_) speak();
 }
 
-// --- The run ----------------------------------------------------------------------------------------------------------
+// --- The run ---------------------------------------------------------------------------------------------------------
 
 Sample Soak::sample() const {
   Sample result{};

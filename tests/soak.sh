@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSL-1.0
-# sh tests/soak.sh MINUTES: random clients load a server for so long; nothing may be lost, and memory, descriptors and threads
-# must stay as they are.
+# sh tests/soak.sh MINUTES: random clients load a server for this long; nothing may be lost, and memory, descriptors and
+# threads must not grow.
 # shellcheck disable=SC2317 # these functions are called, by a trap or by name
 set -eu
 export LC_ALL=C
@@ -14,8 +14,8 @@ usage: tests/soak.sh MINUTES [BIN_DIR] [--policy thread-per-client|pool|strand] 
   --policy   the server's (pool)
   --out DIR  for the samples, soak.csv, which grows meanwhile, and their picture, soak.svg (build/soak)
 
-What it counts: cut are clients that did not read for a while and that the server gave up, as it may; unexpected are replies and
-ends of connections other than the protocol says.
+What it counts: cut are clients that did not read for a while and that the server gave up, as it may; unexpected are
+replies and ends of connections other than the protocol says.
 END
 }
 fail() {

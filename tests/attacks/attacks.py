@@ -279,7 +279,8 @@ def attack(control, port, crowd, niceness):
 
 class Server:
     def __init__(self, program, policy, *options, niceness=0):
-        command = ["nice", "-n", str(niceness), program, "0", "--address", "127.0.0.1", "--policy", policy, "--threads", "2", *map(str, options)]
+        command = ["nice", "-n", str(niceness), program, "0", "--address", "127.0.0.1", "--policy", policy,
+                   "--threads", "2", *map(str, options)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         words = self.process.stderr.readline().split()
         if words[:3] != ["listening", "on", "port"]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSL-1.0
-"""chat_server.py PORT [DEADLINE]: a small chat server that keeps the protocol. Each client has a thread that reads and one
-that writes; one lock guards who is in which room. DEADLINE is for the login, in seconds.
+"""chat_server.py PORT [DEADLINE]: a small chat server that keeps the protocol. Each client has a reading thread and a
+writing thread; one lock guards the rooms' members. DEADLINE is for the login, in seconds.
 
 The suite is tested with it: every scene must pass here. faulty_server.py breaks it in one place at a time.
 """

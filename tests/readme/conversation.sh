@@ -1,4 +1,5 @@
-# conversation.sh SERVER CLIENT LISTENER: the how-to's client speaks, its listener hears it, and its server ends in order.
+# conversation.sh SERVER CLIENT LISTENER: the how-to's client sends, its listener receives that, and its server shuts
+# down cleanly.
 set -eu
 out=$(mktemp)
 heard=$(mktemp)

@@ -1,12 +1,12 @@
 #!/bin/sh
-# sh tutorial.sh SOURCE BIN: does what docs/tutorial.md says, in its order, in a scratch folder. BIN has the programs that the
-# demo would build.
+# sh tutorial.sh SOURCE BIN: does what docs/tutorial.md says, step by step, in a scratch folder. BIN has the programs
+# that the demo would build.
 #
-# - A cpp, cmake block is the file that is named last before it.
-# - A sh block is run. "# in a terminal of its own" is one that goes on.
-# - Each line of a text block must have been printed since the last command began, by it or by one that goes on. If not, or if the
-#   command fails, it is tried again for a while: the others may not have been ready.
-# The ports are others.
+# - A cpp or cmake block is the file that was last named before it.
+# - A sh block is run. "# in a terminal of its own" marks one that keeps running.
+# - Each line of a text block must have been printed since the last command began, by it or by one that keeps running.
+#   If not, or if the command fails, it is repeated for a while: the others may not have been ready.
+# The ports differ from the tutorial's.
 set -eu
 source=$(cd "$1" && pwd)
 bin=$(cd "$2" && pwd)
@@ -20,9 +20,19 @@ trap 'exit 1' HUP INT TERM
 # The blocks, one file each: 01.cpp, 02.sh, with the name of the file that it shall be in 01.cpp.name.
 awk -v folder="$scratch" '
   /^```$/ && kind != "" { kind = ""; close(file); next }
-  /^```[a-z]+$/ { kind = substr($0, 4); file = sprintf("%s/%02d.%s", folder, ++count, kind); print name > (file ".name"); next }
+  /^```[a-z]+$/ {
+    kind = substr($0, 4)
+    file = sprintf("%s/%02d.%s", folder, ++count, kind)
+    print name > (file ".name")
+    next
+  }
   kind != "" { print > file; next }
-  { while (match($0, /`[A-Za-z]+\.(cpp|txt)`/)) { name = substr($0, RSTART + 1, RLENGTH - 2); $0 = substr($0, RSTART + RLENGTH) } }
+  {
+    while (match($0, /`[A-Za-z]+\.(cpp|txt)`/)) {
+      name = substr($0, RSTART + 1, RLENGTH - 2)
+      $0 = substr($0, RSTART + RLENGTH)
+    }
+  }
 ' "$page"
 
 mkdir -p "$scratch/chatproto/build/demo"
