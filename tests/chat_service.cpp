@@ -526,7 +526,7 @@ TEST_CASE("where queues block senders, a sender's ok waits until others have rea
   CHECK(bob.sends("sendall:a\n") == Lines{"ok"});  // it still fits
   CHECK(bob.sends("sendall:b\nsenduser:alice:c\nnonsense\n").empty());
   CHECK(bob.queue->paused);
-  CHECK(carol.gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b"});  // the other receiver gets both at once
+  CHECK(carol.gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b"});  // carol gets both immediately
   SECTION("all who listen") {
     CHECK(alice->gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b", "delivery:cafe:bob:c"});
     CHECK(resumed == 0);

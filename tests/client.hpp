@@ -206,7 +206,7 @@ class SessionClient {
 
     bool wait_until(Clock::time_point end) {
       std::unique_lock lock(mutex_);
-      if (Clock::now() >= end) return std::exchange(woken_, false);  // waiting without a timeout is slow, too
+      if (Clock::now() >= end) return std::exchange(woken_, false);  // even an expired wait costs time
       return awake_.wait_until(lock, end, [this] { return std::exchange(woken_, false); });
     }
 
