@@ -25,7 +25,7 @@ install(FILES
   cmake/ChatprotoAsio.cmake
   DESTINATION ${package_dir})
 
-# The prefix is told from where the .pc file lies, unless the folders were given as absolute paths.
+# The .pc file derives the prefix from its own location, unless the folders were given as absolute paths.
 set(pc_prefix ${CMAKE_INSTALL_PREFIX})
 if(NOT IS_ABSOLUTE "${pkgconfig_dir}")
   file(RELATIVE_PATH pc_prefix "/${pkgconfig_dir}" /)

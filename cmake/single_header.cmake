@@ -4,7 +4,7 @@ cmake_minimum_required(VERSION 3.22)
 set(include_dir ${CMAKE_ARGV3})
 set(output ${CMAKE_ARGV4})
 
-# Lists end at semicolons and brackets, of which C++ has many, so text is cut by string() alone.
+# CMake lists break at semicolons and brackets, of which C++ has many, so this uses only string().
 function(insert header)
   get_property(seen GLOBAL PROPERTY seen)
   if(header IN_LIST seen)

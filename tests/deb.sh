@@ -1,5 +1,5 @@
 #!/bin/sh
-# deb.sh --built BUILD | --bare ROOT_FS PACKAGE...: whether the Debian packages are as they should be.
+# deb.sh --built BUILD | --bare ROOT_FS PACKAGE...: checks the Debian packages.
 #
 #   --built BUILD  is what ctest runs. Makes the packages from a build folder, unpacks them and checks them: they have
 #                  every header and every program with its manual page, and no path of the build; the programs run, and
@@ -24,7 +24,8 @@ fail() {
   exit 1
 }
 
-# A conversation with the programs that $1... runs: `chatproto-server` and so on, found as the caller says.
+# Holds a conversation with the programs, each run by $1... as `chatproto-server` and so on, found as the caller sets
+# up.
 converse() {
   "$@" chatproto-server 0 --address 127.0.0.1 >"$scratch/said" 2>&1 &
   running=$!
@@ -80,7 +81,7 @@ case ${1:-} in
     ;;
   --bare)
     [ "$(id -u)" = 0 ] || fail 'only root may do that'
-    if [ -z "${CHATPROTO_OWN_MOUNTS:-}" ]; then # mounts that end with us
+    if [ -z "${CHATPROTO_OWN_MOUNTS:-}" ]; then # mounts that end with this process
       CHATPROTO_OWN_MOUNTS=1 exec unshare --mount sh "$0" "$@"
     fi
     base=$2

@@ -25,7 +25,7 @@ fail() {
   echo "faults: $1" >&2
   exit 1
 }
-wait_until() { # COMMAND...: until it succeeds
+wait_until() { # COMMAND...: waits until it succeeds
   tries=0
   until "$@"; do
     tries=$((tries + 1))
@@ -44,7 +44,7 @@ start_server() { # PORT OPTION...: sets server, and port if that is 0
   wait_until said server '^listening on port'
   port=$(sed -n 's/^listening on port //p' "$scratch/server")
 }
-ends() { # CODE: the server
+ends() { # CODE: waits for the server's exit code
   wait_until is_over "$server"
   code=0
   wait "$server" || code=$?
@@ -70,7 +70,7 @@ for signal in TERM INT; do
   ends 0
 done
 
-# --- SIGHUP and SIGPIPE, and stopped for a while, under load: nothing is lost, and who comes meanwhile is served ------
+# --- SIGHUP and SIGPIPE, and stopped for a while, under load: nothing is lost, and new clients are served -------------
 
 has_samples() { [ "$(wc -l <"$scratch/samples")" -ge "$1" ]; }
 is_stopped() { grep -q '^State:[[:space:]]*T' "/proc/$server/status"; }
@@ -95,7 +95,7 @@ sleep "$stop_time"
 kill -CONT "$server"
 wait $bob || fail 'who came while the server was stopped was not served'
 wait_until hears alice
-kill "$listener" # the load waits until nobody is left
+kill "$listener" # the load waits until no client is left
 wait $load || fail 'the load has seen something wrong'
 sed -n '/^  [a-z]*  *[0-9]*$/p' "$scratch/soak"
 

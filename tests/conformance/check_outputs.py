@@ -75,7 +75,7 @@ check_tap(output, 1)
 check_tap(run("--tap", "--forms", "whole", "login-*", "--",
               sys.executable, os.path.join(here, "chat_server.py"), "{port}", code=0), 0)
 
-# --- What the protocol leaves open, only one form, a server that goes ---
+# --- What the protocol leaves open, only one form, a server that dies ---
 
 with open(own_scene, "w", encoding="ascii") as scene:
     scene.write("title: Own\nrule: 3 Login\nopen: nobody knows\ns ok login:\ns quit\n")

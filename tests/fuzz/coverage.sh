@@ -10,7 +10,7 @@ build=build/fuzz-coverage
 flags='-std=c++20 -O0 -g -fprofile-instr-generate -fcoverage-mapping -Iinclude'
 mkdir -p $build
 
-# One program of all targets: the counts of several cannot be added up.
+# One program for all targets, because counts of several cannot be added.
 objects=''
 for name in $targets; do
   renamed="-DLLVMFuzzerTestOneInput=fuzz_$name -Dmain=replay_$name"

@@ -15,7 +15,7 @@ grep -o '^| `--[^|]*' docs/operate.md | grep -o -e '--[a-z-]*' | while read -r f
   grep -rqF "\"$flag\"" examples || exit 1
 done
 
-known_to() { # FILE WORD...: whether the file knows all that begin with --
+known_to() { # FILE WORD...: whether the file contains all words that begin with --
   for word in "$@"; do
     case $word in
       --) break ;; # another program's

@@ -10,13 +10,13 @@ import sys
 import tempfile
 import urllib.parse
 
-# What a script of Doxygen's leads to stands in it as a whole string.
+# Doxygen's scripts contain their link targets as whole strings.
 IN_SCRIPT = re.compile(r"""["']((?:\.\./)?[\w./-]+\.html(?:#[\w.:-]+)?)["']""")
-MADE = re.compile(r"^search/\w+_\w+\.js$|^\w+\.js$")  # the menu and what the search finds
+MADE = re.compile(r"^search/\w+_\w+\.js$|^\w+\.js$")  # the menu and the search results
 
 
 class Page(html.parser.HTMLParser):
-    """The anchors of a page or picture, and what it links to, with the line."""
+    """The anchors of a page or picture, and its link targets with their lines."""
 
     def __init__(self, text):
         super().__init__()
@@ -35,10 +35,10 @@ class Page(html.parser.HTMLParser):
 
 
 def check(site):
-    """The dead links of a site, as text, and how many pages and links there are."""
+    """Returns a site's dead links, as text, and how many pages and links there are."""
     pages = {}
     for path in sorted(site.rglob("*")):
-        if path.name == "doxygen.svg":  # its logo, not ours
+        if path.name == "doxygen.svg":  # Doxygen's logo
             continue
         if path.suffix in (".html", ".svg"):
             pages[path] = Page(path.read_text(encoding="utf-8"))
