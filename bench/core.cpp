@@ -23,7 +23,6 @@ using namespace chatproto;
 
 constexpr std::string_view line = "sendall:hey everybody, this is a text of usual length";
 
-/// Records what the iterations have done.
 void count(benchmark::State& state, std::int64_t items, std::size_t bytes) {
   state.SetItemsProcessed(state.iterations() * items);
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes));
@@ -74,7 +73,6 @@ struct Queue final : MessageQueue {
 
 SharedBlock delivery() { return std::make_shared<std::string const>("delivery:cafe:bob:hey everybody!\n"); }
 
-/// Pushes a number of blocks, then drains them all.
 void queue_blocks(benchmark::State& state) {
   Queue queue;
   MessageQueue::Batch batch;

@@ -83,7 +83,7 @@ class Histogram {
   }
   bool empty() const { return total_ == 0; }
 
-  /// Returns the percentile in microseconds.
+  /// In microseconds.
   double percentile(double percent) const {
     if (percent >= 100) return static_cast<double>(most_) / 1e3;
     auto rank = static_cast<uint64_t>(percent / 100 * static_cast<double>(total_));
@@ -692,7 +692,6 @@ void Load::renew_slow() {
   add(Role::slow, oldest.room);
 }
 
-/// Reads what the slow receivers have not read so far.
 void Load::read_slow() {
   wait_until(Clock::now() + patience, [&] { return under_way_ == 0; });
   for (auto& client : clients_)
@@ -761,7 +760,6 @@ void Load::report(std::optional<Usage> const& at_first, std::optional<Usage> con
   program::print_or_fail(out.str() + '}');
 }
 
-/// Throws if there are not enough descriptors.
 void check_descriptors(Options const& options) {
   constexpr uint64_t others = 16;
   auto const descriptors = program::raise_descriptor_limit();

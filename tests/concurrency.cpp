@@ -462,7 +462,6 @@ class Crowd {
   std::atomic<bool> over_ = false;
 };
 
-/// Runs a `Crowd`, and judges the result.
 template <class Wire>
 void judge_crowd(typename Crowd<Wire>::Connect connect, Plan const& plan) {
   auto const seed = raw::seed();

@@ -529,7 +529,6 @@ TEMPLATE_TEST_CASE("an observer that throws costs no other client", "[limits]", 
 #ifdef __linux__
 namespace {
 
-/// Returns all sockets of this process.
 std::set<int> sockets() {
   std::set<int> result;
   for (auto fd = 0; fd < 4096; ++fd) {

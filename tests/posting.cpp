@@ -151,7 +151,6 @@ struct Bell {
   Session open(Peer peer) { return Session(std::move(peer)); }
 };
 
-/// Returns whether a client gets `oks` replies, and then the bell.
 bool rings(Client& client, int oks) {
   for (auto i = 0; i < oks; ++i)
     if (client.next_line() != "ok:") return false;

@@ -109,12 +109,10 @@ class Client {
   void tell(auto const&... parts) const { world_.tell(number_, parts...); }
   void fault(std::string const& what) { world_.fault(std::to_string(number_) + ' ' + what); }
 
-  /// Describes the client.
   std::string manner() const {
     return (talks_ ? "talks, "s : "listens, "s) + (stuck_ ? "stuck" : eager_ ? "eager" : "slow");
   }
 
-  /// Does something or nothing.
   void live() {
     if (vanished_) return;
     if (random_.percent(40) && !stuck_) takes_ += random_.below(world_.last_call ? 5000 : 500);
@@ -146,7 +144,6 @@ class Client {
   void takes(std::size_t size) {
     if (!eager_) takes_ -= size;
   }
-  /// The client reads these bytes.
   void sees(std::string_view bytes) {
     while (!bytes.empty()) {
       auto const end = bytes.find('\n');
@@ -189,7 +186,6 @@ class Client {
   void leaves() {
     if (!me.stays.empty() && me.stays.back().left == 0) me.stays.back().left = world_.tick();
   }
-  /// Returns how many lines the session got.
   std::size_t begun() const { return begun_; }
   /// Returns how many of these lines have no reply yet.
   std::size_t awaited() const { return begun_ - answers_; }

@@ -74,7 +74,7 @@ class Simulation : public World {
   ChatService service;
   std::vector<std::shared_ptr<Link>> links;
   Link* acting = nullptr;
-  std::uint64_t said = 0, kept = 0;  // texts that sessions got; of these, at most so many do not stand in a log yet
+  std::uint64_t said = 0, kept = 0;  // texts that sessions got; an upper bound of those not in a log yet
 
  private:
   void step();
@@ -150,7 +150,6 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void ask_to_stop() {
     posted_.push_back([](Link& it) { it.reads_lines_ = false, it.rules_.stop_reading(); });
   }
-  /// Posts a task to its session.
   void post_task() {
     auto const posted = peer().post([this] {
       has_run_ = true;

@@ -542,7 +542,6 @@ void Soak::speak() {
   }
 }
 
-/// Handles events, and then what is due.
 void Soak::turn() {
   std::array<epoll_event, 256> events;
   auto const count_of_events = epoll_wait(epoll_, events.data(), events.size(), 2);

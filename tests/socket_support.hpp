@@ -110,7 +110,6 @@ class Client {
     return came;
   }
 
-  /// Sends a line and waits for the reply.
   std::string asks(std::string const& line) {
     send(line + "\n");
     return next();
@@ -129,7 +128,6 @@ class Client {
 
   auto descriptor() { return socket_.native_handle(); }
   void end_output() { socket_.shutdown(asio::socket_base::shutdown_send); }
-  /// Resets the connection.
   void reset() {
     socket_.set_option(asio::socket_base::linger(true, 0));
     socket_.close();
@@ -283,7 +281,6 @@ inline void let_it_accept(asio::io_context& context) {
 }
 
 #ifdef __linux__
-/// Returns how many descriptors this process has open.
 inline std::ptrdiff_t descriptors() {
   return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
 }

@@ -95,7 +95,6 @@ class RecordingQueue final : public chatproto::MessageQueue {
     return result;
   }
 
-  /// Takes all bytes.
   std::string take() {
     std::string result;
     for (auto const& each : take_blocks()) result += each;

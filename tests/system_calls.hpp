@@ -15,7 +15,6 @@ enum Kind : std::size_t { epoll_ctls, epoll_waits, reads, recvs, sends, writes, 
 /// Calls of each kind, except those of threads that do not count (`counts_as_spent`).
 inline std::array<std::atomic<std::size_t>, kinds> calls;
 
-/// What may fail.
 enum class Fault { none, call, allocation };
 
 /// While it lives, makes the `n`th call or allocation fail, counted from 1 among those that count. `style` chooses
@@ -30,7 +29,6 @@ class Failing {
   void end();
   /// Returns whether the failure has happened.
   bool happened() const;
-  /// Returns the name of what failed.
   char const* name() const;
 };
 

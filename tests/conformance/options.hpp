@@ -32,8 +32,8 @@ struct Options {
   bool verbose = false;
 };
 
-/// Parses the command line. Returns nothing if help, the version or no action was requested, which has then been
-/// written. Throws std::runtime_error for an invalid command line.
+/// Parses the command line. Writes the help (also if there are no arguments) or the version if asked to, and then
+/// returns nothing. Throws std::runtime_error for an invalid command line.
 std::optional<Options> read_options(std::vector<std::string> const& arguments, std::ostream& out);
 
 }  // namespace conformance

@@ -15,7 +15,6 @@
 
 namespace conformance {
 
-/// Whether this system can start programs.
 bool can_start_programs();
 
 /// Keeps programs that start later from inheriting the socket.

@@ -54,7 +54,6 @@ class Report {
   /// Records a problem of the server under test that no scene has caused.
   void server(std::string const& what) { server_ = what; }
 
-  /// Records that the run ends early.
   void stop(std::string const& why) { stopped_ = why; }
 
   [[nodiscard]] Results results() const;

@@ -62,7 +62,7 @@ enum class Verb {
   prompt,    ///< anything comes from the program's terminal, not necessarily a whole line
   eof,       ///< the other end closes in order, with nothing before that
   closed,    ///< like eof, but a reset will do
-  close,     ///< closes the connection
+  close,
   shutdown,  ///< closes the sending direction; of a program: the end of its stdin
   reset,     ///< aborts the connection
   exit,      ///< the program ends with this exit code, with nothing more on its stdout and stderr

@@ -79,7 +79,7 @@ std::string ServerUnderTest::stop() {
   process_->signal(term_);
   for (auto const until = std::chrono::steady_clock::now() + 20s; std::chrono::steady_clock::now() < until;) {
     if (auto const end = process_->poll()) {
-      // A program that does not handle the signal dies of it, or exits with the code that shells use for that.
+      // A program that does not handle the signal is killed by it, or exits with the code that shells report for that.
       bool const well = end->signal == term_ || (end->signal == 0 && (end->code == 0 || end->code == 128 + term_));
       return well ? std::string() : how_it_ended(*end);
     }

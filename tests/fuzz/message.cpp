@@ -11,7 +11,6 @@
 
 namespace {
 
-/// Returns the error that `call` throws.
 std::error_code thrown_by(auto call) {
   try {
     call();

@@ -7,7 +7,7 @@
 //   F8 to FB  continue with client 0 to 3
 //   FC        ends this read
 //   FD        disconnects the client, and connects another one
-//   FE        ends the client's input
+//   FE        the client shuts down sending
 //   F7 n      the client accepts n bytes of what waits for it; FF: all
 //   F6        pauses its session after the next line, or resumes it
 //   F5        closes the client
