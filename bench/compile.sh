@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSL-1.0
-# bash bench/compile.sh [ROUNDS]: what the library costs the compiler, and how large what comes out is, beside the bare
-# minimum with Asio alone. The compiler is $CXX, or g++; more include directories or the like can be given in $CXXFLAGS.
-# It needs GNU's tools (xargs -d, sed, strip).
+# bash bench/compile.sh [ROUNDS]: measures the library's compile time and code size, next to a bare minimum with Asio
+# alone. The compiler is $CXX, or g++; $CXXFLAGS can add include directories and the like. Needs GNU tools (xargs -d,
+# sed, strip).
 set -euo pipefail
 export LC_ALL=C
 
@@ -45,8 +45,8 @@ int main() {
 }
 END
 
-# With the headers of Asio that server.hpp takes, directly or by another header of the library: what they cost is not the
-# library's doing.
+# With the Asio headers that server.hpp includes, directly or through another header of the library: their cost is not
+# the library's.
 run_compiler -MM "$scratch/server.cpp" | sed 's|[ \\]|\n|g' | grep -F "$root/include/chatproto/" >"$scratch/headers" ||
   fail 'the compiler does not find the headers' 1
 {

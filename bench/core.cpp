@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// What the parts without I/O cost: a message there and back, a stream cut into lines, blocks through a queue, a text
-// for a room. That parsing allocates nothing is a test (message.cpp), not a figure.
+// Benchmarks of the parts without I/O: encoding and parsing a message, splitting a stream into lines, blocks through a
+// queue, a text for a room. That parsing allocates nothing is a test (message.cpp), not a figure.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -23,7 +23,6 @@ using namespace chatproto;
 
 constexpr std::string_view line = "sendall:hey everybody, this is a text of usual length";
 
-/// What each iteration has done.
 void count(benchmark::State& state, std::int64_t items, std::size_t bytes) {
   state.SetItemsProcessed(state.iterations() * items);
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes));
@@ -33,7 +32,7 @@ void parse_line(benchmark::State& state) {
   std::error_code ec;
   auto input = line;
   for (auto _ : state) {
-    benchmark::DoNotOptimize(input);  // or the compiler parses it once and for all
+    benchmark::DoNotOptimize(input);  // else the compiler parses it only once
     benchmark::DoNotOptimize(parse(input, ec));
   }
   count(state, 1, line.size());
@@ -50,7 +49,7 @@ void encode_message(benchmark::State& state) {
 }
 BENCHMARK(encode_message);
 
-/// Reads of so many bytes: what begins in one and ends in the next has to be kept.
+/// Reads of `size` bytes. A line that spans two reads has to be kept.
 void read_lines(benchmark::State& state) {
   auto const size = static_cast<std::size_t>(state.range(0));
   std::string stream;
@@ -74,7 +73,6 @@ struct Queue final : MessageQueue {
 
 SharedBlock delivery() { return std::make_shared<std::string const>("delivery:cafe:bob:hey everybody!\n"); }
 
-/// So many blocks in, then all out.
 void queue_blocks(benchmark::State& state) {
   Queue queue;
   MessageQueue::Batch batch;
@@ -87,7 +85,7 @@ void queue_blocks(benchmark::State& state) {
 }
 BENCHMARK(queue_blocks)->Arg(1)->Arg(10)->Arg(100);
 
-/// One text for a room of so many, each of whom then reads it.
+/// Sends one text to a room of a number of members, each of which then reads it.
 void broadcast(benchmark::State& state) {
   Room room;
   std::deque<std::shared_ptr<Queue>> queues;

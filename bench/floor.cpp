@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
-// bench_floor PORT: the least that a chat server of this protocol has to do; a yardstick, not a server. Linux only.
+// bench_floor PORT: the least that a chat server of this protocol must do; a yardstick, not a server. Linux only.
 //
-// Microseconds change with the machine, the kernel and the load beside; how many times the floor's a server takes,
-// measured in turns with it, hardly does, and says what is left to gain.
+// Microseconds change with the machine, the kernel and other load. The ratio of a server to the floor, measured in
+// turns with it, hardly does, and shows how much can still be gained.
 //
-// One thread and epoll. What a round of events brings for a room is encoded once and goes to each receiver in one
-// write, whoever said it; then each sender gets its replies in one write. Left out: all checks (each line is answered
-// by `ok:`; a CR is data), `senduser`, `leave`, that nobody hears himself, time limits, an orderly end, and queues. It
-// waits for who reads slowly, and ends when somebody does not read at all. So it fits closed loops only, as bench_load
+// One thread and epoll. The deliveries that a round of events brings for a room are encoded once and sent to each
+// receiver in one write, whoever sent them; then each sender gets its replies in one write. Left out: all checks (each
+// line is answered by `ok:`; a CR is data), `senduser`, `leave`, the rule that no user gets its own texts, time limits,
+// an orderly shutdown, and queues. It waits for slow readers, and exits when a client does not read at all. So it fits
+// only closed loops, such as bench_load.
 // is one.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -58,7 +59,7 @@ class Floor {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     auto const one = 1;
     timeval const patience{.tv_sec = 5, .tv_usec = 0};
-    auto const set = [this](int level, int name, auto const& value) {  // also for what is accepted
+    auto const set = [this](int level, int name, auto const& value) {  // accepted sockets inherit it
       must(setsockopt(listener_, level, name, &value, sizeof value), "setsockopt");
     };
     set(SOL_SOCKET, SO_REUSEADDR, one);
@@ -154,7 +155,7 @@ class Floor {
       auto const size = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
       if (size < 0 && errno == EINTR) continue;
       if (size < 0 && errno == EAGAIN) throw std::runtime_error("a client does not read, and this is only a yardstick");
-      if (size < 0) return;  // the client has gone, as the next read will show
+      if (size < 0) return;  // the client has disconnected, as the next read will show
       bytes.remove_prefix(static_cast<size_t>(size));
     }
   }
@@ -163,9 +164,9 @@ class Floor {
   int listener_ = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
   std::vector<char> buffer_ = std::vector<char>(size_t{64} * 1024);
   std::string oks_;             // for as many lines as the buffer can hold
-  std::deque<Client> clients_;  // by their sockets
+  std::deque<Client> clients_;  // indexed by socket
   std::unordered_map<std::string, Room> rooms_;
-  Room lobby_;  // of those that are in no room
+  Room lobby_;  // of the clients without a room
   std::vector<Room*> spoken_in_;
   std::vector<Client*> heard_;
 };

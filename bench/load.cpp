@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-// bench_load HOST PORT: loads a chat server with rooms full of clients, checks each delivery, and prints what it
-// measured as one line of JSON. Linux only: epoll, /proc.
+// bench_load HOST PORT: loads a chat server with rooms full of clients, checks each delivery, and prints its
+// measurements as one line of JSON. Linux only: epoll, /proc.
 //
-// The loop is closed: a sender waits when it has a window of unacknowledged texts, and a room when its receivers lag.
-// So the server's queues stay short. One thread does all; it compares each line with the one that has to come, whole:
-// some 25 ns for a delivery of 90 bytes. In the fan-outs that core is the limit (load_cpu_share is near 1), not the
-// server's: there CPU per delivery counts, and not deliveries per second.
+// The loop is closed: a sender waits when it has a window of unacknowledged texts, a room when its receivers lag. So
+// the server's queues stay short. One thread does everything and compares each whole line with the expected one: some
+// 25 ns for a delivery of 90 bytes. In the fan-outs this core is the limit (load_cpu_share is near 1), not the
+// server's: there CPU per delivery is the figure to read, not deliveries per second.
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -48,7 +48,7 @@ using std::uint32_t, std::uint64_t, std::size_t;
 
 constexpr auto patience = std::chrono::seconds(10);        // for a server that has stopped answering
 constexpr auto grace = std::chrono::milliseconds(150);     // for lines that should not come
-constexpr auto slow_time = std::chrono::milliseconds(50);  // then another slow receiver comes
+constexpr auto slow_time = std::chrono::milliseconds(50);  // between two slow receivers
 constexpr uint32_t logins_at_once = 100;                   // fewer than a listener's backlog
 constexpr uint32_t clients_per_address = 25'000;           // fewer than the ports of one source address
 constexpr size_t name_size = 6, head_size = 16;            // s00042; "00042 000000017 "
@@ -70,7 +70,7 @@ struct Options {
 
 std::system_error system_failure(char const* what) { return {errno, std::system_category(), what}; }
 
-/// Times, kept to 0.8 % in constant memory: 64 buckets for each power of two.
+/// A histogram of times, with 0.8 % precision in constant memory: 64 buckets for each power of two.
 class Histogram {
  public:
   void add(Clock::duration time) {
@@ -105,8 +105,8 @@ struct Usage {
   double rss_kb = 0, peak_kb = 0;
 };
 
-/// Nothing if there is no such process. The clock has the same utime + stime as /proc/PID/stat, in finer steps than 10
-/// ms.
+/// Returns nothing if there is no such process. The clock has the same utime + stime as /proc/PID/stat, in finer steps
+/// than 10 ms.
 std::optional<Usage> usage_of(int pid) {
   Usage usage;
   clockid_t clock{};
@@ -124,7 +124,7 @@ std::optional<Usage> usage_of(int pid) {
 void write_number(char* to, size_t digits, uint32_t value) {
   for (; digits > 0; value /= 10) to[--digits] = static_cast<char>('0' + value % 10);
 }
-uint32_t read_number(char const* from, size_t digits) {  // nonsense gives some number, which then does not fit
+uint32_t read_number(char const* from, size_t digits) {  // of nonsense it returns any number, which will not match
   uint32_t value = 0;
   for (size_t i = 0; i < digits; ++i) value = value * 10 + static_cast<uint32_t>(from[i] - '0');
   return value;
@@ -134,7 +134,7 @@ std::string name(char kind, uint32_t number) {
   write_number(result.data() + 1, name_size - 1, number);
   return result;
 }
-/// Who says it, which of his texts it is, and letters that are others in the next text.
+/// Writes the sender, the text's number, and letters that differ from those of the next text.
 void write_text(char* to, size_t size, uint32_t sender, uint32_t sequence) {
   write_number(to, 5, sender);
   write_number(to + 6, 9, sequence);
@@ -148,7 +148,7 @@ struct Client {
   uint32_t room, number;
   int fd = -1;
   uint32_t events = 0;                  // EPOLLRDHUP alone: does not read
-  std::string input = {}, output = {};  // a line without its end; what the socket did not take
+  std::string input = {}, output = {};  // an unfinished line; what the socket did not accept
 
   struct OnItsWay {
     Clock::time_point sent;
@@ -158,18 +158,18 @@ struct Client {
   std::vector<OnItsWay> on_their_way = {};
   std::string lines = {};  // as the receivers should see them
 
-  std::vector<uint32_t> due = {};                        // of a receiver: from each sender of its room, the next
-  std::set<std::pair<uint32_t, uint32_t>> missing = {};  // sender, sequence: passed over so far
+  std::vector<uint32_t> due = {};                        // of a receiver: the next text from each sender of its room
+  std::set<std::pair<uint32_t, uint32_t>> missing = {};  // sender and sequence of the texts passed over so far
   uint64_t position = 0;                                 // of the next delivery in its room
-  std::vector<bool> heard = {};                          // of a slow receiver: has it got a text of that sender?
+  std::vector<bool> heard = {};                          // of a slow receiver: whether it has got a text of that sender
 };
 
 struct Room {
   std::vector<Client*> senders = {};
   uint32_t receivers = 0, undelivered = 0, turn = 0;
   bool may_speak = false;
-  std::vector<uint32_t> order = {};  // whose text is at a position, modulo its size; only with several senders
-  uint64_t heard = 0;                // positions that some receiver has heard
+  std::vector<uint32_t> order = {};  // the sender of the text at a position, modulo its size; only with several senders
+  uint64_t heard = 0;                // positions that some receiver has reached
 };
 
 class Load {
@@ -212,7 +212,7 @@ class Load {
   void report(std::optional<Usage> const& at_first, std::optional<Usage> const& joined,
               std::optional<Usage> const& last) const;
 
-  // --- Sockets --------------------------------------------------------------------------------------------------------
+  // --- Sockets -------------------------------------------------------------------------------------------------------
 
   void turn();
   void read(Client& client);
@@ -225,7 +225,7 @@ class Load {
       throw system_failure("epoll_ctl");
     client.events = events;
   }
-  /// Also ends when no client is left.
+  /// Also returns when no client is left.
   template <class Done>
   void wait_until(Clock::time_point deadline, Done done) {
     while (ready_ > 0 && !done() && Clock::now() < deadline) turn();
@@ -235,7 +235,7 @@ class Load {
     throw std::runtime_error("cannot connect to " + options_.host + ' ' + options_.port + ": " + why);
   }
 
-  // --- Talk -----------------------------------------------------------------------------------------------------------
+  // --- Texts ---------------------------------------------------------------------------------------------------------
 
   void say(Client& client, std::string_view line) {
     client.output.append(line).append(1, '\n');
@@ -251,11 +251,11 @@ class Load {
     ++deliveries_;
     latency_.add(now_ - sender.on_their_way[sequence & (ring_ - 1)].sent);
   }
-  /// With several senders, all receivers of a room have to hear them in the same order.
+  /// Checks that all receivers of a room get the texts of several senders in the same order.
   void compare_order(Client& receiver, uint32_t local) {
     auto& room = rooms_[receiver.room];
     if (room.order.empty()) return;
-    auto& there = room.order[receiver.position & (ring_ - 1)];  // the lag is no more than the ring
+    auto& there = room.order[receiver.position & (ring_ - 1)];  // the lag is no greater than the ring
     if (receiver.position == room.heard) {
       there = local;
       ++room.heard;
@@ -280,7 +280,7 @@ class Load {
   uint64_t lost() const;
 
   Options const options_;
-  uint32_t const ring_;  // texts of one sender that can be on their way; a power of two
+  uint32_t const ring_;  // most texts of one sender that can be on their way; a power of two
   addrinfo* addresses_ = nullptr;
   addrinfo const* address_ = nullptr;  // the one that answers
   int epoll_ = epoll_create1(EPOLL_CLOEXEC);
@@ -290,9 +290,9 @@ class Load {
   std::vector<char> buffer_ = std::vector<char>(size_t{256} * 1024);
   Clock::time_point now_ = Clock::now(), last_read_ = now_;
 
-  std::array<uint32_t, 3> numbers_{};  // of the clients, by role
+  std::array<uint32_t, 3> numbers_{};  // how many clients, by role
   std::deque<Client*> slow_;           // oldest first
-  Client* retiring_ = nullptr;         // a slow receiver that is read out
+  Client* retiring_ = nullptr;         // a slow receiver whose rest is being read
   Clock::time_point next_slow_ = Clock::time_point::max();
 
   bool speaking_ = false, recording_ = false;
@@ -301,15 +301,15 @@ class Load {
   uint32_t under_way_ = 0, ready_ = 0;
   uint64_t misordered_ = 0, corrupt_ = 0, errors_ = 0, slow_cut_ = 0;
 
-  // Of the measuring time.
+  // During the measurement:
   uint64_t deliveries_ = 0, messages_ = 0;
   double elapsed_ = 0, cpu_us_ = 0, own_cpu_us_ = 0;
   Histogram latency_, ack_;
 };
 
-// --- Sockets ----------------------------------------------------------------------------------------------------------
+// --- Sockets ---------------------------------------------------------------------------------------------------------
 
-/// A host may have several, as localhost has, and the server may listen on one.
+/// A host may have several addresses, as localhost has, and the server may listen on only one of them.
 void Load::choose_address() {
   for (auto const* each = addresses_; each != nullptr; each = each->ai_next) {
     auto const fd = socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -329,10 +329,10 @@ void Load::connect(Client& client) {
   if (client.fd < 0) throw system_failure("socket");
   auto const one = 1;
   setsockopt(client.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  linger const reset{.l_onoff = 1, .l_linger = 0};  // leaves no TIME_WAIT, of which many runs would run out of ports
+  linger const reset{.l_onoff = 1, .l_linger = 0};  // leaves no TIME_WAIT, else many runs would use up the ports
   setsockopt(client.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
   if (client.role == Role::slow) {
-    // As over an Ethernet: on loopback both kernels would take megabytes that nobody reads.
+    // As over Ethernet: on loopback both kernels would buffer megabytes that are never read.
     auto const segment = 1448, space = 16 * 1024;
     setsockopt(client.fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
     setsockopt(client.fd, SOL_SOCKET, SO_RCVBUF, &space, sizeof space);
@@ -351,7 +351,7 @@ void Load::connect(Client& client) {
   ++under_way_;
 }
 
-/// One round of events, and of texts that senders may send then.
+/// Handles one round of events, then sends the texts that senders may send.
 void Load::turn() {
   std::array<epoll_event, 256> events;
   auto const count = epoll_wait(epoll_, events.data(), events.size(), options_.spin ? 0 : 10);
@@ -420,7 +420,7 @@ void Load::flush(Client& client) {
   watch(client, client.output.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
 }
 
-/// Nobody waits any longer for what a client that has gone should have got.
+/// Stops waiting for what a disconnected client should have got.
 void Load::lose(Client& client, std::string const& why) {
   if (client.state == State::connecting) cannot_connect(why);
   if (client.state != State::ready) throw std::runtime_error(name_of(client) + " cannot log in: " + why);
@@ -445,12 +445,12 @@ void Load::lose(Client& client, std::string const& why) {
   }
 }
 
-// --- Talk -------------------------------------------------------------------------------------------------------------
+// --- Texts -----------------------------------------------------------------------------------------------------------
 
-/// Sends what window and lag allow, half a window at least: who may have many texts unacknowledged does not send them
-/// one by one.
+/// Sends as many texts as window and lag allow, but at least half a window, so that a sender with a large window does
+/// not send its texts one by one.
 void Load::speak(Room& room) {
-  auto const first = room.turn++;  // another one each time
+  auto const first = room.turn++;  // starts with another sender each time
   for (size_t i = 0; i < room.senders.size(); ++i) {
     auto& sender = *room.senders[(first + i) % room.senders.size()];
     if (sender.state == State::gone || !sender.output.empty()) continue;
@@ -482,7 +482,7 @@ void Load::hear(Client& client, std::string_view line) {
     ++ready_;
     --under_way_;
     if (client.role != Role::slow) return;
-    for (uint32_t i = 0; i < client.due.size(); ++i)  // it came in time for what is said from now on
+    for (uint32_t i = 0; i < client.due.size(); ++i)  // it is in the room for all texts from now on
       if (!client.heard[i]) client.due[i] = rooms_[client.room].senders[i]->sent;
     watch(client, EPOLLRDHUP);
     return;
@@ -506,7 +506,7 @@ void Load::hear(Client& client, std::string_view line) {
   let_speak(client.room);
 }
 
-/// The usual case, and fast: the next text of one of the room's senders, as it was sent, each byte of it.
+/// The usual case, made fast: the next text of one of the room's senders, compared byte by byte.
 bool Load::hear_the_expected(Client& receiver, std::string_view& input) {
   if (input.size() < line_size()) return false;
   auto const local = read_number(input.data() + sender_at + 1, name_size - 1) - receiver.room * options_.senders;
@@ -522,7 +522,7 @@ bool Load::hear_the_expected(Client& receiver, std::string_view& input) {
   return true;
 }
 
-/// Any other case: what is it?
+/// Classifies any other line.
 void Load::judge(Client& receiver, std::string_view line) {
   std::error_code ec;
   auto const message = chatproto::parse(line, ec);
@@ -542,7 +542,7 @@ void Load::judge(Client& receiver, std::string_view line) {
     ++corrupt_;
     return;
   }
-  if (receiver.role == Role::slow) {  // it may have been cut, but what it got has no gap
+  if (receiver.role == Role::slow) {  // it may have been disconnected, but what it got has no gap
     auto const due = std::exchange(receiver.due[local], sequence + 1);
     if (receiver.heard[local] ? sequence != due : sequence > due) ++misordered_;
     receiver.heard[local] = true;
@@ -555,17 +555,17 @@ void Load::judge(Client& receiver, std::string_view line) {
   }
   for (; receiver.due[local] < sequence; accept(receiver, *room.senders[local], local)) {
     receiver.missing.insert({local, receiver.due[local]});
-    room.order.clear();  // positions say nothing any more
+    room.order.clear();  // positions have no meaning any more
   }
   record(*room.senders[local], sequence);
   compare_order(receiver, local);
   accept(receiver, *room.senders[local], local);
 }
 
-/// The receiver has got, or will not get any more, the text that was due.
+/// Advances past a text that the receiver has got or will not get.
 void Load::accept(Client& receiver, Client& sender, uint32_t local) {
   auto& waiting = sender.on_their_way[receiver.due[local]++ & (ring_ - 1)].waiting;
-  if (--waiting > 0) return;  // somebody else has not
+  if (--waiting > 0) return;  // other receivers still wait for it
   --rooms_[sender.room].undelivered;
   --undelivered_;
   let_speak(sender.room);
@@ -581,10 +581,10 @@ uint64_t Load::lost() const {
   return result;
 }
 
-// --- The run ----------------------------------------------------------------------------------------------------------
+// --- The run ---------------------------------------------------------------------------------------------------------
 
 void Load::log_in() {
-  std::vector<std::pair<Role, uint32_t>> wanted;  // and its room
+  std::vector<std::pair<Role, uint32_t>> wanted;  // roles and rooms
   for (uint32_t room = 0; room < options_.rooms; ++room) {
     wanted.insert(wanted.end(), options_.receivers, {Role::receiver, room});
     wanted.insert(wanted.end(), options_.senders, {Role::sender, room});
@@ -643,7 +643,7 @@ int Load::measure() {
     for (uint32_t room = 0; room < options_.rooms; ++room) let_speak(room);
     wait_until(Clock::now() + options_.warmup, [] { return false; });
 
-    if (options_.count > 0) {  // nothing of the warm-up is counted
+    if (options_.count > 0) {  // the warm-up is not counted
       speaking_ = false;
       wait_until(Clock::now() + patience, all_arrived);
       speaking_ = true;
@@ -671,16 +671,16 @@ int Load::measure() {
   read_slow();
   wait_until(Clock::now() + grace, [] { return false; });
   for (auto const& client : clients_)
-    if (client.state == State::ready && !client.input.empty()) ++corrupt_;  // half a line
+    if (client.state == State::ready && !client.input.empty()) ++corrupt_;  // an unfinished line
   report(at_first, joined, last);
   return lost() + misordered_ + corrupt_ + errors_ + unacked_ == 0 ? 0 : 1;
 }
 
-/// The oldest slow receiver gives way to a new one, so that the server always has one to deal with. That it was cut
-/// shows only when it is read out, as the end of the stream comes after all that waits.
+/// Replaces the oldest slow receiver by a new one, so that the server always has one to deal with. Whether it was
+/// disconnected shows only when its rest is read, as the end of the stream comes after everything that waits.
 void Load::renew_slow() {
   next_slow_ = now_ + slow_time;
-  if (retiring_ != nullptr && retiring_->state == State::ready) close_silently(*retiring_);  // was not cut
+  if (retiring_ != nullptr && retiring_->state == State::ready) close_silently(*retiring_);  // was not disconnected
   retiring_ = nullptr;
   auto& oldest = *slow_.front();
   if (oldest.state != State::ready && oldest.state != State::gone) return;  // has not joined yet
@@ -692,7 +692,6 @@ void Load::renew_slow() {
   add(Role::slow, oldest.room);
 }
 
-/// What the slow receivers have not read until now.
 void Load::read_slow() {
   wait_until(Clock::now() + patience, [&] { return under_way_ == 0; });
   for (auto& client : clients_)
@@ -761,7 +760,6 @@ void Load::report(std::optional<Usage> const& at_first, std::optional<Usage> con
   program::print_or_fail(out.str() + '}');
 }
 
-/// Throws if there are not enough descriptors.
 void check_descriptors(Options const& options) {
   constexpr uint64_t others = 16;
   auto const descriptors = program::raise_descriptor_limit();

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""report.py RESULTS.jsonl DIR: tables (also DIR/tables.md) and pictures of what run.sh has measured; checks bounds.
+"""report.py RESULTS.jsonl DIR: prints tables (also DIR/tables.md), draws pictures of run.sh's results, checks bounds.
 
 Exit code 1 if a delivery was lost, misordered or corrupt, if a run failed, or if a bound is missed.
 """
@@ -15,11 +15,11 @@ POLICIES = ["pool", "strand", "thread-per-client", "other", "floor"]
 
 
 def pool_to_floor(case, point, what, key, most, reason):
-    """A bound, as below."""
+    """Returns a bound, as in BOUNDS."""
     return (f"pool / floor, {what}, {case}", (case, point, "pool", key), (case, point, "floor", key), most, reason)
 
 
-# What must hold: a figure and the most it may be, and why. Ratios only, or bytes: times are another machine's affair.
+# The bounds: a figure, the most it may be, and why. Only ratios or bytes, because times depend on the machine.
 # (name, (case, point, policy, key), divided by, at most, reason)
 BOUNDS = [
     ("strand / pool, CPU per delivery, fan1x100",
@@ -55,7 +55,8 @@ BOUNDS = [
     pool_to_floor("sync1x100", 0, "CPU per delivery", "cpu_us_per_delivery", 1.2,
                   "a write for each delivery: nearly all of it is the system's"),
     pool_to_floor("sync50x100", 0, "CPU per delivery", "cpu_us_per_delivery", 2.0,
-                  "a queue for each receiver costs a push and a lock for each delivery, which one log per room would not"),
+                  "a queue for each receiver costs a push and a lock for each delivery, "
+                  "which one log per room would not"),
     pool_to_floor("rooms", 500, "CPU per text", "cpu_us_per_message", 1.3, "a read and three writes for a text"),
     pool_to_floor("latency", 0, "CPU per text", "cpu_us_per_message", 1.3, "a read and two writes for a text"),
     pool_to_floor("latency", 0, "median latency", ("latency_us", 50), 1.15,
@@ -64,9 +65,9 @@ BOUNDS = [
 
 
 def read(path):
-    """Lists of runs by (case, point, policy), in the order of the file.
+    """Returns lists of runs by (case, point, policy), in the order of the file.
 
-    The runs of one turn, of each policy at one point in one round, stand together there; "turn" counts them.
+    There, the runs of one turn (all policies at one point in one round) are adjacent; "turn" counts the turns.
     """
     runs = {}
     turn, last, seen = 0, None, set()
@@ -88,7 +89,7 @@ def read(path):
 
 
 def by_turn(runs, case, point, policy, key):
-    """The value of each run; key may be ("latency_us", percent)."""
+    """Returns the value of each turn; key may be ("latency_us", percent)."""
     result = {}
     for run in runs.get((case, point, policy), []):
         value = dict(run.get(key[0], [])).get(key[1]) if isinstance(key, tuple) else run.get(key)
@@ -102,7 +103,7 @@ def values(runs, case, point, policy, key):
 
 
 def times_the_floor(runs, case, point, policy, key):
-    """The ratio to the floor's value in the same turn: what else the machine did then, it did to both."""
+    """Returns the ratio to the floor's value in each turn: in one turn, other load affects both."""
     floor = by_turn(runs, case, point, "floor", key)
     return [value / floor[turn] for turn, value in by_turn(runs, case, point, policy, key).items() if floor.get(turn)]
 
@@ -113,7 +114,7 @@ def median(runs, case, point, policy, key):
 
 
 def short(value):
-    """Three digits that count."""
+    """Formats three significant digits."""
     if value is None:
         return "-"
     if value == round(value):
@@ -142,7 +143,7 @@ TABLES = [
 
 
 def cell(runs, case, point, policy, keys):
-    """Medians, and for one key by how much the runs differ from it."""
+    """Returns the medians, and for a single key how much the runs differ from it."""
     found = [values(runs, case, point, policy, key) for key in keys]
     if not any(found):
         return "-"
@@ -151,7 +152,7 @@ def cell(runs, case, point, policy, keys):
 
 
 def spread(found):
-    """By how much they differ from their median at most."""
+    """Returns the greatest difference from the median."""
     middle = statistics.median(found)
     if len(found) < 2 or middle <= 0:
         return ""
@@ -159,7 +160,7 @@ def spread(found):
 
 
 def tables(runs):
-    """(title, header, rows) of each table that has any rows."""
+    """Yields (title, header, rows) of each table with any rows."""
     policies = [policy for policy in POLICIES if any(key[2] == policy for key in runs)]
     for title, cases, keys in TABLES:
         rows = []
@@ -198,7 +199,7 @@ def as_markdown(title, header, rows):
 
 WIDTH, HEIGHT = 720, 430
 LEFT, RIGHT, TOP, BOTTOM = 90, 32, 72, 62
-# After Okabe and Ito's colours, which the colour-blind can tell apart; lines also differ in dashes and markers.
+# After Okabe and Ito's colours, which colour-blind readers can tell apart; lines also differ in dashes and markers.
 STYLE = """
   text { font: 13px system-ui, "DejaVu Sans", sans-serif; fill: #222 }
   .title { font-size: 16px; font-weight: 600 }
@@ -216,7 +217,7 @@ STYLE = """
 
 
 def marker(kind, x, y):
-    """Another shape for each line, the first larger than the second, which may lie on it; none for the floor."""
+    """Draws a different shape for each line, the first larger, as the second may cover it; none for the floor."""
     if POLICIES[kind] == "floor":
         return ""
     if kind == 0:
@@ -228,7 +229,7 @@ def marker(kind, x, y):
 
 
 def log_ticks(low, high):
-    """1, 2 and 5 of each power of ten, or only 1 where there are many powers."""
+    """Returns 1, 2 and 5 times each power of ten, or only 1 if there are many powers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = [1] if math.log10(high / low) > 3.5 else [1, 2, 5]
     ticks = [step * 10.0 ** power for power in powers for step in steps]
@@ -236,7 +237,7 @@ def log_ticks(low, high):
 
 
 def around(numbers):
-    """The 1, 2 or 5 of a power of ten below and above them."""
+    """Returns the nearest 1, 2 or 5 times a power of ten below and above the numbers."""
     steps = [step * 10.0 ** power for power in range(-6, 13) for step in (1, 2, 5)]
     return max(s for s in steps if s <= min(numbers)), min(s for s in steps if s > max(numbers))
 
@@ -246,7 +247,7 @@ def number(value):
 
 
 def picture(title, description, x_label, y_label, lines, x_ticks, x_place):
-    """An SVG. lines: (policy, points); x_place: from x to 0..1; the y axis is logarithmic."""
+    """Returns an SVG. lines: (policy, points); x_place: maps x to 0..1; the y axis is logarithmic."""
     low, high = around([y for _, points in lines for _, y in points])
 
     def across(x):
@@ -267,7 +268,8 @@ def picture(title, description, x_label, y_label, lines, x_ticks, x_place):
         out.append(f'<path class="grid" d="M{across(x):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
         out.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{label}</text>')
     out.append(f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 16}" text-anchor="middle">{escape(x_label)}</text>')
+    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 16}" '
+               f'text-anchor="middle">{escape(x_label)}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
     out.append(f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
     at = LEFT
@@ -283,7 +285,7 @@ def picture(title, description, x_label, y_label, lines, x_ticks, x_place):
 
 
 def curve(runs, case, key, policies):
-    """(policy, points) of each policy that has any."""
+    """Yields (policy, points) of each policy with any points."""
     for policy in policies:
         points = [(point, median(runs, case, point, policy, key))
                   for point in sorted({k[1] for k in runs if k[0] == case and k[2] == policy})]
@@ -293,20 +295,20 @@ def curve(runs, case, key, policies):
 
 
 def over_log(lines):
-    """Ticks and places of a logarithmic x axis."""
+    """Returns the ticks and the mapping of a logarithmic x axis."""
     xs = sorted({x for _, points in lines for x, _ in points})
     low, high = xs[0] / 1.15, xs[-1] * 1.15
     return [(x, number(x)) for x in log_ticks(low, high)], lambda x: math.log(x / low) / math.log(high / low)
 
 
 def summary(lines, what):
-    """The ends of each line in words."""
+    """Describes the ends of each line."""
     return "; ".join(f"{policy}: {short(points[0][1])} at {number(points[0][0])}, {short(points[-1][1])} at "
                      f"{number(points[-1][0])} {what}" for policy, points in lines) + "."
 
 
 def pictures(runs):
-    """(file name, SVG)"""
+    """Yields (file name, SVG)."""
     lines = list(curve(runs, "receivers", "cpu_us_per_delivery", POLICIES))
     if lines:
         yield "receivers.svg", picture("What a delivery costs the server", "CPU time in microseconds: " + summary(
@@ -322,7 +324,7 @@ def pictures(runs):
         if percents:
             lines.append((policy, [(p, median(runs, "latency", 0, policy, ("latency_us", p))) for p in percents]))
     if lines:
-        def place(percent):  # each nine takes as much room as the one before
+        def place(percent):  # each nine takes as much space as the one before
             return -math.log10(1 - percent / 100) / 3.15
         ticks = [(p, f"{p:g} %") for p in (1, 50, 75, 90, 95, 99, 99.9)]
         yield "latency.svg", picture("How long a text is on its way, one sender and one receiver",
@@ -330,10 +332,10 @@ def pictures(runs):
                                      "so many texts take at most ...", "latency, µs", lines, ticks, place)
 
 
-# --- What must hold -------------------------------------------------------------------------------------------------
+# --- Bounds ---------------------------------------------------------------------------------------------------------
 
 def check_bounds(runs):
-    """Prints each bound; how many are missed."""
+    """Prints each bound. Returns how many are missed."""
     missed = 0
     lines = []
     for name, key, divisor, most, reason in BOUNDS:
@@ -345,7 +347,7 @@ def check_bounds(runs):
             base = median(runs, *divisor)
             value = value / base if base else None
         if value is None:
-            continue  # was not measured
+            continue  # not measured
         good = value <= most
         missed += not good
         lines.append(f"  {'ok    ' if good else 'MISSED'}  {short(value):>6} <= {most:<6,}  {name}\n"
@@ -356,7 +358,7 @@ def check_bounds(runs):
 
 
 def check_runs(runs):
-    """Prints each failure; how many there are."""
+    """Prints each failure. Returns how many there are."""
     failures = 0
     for (case, point, policy), found in runs.items():
         for run in found:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSL-1.0
-# bash bench/run.sh: measures the three threading policies and the floor under load, prints tables, draws pictures, checks
-# bounds.
+# bash bench/run.sh: measures the three threading policies and the floor under load, prints tables, draws pictures and
+# checks bounds.
 set -euo pipefail
 export LC_ALL=C
 
@@ -25,7 +25,8 @@ Cases; without any, all of them:
   rooms                                   500 rooms of one sender and two receivers
   latency                                 one sender, one receiver
   idle                                    5,000 receivers in 50 rooms, and nobody speaks
-  slow                                    one sender, 10 receivers, and one more that never reads, another one every 50 ms
+  slow                                    one sender, 10 receivers, and one more that never reads, another one every
+                                          50 ms
   receivers rooms-curve clients threads text   curves: over their number, the threads, the bytes of a text
 END
 }
@@ -81,7 +82,7 @@ fi
 if [[ -z $bin ]]; then
   bin=$root/build/release/bin
   (
-    cd "$root" && # set -e does not count here
+    cd "$root" && # set -e has no effect here
       sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 libbenchmark-dev python3 &&
       cmake --preset release -DCHATPROTO_BUILD_BENCH=ON -DCHATPROTO_BUILD_EXAMPLES=ON &&
       cmake --build --preset release --target server bench_load bench_floor bench_core
@@ -106,9 +107,10 @@ least_of() { # NUMBER|unlimited|max...
 }
 descriptors=$(ulimit -n)
 most=$(($(least_of "$descriptors") - 100))
-# A client of thread-per-client takes a thread, and three descriptors beside its socket. Half of the threads are left to
-# everybody else.
-threads=$(least_of "$(ulimit -u)" "$(cat /proc/sys/kernel/threads-max)" "$(cat /sys/fs/cgroup/pids.max 2>/dev/null || :)" \
+# A client of thread-per-client takes a thread, and three descriptors besides its socket. Half of the threads are left
+# to other programs.
+threads=$(least_of "$(ulimit -u)" "$(cat /proc/sys/kernel/threads-max)" \
+  "$(cat /sys/fs/cgroup/pids.max 2>/dev/null || :)" \
   "$(($(cat /proc/sys/vm/max_map_count) / 2))")
 most_threads=$(least_of $((most / 4)) $((threads / 2)))
 
@@ -188,7 +190,7 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
   fi
   if is_there; then
     result=$(cat "$scratch/json")
-  elif ((code == 0)); then # the load may know more
+  elif ((code == 0)); then # otherwise the load's own message says more
     echo "the server has ended: $(head -n 1 "$scratch/server")" >"$scratch/load"
   fi
   end_of "$server"
@@ -204,14 +206,14 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
 
 # --- All runs ---------------------------------------------------------------------------------------------------------
 
-# runs_of CASE: lines of POINT, THREADS, CLIENTS and the options of bench_load.
-# Who waits for each ok may not run far ahead of the receivers either.
+# runs_of CASE: prints lines of POINT, THREADS, CLIENTS and the options of bench_load. A sender that waits for each ok
+# must not run far ahead of the receivers either.
 runs_of() {
   local n fan=(--window 256 --lag 512) rooms=(--senders 1 --receivers 2 --window 1 --lag 8)
   case $1 in
     fan*x* | sync*x*)
       n=${1#fan} n=${n#sync}
-      [[ $1 != fan4x* ]] || fan=(--window 256 --lag 2048) # the windows of four
+      [[ $1 != fan4x* ]] || fan=(--window 256 --lag 2048) # the windows of four senders
       [[ $1 == fan* ]] || fan=(--window 1 --lag 512)
       echo 0 1 $((${n%x*} + ${n#*x})) --senders "${n%x*}" --receivers "${n#*x}" "${fan[@]}"
       ;;
@@ -232,7 +234,7 @@ runs_of() {
 }
 
 said=''
-once() { # TEXT: says it, but not again in the next round
+once() { # TEXT: prints it, but not again in the next round
   [[ $said == *"<$1>"* ]] || echo "$1" >&2
   said+="<$1>"
 }
@@ -248,14 +250,14 @@ for ((round = 1; round <= rounds; ++round)); do
     cut_down=''
     while read -r point threads clients options; do
       for ((i = 0; i < ${#policies[@]}; ++i)); do
-        policy=${policies[(i + round) % ${#policies[@]}]} # who is first changes
-        # The floor does without what these are about.
+        policy=${policies[(i + round) % ${#policies[@]}]} # another policy begins each round
+        # The floor does not implement what these cases measure.
         [[ $policy != floor || " slow threads " != *" $case "* ]] || continue
         read -ra words <<<"$options"
         fits=$most why="the $descriptors descriptors that a process may have"
         if [[ $policy == thread-per-client ]]; then
           fits=$most_threads why='a thread and four descriptors for each client'
-          [[ $case != threads ]] || continue # has no number of threads
+          [[ $case != threads ]] || continue # it has no number of threads
         fi
         here=$point
         if ((clients > fits)); then
@@ -265,14 +267,14 @@ for ((round = 1; round <= rounds; ++round)); do
           fi
           here=$((fits / 100 * 100))
           once "$case $point is $case $here for $policy: no more fit ($why)"
-          [[ $cut_down != *"<$policy $here>"* ]] || continue # as the point before
+          [[ $cut_down != *"<$policy $here>"* ]] || continue # already done at the point before
           cut_down+="<$policy $here>"
           for ((k = 0; k < ${#words[@]}; ++k)); do
             [[ ${words[k]} != --rooms ]] || words[k + 1]=$((here / 100))
           done
         fi
         pinned=yes
-        [[ $case != threads ]] || pinned='' # this is about more than one core, with one thread too
+        [[ $case != threads ]] || pinned='' # this case is about several cores: even one thread is not pinned
         run "$case" "$here" "$policy" "$threads" "$round" "${words[@]}"
         total=$((total + 1))
         [[ ! -t 2 ]] || printf '\rround %d of %d, %d runs, %s %s     ' "$round" "$rounds" "$total" "$case" "$point" >&2

@@ -1,10 +1,10 @@
-# How the build and the installed package find standalone Asio. Included by both; no find module, so that nobody else's
-# find_package(asio) ever meets it.
+# How the build and the installed package find standalone Asio. Included by both; not a find module, so that it cannot
+# answer anyone else's find_package(asio).
 #
-# chatproto_find_asio(<error>) makes the target chatproto::asio from the first of
+# chatproto_find_asio(<error>) creates the target chatproto::asio from the first of
 #   - a target asio::asio or asio that exists already,
 #   - a CONFIG package `asio` (vcpkg, Conan),
-#   - bare headers (Debian, Fedora, Homebrew), looked for as CHATPROTO_ASIO_INCLUDE_DIR,
+#   - bare headers (Debian, Fedora, Homebrew), found as CHATPROTO_ASIO_INCLUDE_DIR,
 # or else sets the variable <error> to a text that says what is missing.
 function(chatproto_find_asio error)
   set(minimum 1.22)
@@ -35,12 +35,12 @@ asio/version.hpp lies: -DCHATPROTO_ASIO_INCLUDE_DIR=<folder>" PARENT_SCOPE)
     set(include_dirs ${CHATPROTO_ASIO_INCLUDE_DIR})
   endif()
 
-  # The version. A target that hides its headers is believed.
+  # Check the version. A target that hides its headers is trusted.
   foreach(dir IN LISTS include_dirs)
     if(EXISTS "${dir}/asio/version.hpp")
       file(STRINGS "${dir}/asio/version.hpp" line REGEX "#define ASIO_VERSION [0-9]+")
       if(line MATCHES "ASIO_VERSION ([0-9]+)([0-9][0-9][0-9])([0-9][0-9])")
-        math(EXPR minor "${CMAKE_MATCH_2}")  # drops the zeros in front
+        math(EXPR minor "${CMAKE_MATCH_2}")  # drops leading zeros
         if("${CMAKE_MATCH_1}.${minor}" VERSION_LESS minimum)
           set(${error} "chatproto needs standalone Asio ${minimum} or newer, and ${dir} has \
 ${CMAKE_MATCH_1}.${minor}" PARENT_SCOPE)

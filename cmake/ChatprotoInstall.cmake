@@ -1,5 +1,6 @@
-# What is installed: the headers, a CMake package, a pkg-config file and the license. All of it can be moved. The programs
-# are components of their own, see examples/CMakeLists.txt: `programs`, or with names and pages as packages have them, `tools`.
+# Installs the headers, a CMake package, a pkg-config file and the license, all of which can be moved. The programs are
+# separate components, see examples/CMakeLists.txt: `programs`, or `tools` with the names and manual pages of the
+# packages.
 include(CMakePackageConfigHelpers)
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME dev)
 
@@ -24,7 +25,7 @@ install(FILES
   cmake/ChatprotoAsio.cmake
   DESTINATION ${package_dir})
 
-# The prefix is told from where the .pc file lies, unless the folders were given as absolute paths.
+# The .pc file derives the prefix from its own location, unless the folders were given as absolute paths.
 set(pc_prefix ${CMAKE_INSTALL_PREFIX})
 if(NOT IS_ABSOLUTE "${pkgconfig_dir}")
   file(RELATIVE_PATH pc_prefix "/${pkgconfig_dir}" /)

@@ -1,4 +1,4 @@
-# Debian packages, by `cpack` in the build folder, or `sh cmake/deb.sh`: the library and its programs.
+# Debian packages of the library and its programs, built by `cpack` in the build folder or by `sh cmake/deb.sh`.
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME chatproto)
 set(CPACK_PACKAGE_CONTACT "chatproto developers <chatproto@example.invalid>" CACHE STRING "Who maintains packages")
@@ -27,10 +27,11 @@ if(TARGET server)
  that plays the rules of the protocol against any server.")
 endif()
 
-# What Debian asks of every package.
+# Debian requires this of every package.
 foreach(component IN LISTS CPACK_COMPONENTS_ALL)
   string(TOUPPER ${component} upper)
   install(FILES ${PROJECT_SOURCE_DIR}/LICENSE RENAME copyright
-    DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${CPACK_DEBIAN_${upper}_PACKAGE_NAME} COMPONENT ${component} EXCLUDE_FROM_ALL)
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${CPACK_DEBIAN_${upper}_PACKAGE_NAME}
+    COMPONENT ${component} EXCLUDE_FROM_ALL)
 endforeach()
 include(CPack)

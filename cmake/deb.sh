@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh cmake/deb.sh: installs the packages that are missing, and makes libchatproto-dev and chatproto-tools in build/deb.
+# sh cmake/deb.sh: installs missing packages, and builds libchatproto-dev and chatproto-tools in build/deb.
 set -eu
 cd "$(dirname "$0")/.."
 build=build/deb

@@ -1,7 +1,7 @@
 #!/bin/sh
-# sh cmake/install-programs.sh PREFIX [conformance]: installs the packages that are missing, builds the programs of examples/,
-# or with `conformance` only chatproto-conformance, and puts them into PREFIX/bin. DESTDIR and CMAKE_BUILD_PARALLEL_LEVEL mean
-# what they mean to CMake.
+# sh cmake/install-programs.sh PREFIX [conformance]: installs missing packages, builds the programs of examples/ (with
+# `conformance`, only chatproto-conformance) and installs them in PREFIX/bin. DESTDIR and CMAKE_BUILD_PARALLEL_LEVEL
+# mean what they mean to CMake.
 set -eu
 what=${2:-programs}
 case $#,$what in

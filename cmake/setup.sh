@@ -1,9 +1,9 @@
 #!/bin/sh
-# sh cmake/setup.sh PACKAGE...: installs those of the Debian packages named that are missing, as root or through sudo.
-# Where it cannot, it says what to install and fails. What is there from elsewhere, as a newer CMake, counts.
+# sh cmake/setup.sh PACKAGE...: installs the missing ones of these Debian packages, as root or through sudo. Where it
+# cannot, it fails and prints what to install. Software from elsewhere, such as a newer CMake, counts as installed.
 set -u
 
-# Whether one of these files is where compilers look.
+# Whether one of these files is in a directory that compilers search.
 header() {
   for folder in /usr/include /usr/local/include /opt/homebrew/include /opt/local/include; do
     for file in "$@"; do
@@ -24,11 +24,13 @@ here() {
     libcli11-dev) header CLI/CLI.hpp ;;
     nlohmann-json3-dev) header nlohmann/json.hpp ;;
     libspdlog-dev) header spdlog/spdlog.h ;;
-    python3-prometheus-client) python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client' ;;
-    libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # gives localhost an address
+    python3-prometheus-client)
+      python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client'
+      ;;
+    libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # resolves localhost
     ninja-build) command -v ninja ;;
     dpkg-dev) command -v dpkg-shlibdeps ;;
-    perl) command -v prove ;; # more than the perl-base that is always there
+    perl) command -v prove ;; # not in the perl-base that is always installed
     nodejs) command -v node ;;
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;
     clang-14 | clang-19) command -v "clang++-${1#clang-}" ;;

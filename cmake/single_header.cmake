@@ -1,9 +1,10 @@
-# cmake -P single_header.cmake INCLUDE_DIR OUTPUT: chatproto.hpp with all headers of ours in place of their #include lines.
+# cmake -P single_header.cmake INCLUDE_DIR OUTPUT: writes chatproto.hpp with each #include of our own headers replaced
+# by the header itself.
 cmake_minimum_required(VERSION 3.22)
 set(include_dir ${CMAKE_ARGV3})
 set(output ${CMAKE_ARGV4})
 
-# Lists end at semicolons and brackets, of which C++ has many, so text is cut by string() alone.
+# CMake lists break at semicolons and brackets, of which C++ has many, so this uses only string().
 function(insert header)
   get_property(seen GLOBAL PROPERTY seen)
   if(header IN_LIST seen)

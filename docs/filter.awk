@@ -1,13 +1,14 @@
-# awk -f filter.awk PAGE.md: the page as Doxygen reads it. As it stands in the repository GitHub reads it.
+# awk -f filter.awk PAGE.md: converts a page, which GitHub reads as it is in the repository, for Doxygen.
 #
-# - Mermaid's diagrams, which GitHub draws, become \msc (a sequenceDiagram) and \dot (a flowchart), which Doxygen draws. Of Mermaid's
-#   language this knows what the pages use, and fails on anything else.
+# - Mermaid's diagrams, which GitHub draws, become \msc (a sequenceDiagram) and \dot (a flowchart), which Doxygen draws.
+#   Only the parts of Mermaid's language that the pages use are known; anything else is an error.
 # - Links to headers and examples become links to their pages.
-# - A page with several sections gets a table of contents. The README, whose title is that of the main page, gets another one.
+# - A page with several sections gets a table of contents. The README, whose title is that of the main page, gets
+#   a different title.
 
 function fail(why) {
   print FILENAME ":" FNR ": " why ": " $0 > "/dev/stderr"
-  print "\\not_understood"  # Doxygen does not look at the exit code, but fails on this
+  print "\\not_understood"  # Doxygen ignores the exit code, but fails on this
   failed = 1
   exit 1
 }
@@ -15,7 +16,7 @@ function label(text) {
   gsub(/"/, "\\\"", text)
   return "[label=\"" text "\"]"
 }
-# Cuts the first `pattern` off `text`, which is global, and returns it.
+# Removes the first `pattern` from `text`, which is global, and returns it.
 function take(pattern, found) {
   if (!match(text, "^(" pattern ")")) return ""
   found = substr(text, 1, RLENGTH)
@@ -78,7 +79,8 @@ function flow(from, arrow, to, why) {
   }
 }
 
-# Doxygen takes an apostrophe in `code` for the end of a quotation, but not in ``code``; and does not know `code` next to **.
+# Doxygen takes an apostrophe in `code` for the end of a quotation, but not in ``code``; it does not recognise `code`
+# next to **.
 function quoted(line, result, span) {
   result = ""
   while (match(line, /\*\*[^*]*`[^*]*\*\*/)) {
@@ -96,10 +98,10 @@ function quoted(line, result, span) {
   return result line
 }
 
-# A link to a file of the repository that has a page of its own.
+# Converts a link to a file of the repository that has its own page.
 function linked(line, rest, name, example, result) {
   result = ""
-  if (FILENAME ~ /examples\/README.md$/)  # whose links begin in its folder
+  if (FILENAME ~ /examples\/README.md$/)  # its links are relative to its folder
     gsub(/\]\((embed\/)?[a-z_]+\.[ch]pp\)/, "](examples/&", line)
   gsub(/\]\(examples\/\]\((embed\/)?/, "](examples/", line)
   while (match(line, /\]\((\.\.\/)*(include\/chatproto|examples)\/[a-z_]+\.[a-z]+\)/)) {
@@ -114,7 +116,7 @@ function linked(line, rest, name, example, result) {
     result = result name (example ? "-example" : "") ".html)"
   }
   line = result line
-  sub(/\]\(LICENSE\)/, "](./LICENSE)", line)  # a bare word is no link for Doxygen
+  sub(/\]\(LICENSE\)/, "](./LICENSE)", line)  # to Doxygen a bare word is not a link
   return line
 }
 
@@ -129,14 +131,15 @@ kind == "mermaid" && ($1 == "sequenceDiagram" || $1 == "flowchart") {
   next
 }
 /^```$/ && kind == "sequenceDiagram" {
-  # Lines, as Doxygen's own comments would be: nothing here is to be taken for Markdown.
+  # As lines of Doxygen's own comments: nothing here may be taken for Markdown.
   printf "\\msc\nwordwraparcs=true;\n%s;\n%s\\endmsc\n", participants, arcs
   kind = ""
   next
 }
 /^```$/ && kind == "flowchart" {
   printf "\\dot\ndigraph {\nrankdir=%s; node [shape=box fontname=Helvetica fontsize=10 height=0.3]; " \
-         "edge [fontname=Helvetica fontsize=9]; fontname=Helvetica; fontsize=10;\n%s%s}\n\\enddot\n", direction, nodes, arcs
+         "edge [fontname=Helvetica fontsize=9]; fontname=Helvetica; fontsize=10;\n%s%s}\n\\enddot\n",
+         direction, nodes, arcs
   kind = ""
   next
 }

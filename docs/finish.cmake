@@ -1,7 +1,7 @@
 cmake_minimum_required(VERSION 3.22)
-# cmake -D SITE=... -P finish.cmake: mends what Doxygen 1.9.4 leaves dead.
+# cmake -D SITE=... -P finish.cmake: repairs dead links that Doxygen 1.9.4 leaves.
 
-# Where all nested classes are private, it links to a list of them and makes none.
+# For a class whose nested classes are all private, Doxygen links to a list of them that it does not create.
 file(GLOB pages ${SITE}/class*.html ${SITE}/struct*.html)
 foreach(page IN LISTS pages)
   file(READ ${page} text)
@@ -13,7 +13,7 @@ foreach(page IN LISTS pages)
   endif()
 endforeach()
 
-# The menu takes functions and enumerations to be on the page of their header, but they are on that of the namespace.
+# The menu links functions and enumerations to their header's page, but they are on the namespace's page.
 file(GLOB scripts ${SITE}/*_8hpp.js)
 file(READ ${SITE}/namespacechatproto.html namespace)
 foreach(script IN LISTS scripts)
@@ -28,7 +28,7 @@ foreach(script IN LISTS scripts)
   file(WRITE ${script} "${text}")
 endforeach()
 
-# It calls a diagram by the name of a file.
+# Doxygen names a diagram after a file.
 file(GLOB pages ${SITE}/md_*.html)
 foreach(page IN LISTS pages)
   file(READ ${page} text)

@@ -19,7 +19,7 @@ started=
 # shellcheck disable=SC2086 # a list
 trap 'kill $started 2>/dev/null || :; rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
-trap : PIPE  # a write to somebody who has gone fails
+trap : PIPE  # a write to a program that has ended fails
 
 fail() {
   echo "demo: $1" >&2
@@ -27,9 +27,9 @@ fail() {
 }
 
 # --- The actors -------------------------------------------------------------------------------------------------------
-# What each of them prints goes to a file of that name: of the server and the senders stderr, of the receivers both.
+# Each actor's output goes to a file of its name: stderr of the server and the senders, both streams of the receivers.
 
-# wait_until COMMAND...: until it succeeds.
+# wait_until COMMAND...: waits until it succeeds.
 wait_until() {
   tries=0
   until "$@"; do
@@ -39,11 +39,11 @@ wait_until() {
   done
 }
 
-pace() { # on a terminal: as fast as one reads
+pace() { # on a terminal: pauses for the reader
   [ ! -t 1 ] || sleep 0.6
 }
 
-listen() { # WHO ROOM: returns when WHO hears the room
+listen() { # WHO ROOM: returns when WHO is in the room
   : >"$scratch/$1"
   $bin/receiver localhost "$port" "$1" "$2" >"$scratch/$1" 2>&1 &
   started="$started $!"
@@ -57,7 +57,7 @@ heard_a_knock() {
   }
 }
 
-come() { # WHO DESCRIPTOR: a sender that types what is written to the descriptor
+come() { # WHO DESCRIPTOR: starts a sender that types what is written to the descriptor
   mkfifo "$scratch/$1.types"
   : >"$scratch/$1"
   $bin/sender localhost "$port" "$1" <"$scratch/$1.types" 2>"$scratch/$1" &
@@ -75,7 +75,7 @@ types() { # WHO LINE
 lines() { grep -v '^knock: ' "$scratch/$1" || :; }
 has_lines() { [ "$(lines "$1" | wc -l)" -ge "$2" ]; }
 
-sees() { # WHO LINE: the next that WHO sees is LINE
+sees() { # WHO LINE: waits until LINE is the next that WHO sees
   eval "count=\$((\${count_$1:-0} + 1)); count_$1=\$count"
   wait_until has_lines "$1" "$count"
   line=$(lines "$1" | sed -n "${count}p")
@@ -135,7 +135,9 @@ printf '\nEve comes to the cafe, too, and is stopped: she reads nothing. Dan typ
 listen eve cafe
 eve=$!
 kill -STOP "$eve"
-dan() { awk -v n=$texts 'BEGIN { print "/join cafe"; for (i = 1; i <= n; i++) printf "%d %0200d\n", i, 0; print "/quit" }'; }
+dan() {
+  awk -v n=$texts 'BEGIN { print "/join cafe"; for (i = 1; i <= n; i++) printf "%d %0200d\n", i, 0; print "/quit" }'
+}
 dan | $bin/sender localhost "$port" dan 2>"$scratch/dan" || fail 'dan was not heard'
 has_heard_dan() { [ "$(grep -c '^dan: ' "$scratch/alice")" = $texts ]; }
 wait_until has_heard_dan

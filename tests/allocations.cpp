@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Counts what each thread allocates, and all together. A file of its own: a compiler that sees through both functions
-// takes them for a mismatched pair.
+// Counts the allocations of each thread and of all threads together. In a file of its own: a compiler that sees both
+// functions inline takes them for a mismatched pair.
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -30,7 +30,7 @@ std::atomic<std::size_t> allocations_of_all = 0;
 std::atomic<std::ptrdiff_t> bytes_of_all = 0;
 
 std::ptrdiff_t size_of([[maybe_unused]] void* memory) noexcept {
-#ifdef __GLIBC__  // and what malloc puts before it
+#ifdef __GLIBC__  // plus the size field that malloc puts before the block
   return static_cast<std::ptrdiff_t>(malloc_usable_size(memory) + sizeof(std::size_t));
 #else
   return 0;

@@ -27,7 +27,7 @@ static_assert(!std::is_copy_constructible_v<Session> && !std::is_move_constructi
 
 namespace {
 
-/// A client with no socket between it and its session.
+/// A client without a socket between it and its session.
 class Client {
  public:
   explicit Client(
@@ -37,14 +37,14 @@ class Client {
     if (!first_lines.empty()) sends(first_lines);
   }
 
-  /// All these lines come in one read. Returns what the client has got since it was asked last.
+  /// Delivers all these lines in one read. Returns what the client has got since the last call.
   Lines sends(std::string_view lines) {
     feed(lines);
     session.flush();
     return gets();
   }
 
-  /// As far as the read goes before the flush.
+  /// The part of a read before the flush.
   void feed(std::string_view lines) {
     for (std::size_t end; (end = lines.find('\n')) != std::string_view::npos; lines.remove_prefix(end + 1))
       session.on_line(lines.substr(0, end));
@@ -59,7 +59,7 @@ class Client {
 
 std::string name_of(std::size_t size) { return std::string(size, 'n'); }
 
-/// Somebody in each role that a session can have.
+/// A client in each role that a session can have.
 struct Somebody {
   char const* what;
   char const* first_lines;
@@ -75,7 +75,7 @@ Somebody const everybody[] = {guest, sender_outside, sender_inside, newcomer, re
 
 }  // namespace
 
-// The documented table; see docs/protocol.md. The two must say the same.
+// Must match the documented table in docs/protocol.md.
 TEST_CASE("the command table is the protocol", "[chat_service]") {
   std::map<std::string_view, unsigned> const documented = {
       {"slogin", Session::guest},
@@ -168,7 +168,7 @@ TEST_CASE("who has logged in", "[chat_service]") {
     CAPTURE(each.what);
     CHECK(Client(service, each.first_lines).session.logged_in() == (each.role != Session::guest));
   }
-  CHECK_FALSE(Client(service, "slogin:no name\n").session.logged_in());  // who was refused, and is gone
+  CHECK_FALSE(Client(service, "slogin:no name\n").session.logged_in());  // refused and closed
 }
 
 TEST_CASE("an err leaves everybody where they were", "[chat_service]") {
@@ -235,7 +235,7 @@ TEST_CASE("a text is delivered byte for byte", "[chat_service]") {
 }
 
 TEST_CASE("a text is refused when its delivery would be longer than a line", "[chat_service]") {
-  // delivery:ROOM:USER:TEXT LF, with names that make the sender's own line the shorter one
+  // delivery:ROOM:USER:TEXT LF, with names that make the sender's own line the shorter one.
   ChatService service;
   auto const room = name_of(50), user = name_of(60);
   Client alice(service, "rlogin:alice\njoin:" + room + "\n");
@@ -286,7 +286,8 @@ TEST_CASE("a receiver moves from room to room", "[chat_service]") {
   everywhere("5");
   alice.session.flush();
   auto const got = alice.gets();
-  // A refusal and a second join of the same room are kept back until the flush, what changes the room is not.
+  // The replies to a refusal and to a second join of the same room are held back until the flush; a change of room is
+  // not.
   CHECK(got == Lines{"delivery:cafe:bob:1", "ok", "delivery:bar:bob:2", "delivery:bar:bob:3", "delivery:bar:bob:4",
                      "ok", "err", "ok", "delivery:cafe:bob:5"});
 }
@@ -334,7 +335,7 @@ TEST_CASE("the deliveries of one read are said at once, and so are its replies",
   REQUIRE(replies.size() == 1);
   CHECK(test::gists(replies[0]) == Lines{"ok", "err", "ok"});
 
-  bob.session.flush();  // there is nothing more
+  bob.session.flush();  // nothing more to write
   CHECK(bob.queue->take_blocks().empty());
   CHECK(alice.queue->take_blocks().empty());
 }
@@ -503,7 +504,7 @@ TEST_CASE("while senders wait for a room, nothing is said into it from outside",
   alice.gets();
   carol.gets();
   CHECK(service.say("cafe", "clock", "one") == 2);
-  CHECK(service.say("cafe", "clock", "two") == 2);  // with this one alice is behind
+  CHECK(service.say("cafe", "clock", "two") == 2);  // this one makes alice fall behind
   std::error_code ec;
   CHECK(service.say("cafe", "clock", "three", ec) == 0);
   CHECK(ec == std::errc::resource_unavailable_try_again);
@@ -522,15 +523,15 @@ TEST_CASE("where queues block senders, a sender's ok waits until others have rea
   Client bob(service, "slogin:bob\njoin:cafe\n", narrow());
   auto resumed = 0;
   bob.queue->on_resume = [&] { ++resumed; };
-  CHECK(bob.sends("sendall:a\n") == Lines{"ok"});  // there is room for it
+  CHECK(bob.sends("sendall:a\n") == Lines{"ok"});  // it still fits
   CHECK(bob.sends("sendall:b\nsenduser:alice:c\nnonsense\n").empty());
   CHECK(bob.queue->paused);
-  CHECK(carol.gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b"});  // everybody else has it at once
+  CHECK(carol.gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b"});  // carol gets both immediately
   SECTION("all who listen") {
     CHECK(alice->gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b", "delivery:cafe:bob:c"});
     CHECK(resumed == 0);
     bob.queue->paused = false;
-    CHECK(bob.sends("").empty());  // who resumes it too early pauses it again
+    CHECK(bob.sends("").empty());  // a resume that comes too early pauses the sender again
     CHECK(bob.queue->paused);
     CHECK(anna->gets() == Lines{"delivery:cafe:bob:a", "delivery:cafe:bob:b"});
     CHECK(resumed == 1);
@@ -581,7 +582,7 @@ TEST_CASE("one read that brings very many texts is stopped as soon as a queue is
   Client bob(service, "slogin:bob\njoin:cafe\n");
   auto lines = 0;
   for (; !bob.queue->paused; ++lines) bob.feed("sendall:" + std::string(200, 'x') + '\n');
-  CHECK(lines < 200);  // of 217 bytes, to about 32 KiB
+  CHECK(lines < 200);  // of 217 bytes, up to about 32 KiB
   CHECK(bob.gets().empty());
 }
 
@@ -594,7 +595,7 @@ TEST_CASE("a receiver who is cut costs the others nothing", "[chat_service]") {
   stuck_queue->take();
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
   auto const text = std::string(200, 'x');
-  for (auto i = 0; i < 400; ++i) {  // more than its hard limit
+  for (auto i = 0; i < 400; ++i) {  // more than the receiver's hard limit
     REQUIRE(bob.sends("sendall:" + text + "\n") == Lines{"ok"});
     REQUIRE(alice.gets() == Lines{"delivery:cafe:bob:" + text});
   }
@@ -606,7 +607,7 @@ TEST_CASE("a receiver is in no room before its ok is queued", "[chat_service]") 
   Client alice(service, "rlogin:alice\n"), bob(service, "slogin:bob\njoin:cafe\n");
   std::future<Lines> said;
   auto over = false;
-  alice.queue->on_wake = [&] {  // by her ok; nobody could be delivered to her now, for her queue is locked
+  alice.queue->on_wake = [&] {  // by her ok; her queue is locked, so nothing can be delivered to her now
     if (said.valid()) return;
     said = std::async(std::launch::async, [&] { return bob.sends("sendall:too early\n"); });
     over = said.wait_for(test::patience) == std::future_status::ready;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Clients that see every byte and every end as it is, with a socket or without, for tests about many.
+// Clients that report every byte and how the connection ended, with or without a socket, for tests with many clients.
 #pragma once
 
 #include <chatproto/chat_service.hpp>
@@ -36,24 +36,24 @@ namespace raw {
 using Clock = std::chrono::steady_clock;
 using Time = std::chrono::milliseconds;
 
-// Instrumented programs are several times slower: they get less to do.
+// Instrumented programs are several times slower and get less to do.
 inline constexpr bool instrumented = CHATPROTO_SANITIZED != 0;
 
-/// A number from the environment, or else `otherwise`.
+/// Returns a number from the environment, or `otherwise` if it is not set.
 inline std::uint64_t setting(char const* name, std::uint64_t otherwise) {
   auto const* const text = std::getenv(name);
   return text != nullptr && *text != '\0' ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 inline std::uint64_t seed() { return setting("CHATPROTO_SEED", std::random_device()()); }
 
-/// What a client reads next.
+/// The result of a client's read.
 struct Reading {
   enum Kind { line, end, broken, silence };
   Kind kind;
-  std::string text = {};  // of a line, its LF included
+  std::string text = {};  // of a line, including its LF
 };
 
-/// What was taken in and not yet read.
+/// Bytes that were received and not read yet.
 class Input {
  public:
   void append(std::string_view bytes) {
@@ -66,7 +66,7 @@ class Input {
     auto const begin = std::exchange(begin_, lf + 1);
     return bytes_.substr(begin, begin_ - begin);
   }
-  /// What is no whole line.
+  /// Returns the bytes after the last whole line.
   std::string rest() const { return bytes_.substr(begin_); }
 
  private:
@@ -74,7 +74,7 @@ class Input {
   std::size_t begin_ = 0;
 };
 
-/// A client's end of a connection. Errors of writing show in what it reads afterwards.
+/// A client's end of a connection. Write errors show in later reads.
 class Client {
  public:
   explicit Client(std::uint16_t port) {
@@ -92,7 +92,7 @@ class Client {
     }
   }
 
-  /// Sends no more, and reads on.
+  /// Shuts down sending, and continues to read.
   void half_close() {
     std::error_code ignored;
     socket_.shutdown(asio::socket_base::shutdown_send, ignored);
@@ -101,7 +101,7 @@ class Client {
     std::error_code ignored;
     socket_.close(ignored);
   }
-  /// Closes so that the other end sees an error.
+  /// Aborts the connection, so that the other end sees an error.
   void reset() {
     std::error_code ignored;
     socket_.set_option(asio::socket_base::linger(true, 0), ignored);
@@ -150,8 +150,8 @@ class Client {
   Input input_;
 };
 
-/// A client without a socket: a session, used by one thread, which sees what a link would show it, and
-/// a queue of which, as with a socket, now and then only a part can be taken.
+/// A client without a socket: a session, used by one thread, that is called as a link would call it, and a queue that
+/// is sometimes drained only in part, as by a socket.
 class SessionClient {
  public:
   explicit SessionClient(chatproto::ChatService& service)
@@ -206,11 +206,11 @@ class SessionClient {
 
     bool wait_until(Clock::time_point end) {
       std::unique_lock lock(mutex_);
-      if (Clock::now() >= end) return std::exchange(woken_, false);  // waiting for nothing costs time
+      if (Clock::now() >= end) return std::exchange(woken_, false);  // even an expired wait costs time
       return awake_.wait_until(lock, end, [this] { return std::exchange(woken_, false); });
     }
 
-    chatproto::LogReader* log = nullptr;  // what the session reads beside the queue
+    chatproto::LogReader* log = nullptr;  // which the session reads besides the queue
 
    private:
     void follow(chatproto::LogReader* reader) noexcept override { log = reader; }
@@ -225,7 +225,7 @@ class SessionClient {
     bool woken_ = false;
   };
 
-  /// Takes the drained batch, or a part of it; and then what the session's log has. False: there was nothing.
+  /// Takes the drained batch or a part of it, else the session's log. Returns false if there was nothing.
   bool take() {
     if (batch_.blocks.empty()) return take_log();
     auto const bytes = test::text_of(batch_);

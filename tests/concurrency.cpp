@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Crowds: many talk, listen, move and vanish at the same time, and history.hpp judges what came of it.
-// CHATPROTO_SEED repeats what they chose to do, if not the moment at which they did it.
+// Many clients send, receive, change rooms and disconnect at the same time, and history.hpp judges the outcome.
+// CHATPROTO_SEED repeats their choices, but not their timing.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/threading.hpp>
 
@@ -43,18 +43,18 @@ using raw::SessionClient;
 using raw::Time;
 using namespace std::string_literals;
 
-// --- Senders and receivers ---------------------------------------------------------------------------------------------
+// --- Senders and receivers -------------------------------------------------------------------------------------------
 
 std::array const users = {"ann"s, "bob"s, "eve"s, "kim"s};
 
 std::string const& user_of(std::uint32_t sender) { return users[sender * 2'654'435'761u / 65'536 % users.size()]; }
 
-/// Something went other than it must.
+/// A client saw something that must not happen.
 struct Violation : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A sender: says numbered texts, many in one write, and knows what became of them.
+/// A sender of numbered texts, many in one write, that records what became of them.
 template <class Wire>
 class TestSender {
  public:
@@ -77,17 +77,17 @@ class TestSender {
   }
   void quit() {
     line("quit:", true);
-    lines_ += "sendall:too late\n";  // nobody may ever hear that
+    lines_ += "sendall:too late\n";  // no client may ever receive this
   }
 
-  /// All that was not sent yet goes out in one write.
+  /// Writes all unsent lines at once.
   void send() {
     auto const now = clock_.next();
     for (; sent_ < record.texts.size(); ++sent_) record.texts[sent_].asked = now;
     wire_->write(std::exchange(lines_, {}));
   }
 
-  /// Waits for the replies, or for the first of them.
+  /// Waits for all replies, or for the first `count`.
   void hear_replies(std::size_t count = static_cast<std::size_t>(-1)) {
     for (; count > 0 && !due_.empty(); --count) {
       auto const [ok, is_text] = due_.front();
@@ -124,7 +124,7 @@ class TestSender {
   std::size_t sent_ = 0, answered_ = 0;
 };
 
-/// A receiver: notes what it hears, and where.
+/// A receiver that records what it receives and where.
 template <class Wire>
 class TestReceiver {
  public:
@@ -138,7 +138,7 @@ class TestReceiver {
     enter(room);
   }
 
-  /// One line, or what there is instead.
+  /// Reads one line, or how the connection ended.
   Heard hear(Time time = test::patience) {
     auto const reading = wire_->read(time);
     if (reading.kind == Reading::end) return end;
@@ -149,13 +149,13 @@ class TestReceiver {
     note(reading.text);
     return delivery;
   }
-  /// What comes after the deliveries.
+  /// Skips deliveries and returns what follows.
   Heard hear_out() {
     for (;;)
       if (auto const heard = hear(); heard != delivery) return heard;
   }
 
-  /// Into another room, with `nonsense` lines behind it in the same write.
+  /// Joins another room, and sends `nonsense` more lines in the same write.
   void enter(std::string const& room, std::size_t nonsense = 0) {
     auto const asked = clock_.next();
     auto lines = "join:" + room + "\n";
@@ -184,7 +184,7 @@ class TestReceiver {
     stay().left = clock_.next();
     wire_->half_close();
   }
-  /// After that: reads what had been said before, and its end.
+  /// After half_close(): reads the deliveries sent before, and the end.
   void hear_end() {
     expect(end, hear_out());
     stay().complete = true;
@@ -196,7 +196,7 @@ class TestReceiver {
     else
       wire_->close();
   }
-  /// It saw that it was cut.
+  /// Records that the server disconnected this receiver.
   void was_cut() { stay().left = clock_.next(); }
 
   Receiver record;
@@ -209,7 +209,7 @@ class TestReceiver {
     if (heard != must) throw Violation(record.user + " must see " + names[must] + ", sees " + names[heard]);
   }
 
-  /// To a line that it sent after `asked`.
+  /// Expects the reply to a line that was sent after `asked`.
   void expect_reply(Heard must, history::Tick asked) {
     expect(must, hear_out());
     answered_ = asked;
@@ -245,7 +245,7 @@ std::string lines_of(std::vector<std::string> const& faults) {
 }
 
 #ifdef __linux__
-/// How many descriptors there are when nothing goes on.
+/// Returns the number of descriptors once it is stable.
 auto descriptors_at_rest() {
   auto count = test::descriptors();
   for (auto same = 0; same < 50; ++same) {
@@ -256,26 +256,26 @@ auto descriptors_at_rest() {
 }
 #endif
 
-/// Of a server of three threads, with queues that hold so many bytes.
+/// Options of a server with three threads and queues that hold `queue_limit` bytes.
 chatproto::ServerOptions options(std::size_t queue_limit) {
   auto options = test::patient();
   options.threads = 3;
   options.queue_limit = queue_limit;
   return options;
 }
-constexpr std::size_t plenty = 64 * 1024 * 1024;  // more than is said
+constexpr std::size_t plenty = 64 * 1024 * 1024;  // more than is sent
 
-// --- A crowd --------------------------------------------------------------------------------------
+// --- Many clients ---------------------------------------------------------------------------------
 
 struct Plan {
-  std::size_t talkers, texts;  // texts of each
-  std::size_t burst;           // at most so many lines in one write
+  std::size_t talkers, texts;  // texts of each talker
+  std::size_t burst;           // the most lines in one write
   std::size_t rooms;
-  std::size_t steady;    // receivers who stay, each in one room
-  std::size_t restless;  // receivers who do not
+  std::size_t steady;    // receivers that stay in one room each
+  std::size_t restless;  // receivers that do not
 };
 
-/// Many clients, each in a thread; `connect` makes the client's end of a new connection.
+/// Many clients, each in its own thread. `connect` creates the client's end of a new connection.
 template <class Wire>
 class Crowd {
  public:
@@ -284,7 +284,7 @@ class Crowd {
   Crowd(Connect connect, Plan const& plan, std::uint64_t seed)
       : connect_(std::move(connect)), plan_(plan), seed_(seed) {}
 
-  /// Lets them, and returns when all are gone.
+  /// Runs all clients, and returns when they have ended.
   void mingle() {
     std::vector<std::thread> listeners, talkers;
     for (std::size_t i = 0; i < plan_.steady; ++i)
@@ -300,7 +300,7 @@ class Crowd {
     if (!all_there) violations.push_back("not everybody came in");
   }
 
-  // When all are gone:
+  // Valid when all clients have ended:
   history::History history;
   std::vector<std::string> violations;
 
@@ -314,7 +314,7 @@ class Crowd {
     }
   }
 
-  /// Lets `client` act, and keeps what it knows, also when something goes wrong.
+  /// Runs `act` with `client`, and keeps the client's record even if that fails.
   void with(auto& client, auto act) {
     try {
       act();
@@ -336,7 +336,7 @@ class Crowd {
   std::string room(std::size_t number) const { return "room" + std::to_string(number); }
   std::string some_room(Random& random) const { return room(random.below(plan_.rooms)); }
 
-  // Talking
+  // Senders
 
   void talk(std::size_t index) {
     Random random(seed_ + 1000 + index);
@@ -395,13 +395,13 @@ class Crowd {
         if (die < 99)
           sender.leave();
         else
-          sender.join("alone" + std::to_string(random.below(10)));  // a room for a moment
+          sender.join("alone" + std::to_string(random.below(10)));  // a room that lasts a moment
         sender.join(some_room(random));
       }
     }
   }
 
-  // Listening
+  // Receivers
 
   void stay(std::size_t index) {
     TestReceiver<Wire> receiver(connect_(), clock_, "steady", room(index % plan_.rooms));
@@ -422,7 +422,7 @@ class Crowd {
     }
   }
 
-  /// Waits for something; false: there was nothing.
+  /// Waits for a delivery. Returns false if none came.
   bool listen(TestReceiver<Wire>& receiver, Time time) {
     auto const heard = receiver.hear(time);
     if (heard != receiver.delivery && heard != receiver.silence) throw Violation("a receiver hears no delivery");
@@ -462,7 +462,6 @@ class Crowd {
   std::atomic<bool> over_ = false;
 };
 
-/// Lets a crowd loose, and judges what it tells.
 template <class Wire>
 void judge_crowd(typename Crowd<Wire>::Connect connect, Plan const& plan) {
   auto const seed = raw::seed();
@@ -477,9 +476,9 @@ void judge_crowd(typename Crowd<Wire>::Connect connect, Plan const& plan) {
   CHECK(judge.owed() > 0);
 }
 
-constexpr std::size_t share = raw::instrumented ? 8 : 1;  // of the work
+constexpr std::size_t share = raw::instrumented ? 8 : 1;  // divides the work
 
-// Many rooms and much coming and going; and one room in which everybody talks at once.
+// Many rooms whose members keep changing; and one room in which all send at once.
 constexpr Plan lively = {6, 6'000 / share, 16, 4, 4, 8};
 constexpr Plan dense = {6, 6'000 / share, 3, 1, 5, 1};
 
@@ -495,7 +494,7 @@ TEMPLATE_TEST_CASE("a server keeps its promises to a crowd", "[concurrency]", ch
                    chatproto::ThreadPool, chatproto::StrandPool) {
   test::ServerThread<TestType> server(options(plenty));
   auto const connect = [&server] { return std::make_unique<raw::Client>(server.port()); };
-  for (auto i = 0; i < 8; ++i) {  // what a thread makes for its first client it keeps
+  for (auto i = 0; i < 8; ++i) {  // a thread keeps what it creates for its first client
     auto const first = connect();
     first->write("slogin:first\n");
     CHECK(first->read().kind == Reading::line);
@@ -511,9 +510,9 @@ TEMPLATE_TEST_CASE("a server keeps its promises to a crowd", "[concurrency]", ch
 #endif
 }
 
-// --- Receivers who do not read --------------------------------------------------------------------
+// --- Receivers that do not read -------------------------------------------------------------------
 
-/// One sender, one room, and receivers that hear when they are told: all in step, in one thread.
+/// One sender, one room, and receivers that read when told to: all in step, in one thread.
 template <class Policy>
 class Flood {
  public:
@@ -532,8 +531,8 @@ class Flood {
   }
   std::size_t room_count() { return server_->service().room_count(); }
 
-  /// Waits until the server has seen that no receiver of this name is in the room any more: a text to it reaches nobody.
-  /// Before that such a text stands in its queue, so there are few: each pause is twice as long as the last.
+  /// Waits until the server has removed the receiver of this name from the room, which shows when a text to it reaches
+  /// nobody. Until then each text takes a place in its queue, so there are few: each pause is twice the last one.
   bool sees_end_of(std::string const& user, TestSender& sender) {
     for (auto pause = Time(1); pause < test::patience; pause *= 2) {
       auto const before = server_->service().deliveries();
@@ -553,7 +552,7 @@ class Flood {
   LogicalClock clock_;
 };
 
-// A flood goes in rounds. One is less than the queue of somebody who reads can take, all are more than
+// A flood goes in rounds. One round is less than the queue of a receiver that reads can hold; all rounds are more than
 // the system's own buffers can.
 constexpr std::size_t text_size = 230;
 constexpr std::size_t per_round = 200;  // texts
@@ -578,7 +577,7 @@ void say_round(TestSender& sender) {
 
 TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurrency]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool, chatproto::StrandPool) {
-  // Ten rounds never fill a queue, however little the system's buffers take: a text counts at most 255 bytes.
+  // Ten rounds never fill a queue, however little the system's buffers hold: a text counts at most 255 bytes.
   Flood<TestType> scene(1024 * 1024);
   using TestReceiver = typename Flood<TestType>::TestReceiver;
   std::vector<std::unique_ptr<TestReceiver>> readers, stuck;
@@ -594,10 +593,11 @@ TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurren
     say_round(*sender);
     for (auto& receiver : readers) all_read = all_read && hear_round(*receiver);
     for (auto lines = 0; lines < 20 && slow_reads; ++lines) slow_reads = slow->hear() == slow->delivery;
-    if (i == 9) {  // much is under way to them, but not yet more than their queues take
+    if (i == 9) {  // much is on its way to them, but less than their queues hold
       half_closes->half_close();
       resets->vanish(true);
-      // Until the server has read that end, it is a receiver that does not read, and may be cut like any other.
+      // Until the server has read the end of input, this is a receiver that does not read, and may be disconnected like
+      // any other.
       REQUIRE(scene.sees_end_of("halfcloses", *sender));
     }
   }
@@ -608,7 +608,7 @@ TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurren
   auto const keep = [&history](TestReceiver& receiver) { history.receivers.push_back(std::move(receiver.record)); };
   for (auto& receiver : readers) keep(*receiver);
   for (auto* const receiver : {stuck[0].get(), stuck[1].get(), stuck[2].get(), slow.get()}) {
-    // What it has not read yet is a part of all, from the first on without a gap.
+    // What it has not read yet is a prefix of all texts, without a gap.
     if (receiver != slow.get() || slow_reads) {
       auto const end = receiver->hear_out();
       CHECK((end == receiver->end || end == receiver->broken));
@@ -619,7 +619,7 @@ TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurren
     keep(*receiver);
   }
   keep(*resets);
-  // Who only said that it will say no more gets what was there for it, however late it reads.
+  // A receiver that has only shut down its sending side gets what was queued for it, however late it reads.
   half_closes->hear_end();
   CHECK(half_closes->record.stays.back().got.size() >= per_round);
   keep(*half_closes);
@@ -646,8 +646,8 @@ TEMPLATE_TEST_CASE("receivers who read late get all that their queues can hold",
   for (auto i = 0; i < 4; ++i) receivers.push_back(scene.receiver("late"));
   auto sender = scene.sender(1);
 
-  // In the first half of the flood nobody reads. Then they do, while it goes on, and not evenly, so
-  // that their queues fill up and empty many times; but one only says that it will say no more.
+  // In the first half of the flood no receiver reads. Then they do, unevenly, while it goes on, so that their queues
+  // fill and empty many times; one of them has shut down its sending side.
   for (std::size_t i = 0; i < rounds / 2; ++i) say_round(*sender);
   receivers.front()->half_close();
   std::vector<std::future<void>> readers;
@@ -674,10 +674,9 @@ TEMPLATE_TEST_CASE("receivers who read late get all that their queues can hold",
   CHECK(judge.owed() >= rounds / 2 * per_round * history.receivers.size());
 }
 
-// --- The judge itself is put to the test ----------------------------------------------------------
+// --- Tests of the judge ---------------------------------------------------------------------------
 
-/// A small history that is as it must be, to be spoilt: two senders, two receivers who stay, one that
-/// is cut, one that moves.
+/// A small valid history, to be spoilt: two senders, two receivers that stay, one that is disconnected, one that moves.
 class Story {
  public:
   Story() {
@@ -686,7 +685,7 @@ class Story {
                          {"kim", {{"r", 3, 4, 1000, true}}},
                          {"cut", {{"r", 5, 6, 1000, false}}},
                          {"ann", {{"r", 7, 8, 45, true}, {"s", 46, 47, 1000, true}}}};
-    // Each text: who said it, where, when it was sent, when its ok came.
+    // Each text: its sender and room, when it was sent, when its ok came.
     say(1, "r", 10, 12);
     say(2, "r", 20, 29);
     say(1, "r", 21, 28);  // at the same time

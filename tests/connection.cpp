@@ -34,7 +34,7 @@ using namespace chatproto;
 using namespace std::chrono_literals;
 using asio::ip::tcp;
 
-// The other end, played by hand. The system accepts and buffers, so one thread can play both sides.
+// A scripted peer. The system accepts and buffers, so one thread can play both sides.
 class Script {
  public:
   std::string port() const { return std::to_string(acceptor_.local_endpoint().port()); }
@@ -56,7 +56,7 @@ class Script {
   std::string input_;
 };
 
-// A connection and the script that it is connected to; on a context of the test's if there is one.
+// A connection and the script that it is connected to; on a context of the test's if one is given.
 struct Pair {
   explicit Pair(Connection c = Connection()) : connection(std::move(c)) {
     connection.connect("127.0.0.1", script.port());
@@ -66,7 +66,7 @@ struct Pair {
   Connection connection;
 };
 
-// A port on which a connection is neither accepted nor refused: the queue of its listener is full.
+// A port on which a connection is neither accepted nor refused, because the listener's queue is full.
 class Unanswered {
  public:
   Unanswered() {
@@ -90,7 +90,7 @@ class Unanswered {
   std::deque<tcp::socket> sockets_;
 };
 
-// Runs a context in a thread as long as it lives.
+// Runs a context in a thread while it lives.
 class Running {
  public:
   ~Running() {
@@ -113,15 +113,15 @@ std::error_code error_of(auto const& call) {
   return {};
 }
 
-// Of a future that `io` fulfils. Its thread forgets the exception first: TSan does not see how libstdc++ counts who
-// knows one.
+// Returns the error of a future that `io` fulfils. The context's thread drops its exception first: TSan does not see
+// libstdc++'s reference count of exceptions.
 std::error_code error_of(Running& io, auto future) {
   future.wait();
   asio::post(io.context, asio::use_future).get();
   return error_of([&] { future.get(); });
 }
 
-// A service of one's own: says back each line.
+// A user-defined service: returns each line.
 struct Echo {
   static constexpr std::string_view refusal = R"({"error":"line too long"})";
 
@@ -197,7 +197,7 @@ TEST_CASE("Connection: a request keeps no more than the inbox limit") {
       try {
         for (std::size_t sent = 0; sent < 64u << 20; sent += deliveries.size()) p.script.write(deliveries);
         p.script.write("ok:\n");
-      } catch (std::system_error const&) {  // it has closed
+      } catch (std::system_error const&) {  // the connection has closed
       }
     });
     CHECK(error_of([&] { p.connection.request(Message("join", "cafe")); }) == Errc::inbox_full);
@@ -395,7 +395,7 @@ TEMPLATE_TEST_CASE("Connection: lines of 64 KiB, to a server that takes them and
     for (auto i = 0; text.size() + tail.size() < size; ++i) text += static_cast<char>('a' + i % 26);
     return text + tail;
   };
-  auto const most = limit - 1;  // of a line without its end
+  auto const most = limit - 1;  // length of a line without its terminator
 
   SECTION("by blocking calls") {
     Connection c;
@@ -522,17 +522,17 @@ TEST_CASE("Connection: time limits of blocking calls") {
     p.connection.time_limit(20ms);
     auto const flood = std::async(std::launch::async, [&] {
       std::string deliveries;
-      while (deliveries.size() < 60'000) deliveries += "delivery:a:b:\n";  // which take longer to read than to write
+      while (deliveries.size() < 60'000) deliveries += "delivery:a:b:\n";  // these take longer to read than to write
       try {
         for (std::size_t sent = 0; sent < 64u << 20; sent += deliveries.size()) p.script.write(deliveries);
         p.script.write("ok:\n");
-      } catch (std::system_error const&) {  // it has closed
+      } catch (std::system_error const&) {  // the connection has closed
       }
     });
     CHECK(error_of([&] { p.connection.request(Message("join", "cafe")); }) == timed_out);
     CHECK_FALSE(p.connection.is_open());
   }
-#ifdef __linux__  // elsewhere a full queue refuses
+#ifdef __linux__  // elsewhere a full queue refuses connections
   SECTION("connect") {
     Unanswered nobody;
     Connection c;
@@ -545,7 +545,7 @@ TEST_CASE("Connection: time limits of blocking calls") {
 TEST_CASE("Connection: a blocking call is cancelled by another thread") {
   auto const cancelled_by_thread = [](Connection& c, auto const& call) {
     auto canceller = std::async(std::launch::async, [&] {
-      std::this_thread::sleep_for(20ms);  // most likely within the call, but it need not be
+      std::this_thread::sleep_for(20ms);  // most likely during the call, but not necessarily
       c.cancel();
     });
     auto const ec = error_of(call);
@@ -555,14 +555,14 @@ TEST_CASE("Connection: a blocking call is cancelled by another thread") {
   SECTION("receive") {
     Pair p;
     CHECK(cancelled_by_thread(p.connection, [&] { p.connection.receive(); }) == aborted);
-    CHECK(error_of([&] { p.connection.send(Message("quit", "")); }) == aborted);  // until connected again
+    CHECK(error_of([&] { p.connection.send(Message("quit", "")); }) == aborted);  // until it is connected again
     p.connection.connect("127.0.0.1", p.script.port());
     CHECK_NOTHROW(p.connection.send(Message("quit", "")));
   }
   SECTION("request") {
     Pair p;
     CHECK(cancelled_by_thread(p.connection, [&] { p.connection.request(Message("quit", "")); }) == aborted);
-    CHECK_FALSE(p.connection.is_open());  // its reply would be taken for another's
+    CHECK_FALSE(p.connection.is_open());  // the late reply would be taken for another's
   }
   SECTION("send") {
     Pair p;
@@ -598,7 +598,7 @@ TEST_CASE("Connection: asynchronous operations with callbacks, on the caller's c
           CHECK_FALSE(send_ec);
           seen.push_back("sent");
         });
-        CHECK(seen.size() == 2);  // never called back from within
+        CHECK(seen.size() == 2);  // never called back from within the initiating function
       });
     });
   });
@@ -721,7 +721,7 @@ TEST_CASE("Connection: asynchronous operations are cancelled") {
     signal.emit(asio::cancellation_type::terminal);
     context.restart();
     context.run();
-    if (results.back() == aborted) {  // and not done by then
+    if (results.back() == aborted) {  // unless it was done by then
       p.connection.async_receive(save);
       context.restart();
       context.run();

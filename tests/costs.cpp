@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a message, a delivery and an idle client cost the server, in system calls and allocations: counts, which are the
-// same on a slow or a busy machine. A bound here is what the design says plus a little for chance; whoever breaks one
-// has made the server slower for everybody, or has a reason to put beside the new figure. Speed itself is measured in
-// bench/.
+// What a message, a delivery and an idle client cost the server in system calls and allocations. These counts are the
+// same on a slow or busy machine. A bound here is the figure from the design plus a little for chance; a change that
+// exceeds it makes the server slower for everyone, or needs a reason next to the new figure. bench/ measures speed.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/threading.hpp>
 
@@ -30,7 +29,7 @@ using test::Kind;
 using test::kinds;
 using test::ServerThread;
 
-/// A chat whose thread can be held, so that what comes in meanwhile is there all at once.
+/// A chat service whose thread can be held, so that all lines that arrive meanwhile are handled at once.
 class HeldService {
  public:
   class Session {
@@ -63,7 +62,7 @@ chatproto::ServerOptions one_thread() {
   return options;
 }
 
-/// What the server has used since it was made, divided by something.
+/// What the server has used since this object was created, per thing.
 class Used {
  public:
   double per(std::size_t things, Kind kind) const { return ratio(calls[kind] - before_[kind], things); }
@@ -92,7 +91,7 @@ class Used {
   test::Spent spent_ = test::spent();
 };
 
-/// The least that a round has used: on a busy machine turns end early, which adds calls.
+/// The smallest use of any round: on a busy machine turns end early, which adds calls.
 struct Least {
   double sends = 1e9, calls = 1e9, allocations = 1e9;
 
@@ -108,7 +107,7 @@ constexpr auto thread_for_each = std::is_same_v<Policy, chatproto::ThreadPerClie
 template <class Policy>
 constexpr auto is_strand = std::is_same_v<Policy, chatproto::StrandPool>;
 
-// Sanitizers have an operator new of their own; only glibc says how large a piece of memory is.
+// Sanitizers replace operator new; only glibc tells the size of a block.
 #ifdef __GLIBC__
 constexpr auto counts_allocations = !CHATPROTO_SANITIZED;
 #else
@@ -130,14 +129,14 @@ TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPer
     REQUIRE(bob.next_line().starts_with("ok:"));
   }
   CHECK(used.per(messages, test::sends) == 2);                      // the delivery and the ok
-  CHECK(used.per(messages, test::recvs) == Approx(1).margin(0.1));  // none that only learns that there is nothing
+  CHECK(used.per(messages, test::recvs) == Approx(1).margin(0.1));  // none that finds nothing to read
   CHECK(used.per(messages, test::reads) + used.per(messages, test::writes) < 0.1);
-  // Asio arms a descriptor anew for each wait. A flush is posted, so there is a look for more to read before it. With
-  // two threads, one wakes the other.
+  // Asio re-arms a descriptor for each wait. A flush is posted, so the server polls for more input before it. With two
+  // threads, one wakes the other.
   CHECK(used.per(messages, test::epoll_ctls) < (thread_for_each<TestType> ? 2.1 : 1.1));
   CHECK(used.per(messages, test::epoll_waits) < (thread_for_each<TestType> ? 4.1 : 2.1));
-  // Two for the block of deliveries, one for that of the reply, whose text is short. Asio reuses what it has: a thread
-  // alone finds all it needs; a post to another thread or a strand often does not.
+  // Two allocations for the block of deliveries, one for that of the reply, whose text is short. Asio reuses its
+  // memory: a single thread finds all it needs, a post to another thread or a strand often does not.
   auto const allocations = used.allocations_per(messages);
   CHECK(allocations < (thread_for_each<TestType> ? 4.1 : is_strand<TestType> ? 6.1 : 3.1));
   CHECK((allocations > 1 || !counts_allocations));
@@ -145,7 +144,7 @@ TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPer
 
 TEMPLATE_TEST_CASE("what a delivery costs when its sender does not wait", "[costs]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool, chatproto::StrandPool) {
-  // So many that one turn takes them all. With a sanitizer that is sure only while the clock is not looked at twice.
+  // So many that one turn takes them all. With a sanitizer that is certain only while the clock is not read twice.
   constexpr std::size_t messages = CHATPROTO_SANITIZED ? 15 : 100, receivers = 50, rounds = 8;
   test::Uncounted const clients;
   ServerThread<TestType, HeldService> server(one_thread());
@@ -169,7 +168,7 @@ TEMPLATE_TEST_CASE("what a delivery costs when its sender does not wait", "[cost
   }
   CHECK(least.sends == receivers + 1);  // one for each receiver, and one for all replies
   CHECK(least.calls < (thread_for_each<TestType> ? 350 : 65));
-  // The two blocks, which grow; and with strands a post for each receiver.
+  // The two blocks, which grow; with strands also a post for each receiver.
   CHECK(least.allocations < (thread_for_each<TestType> ? 100 : is_strand<TestType> ? 150 : 25));
 }
 
@@ -195,11 +194,11 @@ TEMPLATE_TEST_CASE("what a delivery costs when many senders speak at once", "[co
     for (auto& speaker : speakers) REQUIRE(speaker.next_line().starts_with("ok:"));
     least.note(used, deliveries);
   }
-  // All that is there is read before anything is written: one write for each receiver and each sender.
+  // All input is read before anything is written: one write for each receiver and each sender.
   CHECK(least.sends == 0.03);
   CHECK(least.calls < 0.055);  // a read and an epoll_ctl for each sender
-  // Three for each sender: its deliveries, its reply, and what keeps both until the end of a read. With strands also
-  // posts.
+  // Three for each sender: its deliveries, its reply, and the buffer that holds both until the end of a read. With
+  // strands also posts.
   CHECK(least.allocations < (is_strand<TestType> ? 0.16 : 0.1));
 }
 
@@ -212,6 +211,6 @@ TEMPLATE_TEST_CASE("what a client that waits holds", "[costs]", chatproto::Threa
   std::list<test::Client> listeners;
   for (std::size_t i = 0; i < receivers; ++i) listeners.push_back(test::receiver(server.port(), "alice", "cafe"));
   auto const bytes = used.bytes_per(receivers);
-  CHECK(bytes <= 1024);  // 815 and 989 here, of which about 300 are Asio's
+  CHECK(bytes <= 1024);  // 815 and 989 when measured, of which about 300 are Asio's
   CHECK((bytes > 300 || !counts_allocations));
 }

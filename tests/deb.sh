@@ -1,10 +1,11 @@
 #!/bin/sh
-# deb.sh --built BUILD | --bare ROOT_FS PACKAGE...: whether the Debian packages are as they should be.
+# deb.sh --built BUILD | --bare ROOT_FS PACKAGE...: checks the Debian packages.
 #
-#   --built BUILD  is what ctest runs. Makes the packages from a build folder, unpacks them, and looks: every header, every program
-#                  with its manual page, no path of the build; the programs run, and the library is found by find_package.
-#   --bare         installs the packages into a copy of a bare Debian 12 (as debootstrap makes it) with apt, builds a user's project
-#                  there, runs the programs, and removes all again. Needs root.
+#   --built BUILD  is what ctest runs. Makes the packages from a build folder, unpacks them and checks them: they have
+#                  every header and every program with its manual page, and no path of the build; the programs run, and
+#                  find_package finds the library.
+#   --bare         installs the packages with apt into a copy of a bare Debian 12 (as debootstrap makes it), builds a
+#                  user's project there, runs the programs, and removes everything again. Needs root.
 set -eu
 sources=$(cd "$(dirname "$0")/.." && pwd)
 scratch=$(mktemp -d)
@@ -23,7 +24,8 @@ fail() {
   exit 1
 }
 
-# A conversation with the programs that $1... runs: `chatproto-server` and so on, found as the caller says.
+# Holds a conversation with the programs, each run by $1... as `chatproto-server` and so on, found as the caller sets
+# up.
 converse() {
   "$@" chatproto-server 0 --address 127.0.0.1 >"$scratch/said" 2>&1 &
   running=$!
@@ -67,16 +69,19 @@ case ${1:-} in
     for program in server sender receiver conformance; do
       [ -x "$root/usr/bin/chatproto-$program" ] || fail "chatproto-$program is missing"
     done
-    if grep -rlF -e "$sources" -e "$scratch" "$root/usr/share" "$root/usr/include"; then fail 'a path of the build is in them'; fi
+    if grep -rlF -e "$sources" -e "$scratch" "$root/usr/share" "$root/usr/include"; then
+      fail 'a path of the build is in them'
+    fi
     PATH=$root/usr/bin:$PATH
     converse env
-    cmake -S "$sources/tests/consumers/find_package" -B "$scratch/consumer" -DCMAKE_PREFIX_PATH="$root/usr" >"$scratch/log" ||
+    cmake -S "$sources/tests/consumers/find_package" -B "$scratch/consumer" -DCMAKE_PREFIX_PATH="$root/usr" \
+      >"$scratch/log" ||
       fail "the library is not found: $(cat "$scratch/log")"
     grep -q "^chatproto_DIR:PATH=$root/" "$scratch/consumer/CMakeCache.txt" || fail 'another library was found'
     ;;
   --bare)
     [ "$(id -u)" = 0 ] || fail 'only root may do that'
-    if [ -z "${CHATPROTO_OWN_MOUNTS:-}" ]; then # mounts that end with us
+    if [ -z "${CHATPROTO_OWN_MOUNTS:-}" ]; then # mounts that end with this process
       CHATPROTO_OWN_MOUNTS=1 exec unshare --mount sh "$0" "$@"
     fi
     base=$2
@@ -98,7 +103,8 @@ case ${1:-} in
     inside sh -c 'apt-get -qq install --yes --no-install-recommends /packages/*.deb'
     # shellcheck disable=SC2086 # words; no function, which would be a shell between us and the server
     converse chroot "$root" $inside
-    inside sh -c 'cmake -S /consumers/find_package -B /tmp/build && cmake --build /tmp/build && /tmp/build/consumer' >"$scratch/log" 2>&1 ||
+    inside sh -c 'cmake -S /consumers/find_package -B /tmp/build && cmake --build /tmp/build && /tmp/build/consumer' \
+      >"$scratch/log" 2>&1 ||
       fail "a user's project does not build: $(cat "$scratch/log")"
     inside sh -c 'apt-get -qq purge --yes libchatproto-dev chatproto-tools && apt-get -qq autoremove --yes --purge'
     inside find /usr /etc | sort >"$scratch/files_after"

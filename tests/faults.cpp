@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Each system call of a server, and each allocation, fails once, while clients come, talk and go. Whatever it was: at
-// most one client is lost by it, the server serves all others and new ones, and in the end nothing is left over.
+// Each system call and each allocation of a server fails once while clients connect, send and disconnect. Whatever
+// fails: at most one client is lost, the server serves all others and new ones, and nothing leaks.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/reliable_timer.hpp>
@@ -37,12 +37,12 @@ using test::Client;
 using test::Failing;
 using test::Fault;
 
-/// Does something as a client, and tells whether it went as it must.
+/// A client that acts, and records whether everything went as it must.
 class Guest {
  public:
   explicit Guest(std::uint16_t port) : client_(port) {}
 
-  /// Sends these lines, and must get just these.
+  /// Sends these lines, and must get exactly these answers.
   Guest& says(std::string const& lines, test::Lines const& answers) {
     if (well_) well_ = !client_.try_send(lines) && hears(answers).well_;
     return *this;
@@ -51,7 +51,7 @@ class Guest {
     for (auto const& line : lines) well_ = well_ && client_.next() == line;
     return *this;
   }
-  /// Perhaps after other deliveries.
+  /// Waits for `line`, skipping other deliveries.
   void hears_at_last(std::string const& line) {
     for (auto heard = false; well_ && !heard;) {
       auto const next = client_.next();
@@ -69,7 +69,7 @@ class Guest {
 
 test::Lines const ok_ok = {"ok", "ok"};
 
-/// Two who were there before, and two who come, talk, and go; how many of them it went wrong for.
+/// Two clients that stay, and two that connect, send and disconnect. Counts those for which something went wrong.
 template <class Policy>
 class Round {
  public:
@@ -81,7 +81,7 @@ class Round {
     Guest dave(server_.port());
     dave.says("slogin:dave\njoin:cafe\n", ok_ok);
     dave.says("sendall:one\nsendall:two\n", ok_ok).says("senduser:carol:three\nnonsense\n", {"ok", "err"});
-    if (dave.is_well()) {  // if not, he may have been heard or not
+    if (dave.is_well()) {  // else its texts may have been delivered or not
       alice_->hears({"delivery:cafe:dave:one", "delivery:cafe:dave:two"});
       carol.hears({"delivery:cafe:dave:one", "delivery:cafe:dave:two", "delivery:cafe:dave:three"});
       dave.says("quit:\n", {"ok", "(end)"});
@@ -96,7 +96,7 @@ class Round {
     return !alice_->is_well() + !bob_->is_well() + !carol.is_well() + !dave.is_well();
   }
 
-  /// Again two who are well; all others are gone.
+  /// Disconnects all clients, and connects the two that stay again.
   void settle() {
     alice_.reset();
     bob_.reset();
@@ -117,20 +117,20 @@ class Round {
   std::optional<Guest> alice_, bob_;
 };
 
-/// Fails the 1st, the 2nd and so on, until a whole round has no more of them.
+/// Makes the 1st call or allocation fail, then the 2nd, and so on, until a whole round has fewer.
 template <class Policy>
 void fail_each(Fault fault, std::size_t style) {
   test::Uncounted const clients;
   auto options = test::patient();
   options.threads = 1;
   options.accept_retry = std::chrono::milliseconds(1);
-  chatproto::Observer observer;  // for whom addresses are made
+  chatproto::Observer observer;  // the server makes addresses only for an observer
   options.observer = &observer;
   test::ServerThread<Policy> server(options);
   Round<Policy> round(server);
   round.lost();
   round.settle();
-  test::let_it_accept(server->context());  // what it holds for the next client belongs to the base
+  test::let_it_accept(server->context());  // what the server holds for the next client belongs to the base
   auto const base = test::descriptors();
   std::size_t n = 1;
   for (auto again = true; again; ++n) {
@@ -144,7 +144,7 @@ void fail_each(Fault fault, std::size_t style) {
     CHECK(lost <= 1);
     if (!again) CHECK(lost == 0);
     round.settle();
-    // Instead of an event descriptor Asio takes a pipe, which has two; it may be kept for the next client.
+    // Instead of an eventfd Asio uses a pipe, which has two descriptors; it may be kept for the next client.
     auto const kept = what == "eventfd" ? 1 : 0;
     CHECK(test::eventually([&] { return test::descriptors() <= base + kept; }));
   }
@@ -152,7 +152,7 @@ void fail_each(Fault fault, std::size_t style) {
   server->stop();
 }
 
-/// An echo that knows its last client.
+/// An echo that keeps the peer of its last client.
 class Known {
  public:
   struct Session {
@@ -180,8 +180,7 @@ TEMPLATE_TEST_CASE("each system call fails once", "[faults]", POLICIES) {
   fail_each<TestType>(Fault::call, GENERATE(range(std::size_t(0), std::size_t(4))));
 }
 
-// Not with strands: Asio (1.22) makes one, and hands its turn on, in ways that end the process when memory fails just
-// there.
+// Not with strands: when memory runs out while Asio (1.22) creates a strand or passes its turn on, the process ends.
 TEMPLATE_TEST_CASE("each allocation fails once", "[faults]", chatproto::ThreadPerClient, chatproto::ThreadPool) {
   fail_each<TestType>(Fault::allocation, 0);
 }
@@ -218,14 +217,14 @@ TEMPLATE_TEST_CASE("a task that cannot be posted for want of memory costs its cl
   options.threads = 1;
   test::ServerThread<TestType, Known> server(options);
   Client other(server.port());
-  REQUIRE(other.asks("ok:hi") == "ok");  // and is not the last to be opened
+  REQUIRE(other.asks("ok:hi") == "ok");  // so that it is not the last client opened
   std::size_t n = 1;
   for (auto again = true; again; ++n) {
     CAPTURE(n);
     Client client(server.port());
     REQUIRE(client.asks("ok:hi") == "ok");
     auto const peer = server->service().last();
-    struct Resuming {  // uses the peer when it is destroyed, as a task may
+    struct Resuming {  // uses the peer when destroyed, as a task may
       chatproto::Peer peer;
       ~Resuming() { peer.resume(); }
     };
@@ -265,7 +264,7 @@ TEST_CASE("who leaves a room while memory is short has left it", "[faults]") {
     }
     again = failing.happened();
     failing.end();
-    if (how == 1 && alice->is_in_room() && alice->room_name() == "cafe") {  // then nothing was done
+    if (how == 1 && alice->is_in_room() && alice->room_name() == "cafe") {  // nothing was done
       CHECK(again);
       continue;
     }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSL-1.0
-# faults.sh BIN_DIR POLICY: a server under signals, killed and started again, and stormed. Nothing waits for a time to pass, but
-# for the time for which the server is stopped: CHATPROTO_STOP seconds (2). The program soak is the clients, and judges.
+# faults.sh BIN_DIR POLICY: a server gets signals, is killed and restarted, and takes a storm of connections. The
+# program soak is the clients, and judges. Nothing sleeps, except while the server is stopped: CHATPROTO_STOP seconds
+# (2).
 # shellcheck disable=SC2317 # some functions are called by name
 set -eu
 bin=$(cd "$1" && pwd)
@@ -24,7 +25,7 @@ fail() {
   echo "faults: $1" >&2
   exit 1
 }
-wait_until() { # COMMAND...: until it succeeds
+wait_until() { # COMMAND...: waits until it succeeds
   tries=0
   until "$@"; do
     tries=$((tries + 1))
@@ -43,7 +44,7 @@ start_server() { # PORT OPTION...: sets server, and port if that is 0
   wait_until said server '^listening on port'
   port=$(sed -n 's/^listening on port //p' "$scratch/server")
 }
-ends() { # CODE: the server
+ends() { # CODE: waits for the server's exit code
   wait_until is_over "$server"
   code=0
   wait "$server" || code=$?
@@ -61,7 +62,7 @@ hears() { # WHO
   said "$1" '^carol: '
 }
 
-# --- SIGTERM and SIGINT under load: each text that had its ok is delivered ----------------------------------------------
+# --- SIGTERM and SIGINT under load: each text that had its ok is delivered --------------------------------------------
 
 for signal in TERM INT; do
   start_server 0
@@ -69,7 +70,7 @@ for signal in TERM INT; do
   ends 0
 done
 
-# --- SIGHUP and SIGPIPE, and stopped for a while, under load: nothing is lost, and who comes meanwhile is served --------
+# --- SIGHUP and SIGPIPE, and stopped for a while, under load: nothing is lost, and new clients are served -------------
 
 has_samples() { [ "$(wc -l <"$scratch/samples")" -ge "$1" ]; }
 is_stopped() { grep -q '^State:[[:space:]]*T' "/proc/$server/status"; }
@@ -94,11 +95,11 @@ sleep "$stop_time"
 kill -CONT "$server"
 wait $bob || fail 'who came while the server was stopped was not served'
 wait_until hears alice
-kill "$listener" # the load waits until nobody is left
+kill "$listener" # the load waits until no client is left
 wait $load || fail 'the load has seen something wrong'
 sed -n '/^  [a-z]*  *[0-9]*$/p' "$scratch/soak"
 
-# --- Killed, and started again on the same port, which its old connections still hold -----------------------------------
+# --- Killed, and started again on the same port, which its old connections still hold ---------------------------------
 
 listen dave
 wait_until hears dave
@@ -110,11 +111,12 @@ is_back_or_over() { is_over "$server" || "$bin/sender" localhost "$port" bob </d
 wait_until is_back_or_over
 ! is_over "$server" || fail "the port is not free: $(cat "$scratch/server")"
 
-# --- All come back at once ----------------------------------------------------------------------------------------------
+# --- All come back at once --------------------------------------------------------------------------------------------
 
 clients=5000
 [ "$policy" != thread-per-client ] || clients=500 # a thread and four descriptors for each
-fit=$(sed -n 's/^Max open files  *[^ ]*  *\([0-9]*\).*/\1/p' /proc/self/limits) # the hard limit, to which programs raise theirs
+# The hard limit, to which the programs raise their own.
+fit=$(sed -n 's/^Max open files  *[^ ]*  *\([0-9]*\).*/\1/p' /proc/self/limits)
 [ -z "$fit" ] || [ $clients -le $((fit - 100)) ] || clients=$((fit - 100))
 "$bin/soak" "$port" --storm $clients
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Follows the receivers of a room while they hear, in bounded memory, and counts what breaks a promise (protocol,
-// promises 1 to 4), which history.hpp judges from a whole history. For one thread that is all clients.
+// Follows the receivers of a room while they receive, in bounded memory, and counts violations of the protocol's
+// promises 1 to 4, which history.hpp judges from a whole history. For a single thread that plays all clients.
 #pragma once
 
 #include <algorithm>
@@ -22,18 +22,18 @@ using std::uint32_t, std::uint64_t;
 
 constexpr std::size_t most_abandoned = 10'000;
 
-/// What was seen; the second half is wrong if it is not 0.
+/// What was seen; a nonzero number in the second row is an error.
 struct Counts {
   uint64_t connections = 0, texts = 0, deliveries = 0, cut = 0;
   uint64_t lost = 0, duplicated = 0, misordered = 0, corrupt = 0, unexpected = 0;
   uint64_t wrong() const { return lost + duplicated + misordered + corrupt + unexpected; }
 };
 
-/// A sender's time in one room: its texts there are numbered.
+/// A sender's time in one room, whose texts are numbered.
 struct Voice {
   struct Room& room;
   uint32_t number, next = 0;
-  std::int64_t heard = -1;  // the last
+  std::int64_t heard = -1;  // number of the last text that was heard
 };
 
 struct Text {
@@ -47,33 +47,33 @@ struct Text {
 struct Stay {
   struct Item {
     TextId id;
-    Tick fence;  // not 0: no text, but proof that all has come that had its ok before
+    Tick fence;  // not 0: not a text, but proof that every text with an earlier ok has come
   };
   bool is_bob;
   Tick asked, entered = 0;
-  uint64_t place;  // in the room's log: what comes next; first all that nobody had heard when it asked to join
+  uint64_t place;  // of the next text in the room's log; at first, the end of the log when it asked to join
   bool has_begun = false, is_over = false;
-  std::deque<Item> heard = {};  // and not yet compared with what the witness heard
+  std::deque<Item> heard = {};  // not yet compared with what the witness heard
   std::set<TextId> missing = {};
 
   bool wants(Text const& text) const { return !is_bob || text.for_bobs; }
 };
 
-/// Has a witness, a receiver who is always there and hears all texts. What it heard is the order with which the others
-/// are compared. Who is ahead of the witness waits for it.
+/// A room has a witness, a receiver that is always in it and gets all texts. The order in which the witness gets them
+/// is the one with which other receivers are compared. A receiver that is ahead of the witness waits for it.
 struct Room {
   std::string name;
   Counts& counts;
   uint32_t& voices;                            // how many there have been
-  std::deque<std::shared_ptr<Text>> log = {};  // what the witness heard, and somebody else still has to
-  uint64_t begin = 0;                          // the place of its first
+  std::deque<std::shared_ptr<Text>> log = {};  // the witness heard these, and another receiver has not yet
+  uint64_t begin = 0;                          // the place of the log's first text
   std::map<TextId, std::shared_ptr<Text>> unheard = {};
-  std::map<TextId, std::shared_ptr<Text>> abandoned = {};  // its sender has gone without an ok: it may come or not
-  std::set<TextId> lost = {};                              // for the witness
+  std::map<TextId, std::shared_ptr<Text>> abandoned = {};  // their sender left without an ok: they may come or not
+  std::set<TextId> lost = {};                              // the witness did not hear these
   std::list<Stay> stays = {};
   uint64_t said = 0;
-  Tick fence = 0;   // what had its ok before, the witness has heard
-  Tick latest = 0;  // of the texts that it heard, the one that was asked last
+  Tick fence = 0;   // the witness has heard every text whose ok came before
+  Tick latest = 0;  // `asked` of the last-asked text that it heard
 
   uint64_t end() const { return begin + log.size(); }
   Text const& at(uint64_t place) const { return *log[static_cast<size_t>(place - begin)]; }
@@ -122,10 +122,10 @@ struct Room {
     follow(stay);
   }
 
-  /// Compares what the receiver heard with what the witness did, as far as that goes.
+  /// Compares what the receiver heard with what the witness heard so far.
   void follow(Stay& stay) {
     for (; !stay.heard.empty(); stay.heard.pop_front()) {
-      auto const id = stay.heard.front().id;  // Clang 14 captures no structured bindings
+      auto const id = stay.heard.front().id;  // Clang 14 cannot capture structured bindings
       auto const fenced = stay.heard.front().fence;
       if (fenced > fence) return;
       auto const is_owed = [&](Text const& text) {
@@ -157,13 +157,13 @@ struct Room {
       auto const& text = at(stay.place++);
       came_late();
       ++counts.deliveries;
-      if (!stay.wants(text)) ++counts.corrupt;                                           // it was not for it
-      if (!stay.has_begun && text.ok != 0 && text.ok < stay.asked) ++counts.misordered;  // it was over
+      if (!stay.wants(text)) ++counts.corrupt;                                           // not meant for this receiver
+      if (!stay.has_begun && text.ok != 0 && text.ok < stay.asked) ++counts.misordered;  // its ok came before the join
       stay.has_begun = true;
     }
   }
 
-  /// It is not known (any more).
+  /// The text is unknown, or known no more.
   void unexpected(TextId id) const { ++(id.sender < voices ? counts.duplicated : counts.corrupt); }
 };
 

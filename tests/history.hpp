@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What many clients said and heard, and a judge of whether it can be so (protocol, promises 1 to 4).
+// Records what many clients sent and received, and judges whether that keeps the protocol's promises 1 to 4.
 #pragma once
 
 #include <algorithm>
@@ -19,8 +19,8 @@
 
 namespace history {
 
-/// A moment, comparable between threads. What has a greater tick was done after what has a smaller
-/// one was over: it is taken before something is sent, and after something was read.
+/// A moment, comparable between threads. An action with a greater tick began after an action with a smaller one had
+/// ended: a tick is taken before a send and after a read.
 using Tick = std::uint64_t;
 
 class LogicalClock {
@@ -31,13 +31,13 @@ class LogicalClock {
   std::atomic<Tick> now_ = 1;
 };
 
-/// Each text is unique: the `number`th of the sender called `sender`.
+/// Identifies a text: the `number`th of the sender called `sender`.
 struct TextId {
   std::uint32_t sender = 0, number = 0;
   friend auto operator<=>(TextId const&, TextId const&) = default;
 };
 
-/// The bytes of a text: who it is, its size, and what cannot be guessed of it.
+/// Returns the bytes of a text: its id, its size, and bytes that cannot be guessed from these.
 inline std::string text_of(TextId id, std::size_t size) {
   static auto const noise = [] {
     std::string bytes(4096, ':');
@@ -53,7 +53,7 @@ inline std::string text_of(TextId id, std::size_t size) {
   return text.append(noise, from, size - std::min(size, text.size()));
 }
 
-/// Which text that is; none if it is not that text byte for byte.
+/// Returns the id of a text, or nothing unless it is that text byte for byte.
 inline std::optional<TextId> id_of(std::string_view text) {
   std::array<std::uint32_t, 3> parts = {};
   auto const* at = text.data();
@@ -69,20 +69,20 @@ inline std::optional<TextId> id_of(std::string_view text) {
 
 struct Text {
   std::string room;
-  std::string to;  // the user; empty: all but who are called like the sender
+  std::string to;  // the user; empty: everybody except users with the sender's name
   Tick asked = 0;  // before it was sent
   Tick ok = 0;     // after its ok came; 0: it never came
 };
 
 struct Sender {
   std::string user;
-  std::vector<Text> texts;  // by number
+  std::vector<Text> texts;  // indexed by number
 };
 
 struct Receipt {
   TextId id;
   Tick at = 0;
-  Tick answered = 0;  // before it sent the last line to which it had got the reply by then
+  Tick answered = 0;  // before it sent the last line whose reply it had seen by then
 };
 
 /// A receiver's time in one room.
@@ -90,8 +90,8 @@ struct Stay {
   std::string room;
   Tick asked = 0;         // before the join was sent
   Tick entered = 0;       // after its ok came
-  Tick left = 0;          // before it asked for the end of its stay, or after it saw that
-  bool complete = false;  // it read all up to that end
+  Tick left = 0;          // before it asked to end its stay, or after it saw the end
+  bool complete = false;  // it read everything up to that end
   std::vector<Receipt> got = {};
 };
 
@@ -105,7 +105,7 @@ struct History {
   std::vector<Receiver> receivers;
 };
 
-/// Finds what breaks a promise.
+/// Finds violations of the promises.
 class Judge {
  public:
   explicit Judge(History const& history) : history_(history) {
@@ -114,33 +114,33 @@ class Judge {
     for (auto& [name, room] : rooms_) judge_room(name, room);
   }
 
-  /// What is wrong, in words; the first of it.
+  /// Returns the first violations, in words.
   std::vector<std::string> const& faults() const { return faults_; }
-  /// How many receipts the promises demanded.
+  /// Returns how many receipts the promises required.
   std::size_t owed() const { return owed_; }
 
  private:
   static constexpr auto none = static_cast<std::size_t>(-1);
 
-  /// What is known of a text; `known` by its place in `facts_`.
+  /// What is known about a text. Elsewhere a text is represented by its index in `facts_`.
   struct Fact {
     TextId id;
     Text const* text;
     std::string const* from;
     Tick settled;                 // it had its place in its room's order by then; max: unknown
-    std::size_t heard_by = none;  // the receiver, of those judged so far, who got it last
+    std::size_t heard_by = none;  // the receiver, of those judged so far, that got it last
     std::size_t place = none;     // in an order of its room that fits all
   };
-  /// All that was heard of one room by one receiver, in order.
+  /// All texts that one receiver got in one room, in order.
   struct Heard {
     std::size_t receiver;
     std::vector<std::size_t> facts;
-    std::vector<std::size_t> stay_ends;  // in `facts`
+    std::vector<std::size_t> stay_ends;  // indexes into `facts`
   };
   struct Room {
-    std::vector<std::size_t> facts;  // by `asked`
+    std::vector<std::size_t> facts;  // ordered by `asked`
     std::vector<Heard> heard;
-    std::vector<std::pair<std::size_t, std::size_t>> before;  // facts: the first before the second
+    std::vector<std::pair<std::size_t, std::size_t>> before;  // facts: the first precedes the second
   };
 
   void fault(std::string what) {
@@ -198,7 +198,7 @@ class Judge {
     }
   }
 
-  /// The text that was received, if there is such a text.
+  /// Returns the text that was received, or `none` if there is no such text.
   std::size_t judge_receipt(std::size_t index, Stay const& stay, Receipt const& receipt, std::string const& who) {
     auto const number = find(receipt.id);
     if (number == none) {
@@ -224,8 +224,8 @@ class Judge {
     return number;
   }
 
-  /// Whatever was said and got its ok while the receiver was there must have been received, or,
-  /// if the stay was cut short, come after all that was.
+  /// Each text whose ok came during the stay must have been received or, if the stay was cut short, be ordered after
+  /// all texts that were.
   void judge_losses(std::size_t index, Stay const& stay, std::size_t last, std::string const& who) {
     auto const at = rooms_.find(stay.room);
     if (at == rooms_.end()) return;
@@ -256,11 +256,11 @@ class Judge {
     }
   }
 
-  /// Gives each text a place such that everybody heard them in this order, that each sender said them
-  /// in this order, and that a text said after another had its place comes after it.
+  /// Gives each text a place such that all receivers got the texts in this order, each sender sent them in this order,
+  /// and a text that was sent after another one had its place comes after it.
   bool put_in_order(std::string const& room_name, Room& room) {
-    // Beside a node for each text there is one for each moment at which a text was settled: a chain of
-    // moments in order of time says in a few edges what comes before what.
+    // Besides a node for each text there is one for each moment at which a text was settled: a chain of moments,
+    // ordered by time, expresses with few edges which text precedes which.
     std::vector<std::size_t> moments;
     for (auto const fact : room.facts)
       if (facts_[fact].settled != ~Tick()) moments.push_back(fact);
@@ -280,7 +280,7 @@ class Judge {
       edge(node_of.at(moments[i]), texts + i);
       if (i > 0) edge(texts + i - 1, texts + i);
     }
-    std::size_t passed = 0;  // room.facts is in order of `asked`
+    std::size_t passed = 0;  // room.facts is ordered by `asked`
     for (std::size_t i = 0; i < texts; ++i) {
       auto const asked = facts_[room.facts[i]].text->asked;
       while (passed < moments.size() && facts_[moments[passed]].settled < asked) ++passed;
@@ -305,8 +305,8 @@ class Judge {
     return false;
   }
 
-  /// Between two texts that a receiver got in one stay nothing may lie that was for it, as any other
-  /// receiver shows: also a text whose sender never had its ok.
+  /// Between two texts that a receiver got in one stay there must be no other text for it, as shown by any other
+  /// receiver, even if its sender never got the ok.
   void judge_gaps(std::string const& room_name, Room const& room, Heard const& heard, std::size_t begin,
                   std::size_t end) {
     auto const& receiver = history_.receivers[heard.receiver];
@@ -334,7 +334,7 @@ class Judge {
   }
 
   History const& history_;
-  std::map<std::uint32_t, std::size_t> first_;  // of a sender's texts, in facts_
+  std::map<std::uint32_t, std::size_t> first_;  // index in facts_ of a sender's first text
   std::vector<Fact> facts_;
   std::map<std::string, Room> rooms_;
   std::vector<std::string> faults_;

@@ -1,9 +1,9 @@
 #!/bin/sh
-# hosts.sh BIN_DIR: the programs on three hosts, each with a network, addresses and a link of its own: network namespaces that
-# meet in a switch (a bridge, in a namespace too). Nothing waits for a time to pass; what should come is waited for, 20 s.
+# hosts.sh BIN_DIR: runs the programs on three hosts, each with its own network, addresses and link: network namespaces
+# connected by a switch (a bridge, in a namespace of its own). Nothing sleeps; what should happen is awaited for 20 s.
 #
-# The namespaces have no names: they are there as long as their processes, and nothing can be left behind. Who is not
-# root is root in a user namespace, where the system allows that.
+# The namespaces have no names: they last as long as their processes, and nothing can be left behind. A user that is not
+# root becomes root in a user namespace, where the system allows that.
 # shellcheck disable=SC2154 # some variables are set by eval
 set -eu
 bin=$(cd "$1" && pwd)
@@ -46,7 +46,7 @@ at_exit() {
 trap at_exit EXIT
 trap 'exit 1' HUP INT TERM
 
-wait_until() { # COMMAND...: until it succeeds
+wait_until() { # COMMAND...: waits until it succeeds
   tries=0
   until "$@"; do
     tries=$((tries + 1))
@@ -75,14 +75,14 @@ add_host() { # N: 10.74.0.N and fd00::N
   on "$1" ip address add "fd00::$1/64" dev eth0 nodad 2>/dev/null || ipv6=
   on "$1" ip link set eth0 up
 }
-become() { # N COMMAND...: becomes it, on that host
+become() { # N COMMAND...: executes it on that host, in place of this shell
   eval "net=/proc/\$host_$1/ns/net"
   shift
   exec nsenter --net="$net" "$@"
 }
 on() { (become "$@"); }
 
-start() { # N WHO PROGRAM ARGUMENT...: starts it there, to read the file $types; what it prints goes to the file WHO
+start() { # N WHO PROGRAM ARGUMENT...: starts it there; stdin is the file $types, output goes to the file WHO
   at=$1 who=$2 program=$3
   shift 3
   : >"$scratch/$who"
@@ -98,7 +98,7 @@ start_server() { # WHO PROGRAM ARGUMENT...: on host 1; sets port
   port=$(sed -n 's/^listening on port //p' "$scratch/$who")
 }
 is_over() { ! grep -q '^State:[[:space:]]*[^Z]' "/proc/$1/status" 2>/dev/null; }
-ends() { # WHO [CODE]: it ends, with this exit code
+ends() { # WHO [CODE]: waits for it to end, with this exit code
   eval "pid=\$pid_$1"
   wait_until is_over "$pid"
   code=0
@@ -117,9 +117,9 @@ server4=10.74.0.1 server6=fd00::1
   server6=$server4
 }
 
-# --- Echo: each client comes from its own address -----------------------------------------------------------------------
+# --- Echo: each client comes from its own address ---------------------------------------------------------------------
 
-echoes() { # N ADDRESS PATTERN: the server sees its client there come from PATTERN
+echoes() { # N ADDRESS PATTERN: the server sees the client of host N come from PATTERN
   echo "host $1 to $2" | on "$1" "$bin/echo_client" "$2" "$port" >"$scratch/reply"
   said reply "host $1 to $2"
   wait_until grep "^$3:[0-9]*: host $1 to $2\$" "$scratch/echo"
@@ -131,12 +131,12 @@ for n in 2 3; do
 done
 stop echo
 
-# --- Who was first ------------------------------------------------------------------------------------------------------
-# The server reads when both are there, and both speak at once. Whose first text is too long is not heard yet, so that the
-# other one is first, for certain; when the server has told that, the one speaks again.
+# --- Who was first ----------------------------------------------------------------------------------------------------
+# The server starts reading once both clients are connected, and both send at once. The first line of one of them is too
+# long and ignored, so the other is certainly first. Once the server has reported that, the first client sends again.
 
 too_long=$(printf '%0200d' 0)
-meet() { # ADDRESS  HOST NAME TEXT  HOST NAME TEXT: both print that the first was before the second
+meet() { # ADDRESS  HOST NAME TEXT  HOST NAME TEXT: both print that the first text was before the second
   start_server arrival arrival_server
   types=$scratch/types
   mkfifo "$types"
@@ -159,14 +159,15 @@ meet() { # ADDRESS  HOST NAME TEXT  HOST NAME TEXT: both print that the first wa
 meet $server4 2 X Alice 3 Y Bob
 meet $server6 3 Y Bob 2 X Alice
 
-# --- A chat, and a link that goes down ----------------------------------------------------------------------------------
+# --- A chat, and a link that goes down --------------------------------------------------------------------------------
 
-# Whatever the system takes for a client is not in the server's hands: little, so that a drain has something to wait for.
+# What the kernel buffers for a client has left the server. These buffers are small, so that a drain has something to
+# wait for.
 on 1 sh -c 'echo 4096 16384 65536 >/proc/sys/net/ipv4/tcp_wmem' 2>/dev/null ||
   echo 'hosts: the size of the send buffers is as it is, so the drain may have nothing to wait for'
 start_server server server --drain 1 --write-deadline 600 --queue-limit 100000000
 
-speak() { # N ADDRESS WHO: says its input in the cafe
+speak() { # N ADDRESS WHO: sends its input to the cafe
   { echo /join cafe && cat; } | on "$1" "$bin/sender" "$2" "$port" "$3"
 }
 hears() {
@@ -190,10 +191,10 @@ done
 
 numbers() { sed -n "s/^bob: $2 \\([0-9]*\\) .*/\\1/p" "$scratch/$1"; }
 seq 2000 >"$scratch/numbers"
-speech() { # WORD: more than the server's system takes for a host that does not answer
+speech() { # WORD: more than the server's kernel buffers for a host that does not answer
   { sed "s/\$/ $too_long/" "$scratch/numbers" && echo over; } | sed "s/^/$1 /" | speak 3 $server4 bob
 }
-heard_all() { # WHO WORD: everything, once, in order
+heard_all() { # WHO WORD: received everything, once, in order
   wait_until said "$1" "bob: $2 over"
   numbers "$1" "$2" | cmp - "$scratch/numbers"
 }
@@ -207,7 +208,7 @@ ip link set port2 up
 heard_all alice down
 echo 'It is up again: alice has seen all.'
 
-# Only the end of the drain ends a server with so much to write to nobody.
+# With so much left to write to a dead host, only the drain's deadline ends the server.
 ip link set port2 down
 speech again
 heard_all dave again
@@ -216,9 +217,9 @@ ends dave 1
 said dave 'receiver: the server has closed the connection'
 echo 'It is down again: dave has seen all, and the server, when stopped, has ended.'
 
-# --- A host that is gone without a word -----------------------------------------------------------------------------------
+# --- A host that disappears silently ----------------------------------------------------------------------------------
 
-sockets() { # N: the server has so many
+sockets() { # N: the server has N sockets
   [ "$(on 1 ls -l "/proc/$pid_server/fd" | grep -c ' socket:')" = "$1" ]
 }
 ip link set port2 up
@@ -234,7 +235,7 @@ wait_until sockets $listening
 echo 'The link of host 2 is down for good: the server has given up erin, for whom texts waited.'
 stop server
 
-# Nobody speaks: only TCP itself can notice, after twice this time.
+# No client sends: only TCP can notice, after twice this time.
 ip link set port2 up
 start_server server server --keepalive 4
 listening=1

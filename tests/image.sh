@@ -1,15 +1,17 @@
 #!/bin/sh
-# image.sh [--built BUILD | --bare [ROOT_FS]]: plays the Dockerfile where no container engine runs: its instructions are
-# read from it, and an instruction that is not known here is an error.
+# image.sh [--built BUILD | --bare [ROOT_FS]]: carries out the Dockerfile without a container engine. It reads the
+# instructions from the file; an unknown instruction is an error.
 #
 #   --built BUILD  is what ctest runs. Does not build: the programs come from the build folder, by the install component
-#                  that install-programs.sh installs; of what .dockerignore lets through it is seen that CMake configures it.
+#                  that install-programs.sh installs; of what .dockerignore lets through it checks only that CMake
+#                  configures it.
 #   (nothing)      runs the build stage's commands in what .dockerignore lets through, with the packages of this system.
 #   --bare         runs both stages in a bare Debian 12, which debootstrap makes or ROOT_FS is (it is copied): this also
 #                  shows that the packages named are enough to build, and that the final stage needs none. Needs root.
 #
-# All three run the server by ENTRYPOINT, CMD and USER, on a free port instead of its own, and the HEALTHCHECK; the first two
-# with this system's libraries. What only an engine shows: the base image itself, how it publishes the port.
+# All three run the server by ENTRYPOINT, CMD and USER, on a free port instead of its own, and the HEALTHCHECK; the
+# first two with this system's libraries. Only a container engine can show the base image itself and how the port is
+# published.
 set -eu
 sources=$(cd "$(dirname "$0")/.." && pwd)
 mode=${1:-}
@@ -29,8 +31,9 @@ case $mode in
   --bare)
     base=${2:-}
     [ "$(id -u)" = 0 ] || skip 'only root may change the root file system'
-    [ "$base" ] || command -v debootstrap >/dev/null || skip 'there is no debootstrap, and no root file system was named'
-    if [ -z "${CHATPROTO_OWN_MOUNTS:-}" ]; then # mounts that end with us
+    [ "$base" ] || command -v debootstrap >/dev/null ||
+      skip 'there is no debootstrap, and no root file system was named'
+    if [ -z "${CHATPROTO_OWN_MOUNTS:-}" ]; then # mounts that end with this process
       unshare --mount true 2>/dev/null || skip 'mounts of our own are not allowed'
       CHATPROTO_OWN_MOUNTS=1 exec unshare --mount sh "$0" "$@"
     fi
@@ -39,14 +42,14 @@ case $mode in
 esac
 
 scratch=$(mktemp -d)
-chmod 755 "$scratch" # the image's user is not ours
-running= # the server, or a command that takes all it has started with it
+chmod 755 "$scratch" # the image's user is another one
+running= # the server, or a command that takes down all it has started
 mounted=
 at_exit() {
   [ -z "$running" ] || kill -9 "$running" 2>/dev/null || :
   for folder in $mounted; do umount "$folder"; done
   tries=0
-  until rm -rf --one-file-system "$scratch" 2>/dev/null || [ $tries = 50 ]; do # while what was killed still writes
+  until rm -rf --one-file-system "$scratch" 2>/dev/null || [ $tries = 50 ]; do # killed processes may still write
     tries=$((tries + 1))
     sleep 0.1
   done
@@ -63,7 +66,7 @@ if [ "$mode" = --bare ] && [ -z "$base" ]; then
 fi
 
 # --- The stages -------------------------------------------------------------------------------------------------------
-# Each is a folder: a whole root file system if --bare, else only what the Dockerfile puts into it.
+# Each stage is a folder: a whole root file system if --bare, else only what the Dockerfile puts into it.
 
 path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin # as the base image has it
 
@@ -103,7 +106,8 @@ from_cache() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
 run() { # COMMAND
   case $mode in
     --bare)
-      env -i PATH=$path HOME=/root ${CMAKE_BUILD_PARALLEL_LEVEL+"CMAKE_BUILD_PARALLEL_LEVEL=$CMAKE_BUILD_PARALLEL_LEVEL"} \
+      env -i PATH=$path HOME=/root \
+          ${CMAKE_BUILD_PARALLEL_LEVEL+"CMAKE_BUILD_PARALLEL_LEVEL=$CMAKE_BUILD_PARALLEL_LEVEL"} \
         unshare --pid --fork --kill-child chroot "$root" sh -c "cd $workdir && $1" &
       running=$!
       wait $running
@@ -166,7 +170,7 @@ esac
 case " $command " in *" $port "*) ;; *) fail "CMD does not serve the port of EXPOSE, $port" ;; esac
 case " $health " in *" $port "*) ;; *) fail "HEALTHCHECK does not ask at the port of EXPOSE, $port" ;; esac
 
-inside() { # COMMAND...: becomes it, in the final stage, as its user
+inside() { # COMMAND...: executes it in the final stage, as its user, in place of this shell
   cd "$root$workdir"
   if [ "$mode" = --bare ]; then
     exec env -i PATH=$path chroot --userspec="$user" "$root" "$@"

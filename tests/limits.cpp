@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// The limits of a server under load, what it tells of them, and senders who wait, in all policies.
+// Tests of the server's limits under load, its statistics, and senders that wait, with all policies.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server/listener.hpp>
 #include <chatproto/threading.hpp>
@@ -65,7 +65,7 @@ void say(Client& sender, int first, int count, std::size_t size = 200) {
   sender.send(lines);
 }
 
-/// Whether these texts come next, and nothing else.
+/// Returns whether exactly these texts come next.
 bool hears(Client& receiver, int first, int count) {
   for (auto i = first; i < first + count; ++i)
     if (!receiver.next_line().starts_with("delivery:cafe:bob:" + std::to_string(i) + ':')) return false;
@@ -78,13 +78,14 @@ bool oks(Client& sender, int count) {
   return true;
 }
 
-/// A sender in a thread of its own, who says so many texts; how many were answered by ok before anything else came.
+/// Runs a sender of `texts` texts in its own thread. The result is how many were answered by ok before anything else
+/// came.
 std::future<int> speaker(std::uint16_t port, std::string const& user, int texts) {
   return std::async(std::launch::async, [=] {
     auto speaker = test::sender(port, user, "cafe");
     try {
       say(speaker, 0, texts);
-    } catch (std::system_error const&) {  // it was stopped meanwhile; what it had answered counts
+    } catch (std::system_error const&) {  // the server was stopped; the replies so far count
     }
     auto answered = 0;
     while (answered < texts && speaker.next() == "ok") ++answered;
@@ -94,7 +95,7 @@ std::future<int> speaker(std::uint16_t port, std::string const& user, int texts)
 
 }  // namespace
 
-// --- How many, how fast -----------------------------------------------------------------------------------------------
+// --- Limits on clients and rates -------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a server that is full says so, and has room again when somebody leaves", "[limits]", POLICIES) {
   auto options = patient();
@@ -123,7 +124,7 @@ TEMPLATE_TEST_CASE("who is refused while it speaks is not reset", "[limits]", PO
   auto options = patient();
   options.max_clients = 1;
   chatproto::Server<TestType> server(options);
-  Client alice(server.port()), eager(server.port());  // the system has them; nobody has accepted them yet
+  Client alice(server.port()), eager(server.port());  // the system has queued them, the server has not accepted them
   eager.send("slogin:carol\njoin:cafe\n");
   auto const run = std::async(std::launch::async, [&] { server.run(); });
   CHECK(eager.rest() == Lines{"err", "(end)"});  // a reset could destroy the err
@@ -161,7 +162,7 @@ TEST_CASE("the memory that a process may have is the least of its control groups
   constexpr auto none = ~std::uint64_t();
   write("a/b/memory.max", "max\n");
   write("a/memory.max", "5000\n");
-  write("memory/c/memory.limit_in_bytes", "9223372036854771712\n");  // what the first version has for no limit
+  write("memory/c/memory.limit_in_bytes", "9223372036854771712\n");  // means no limit in version 1
   write("memory/memory.limit_in_bytes", "3000\n");
   CHECK(least("0::/a/b\n") == 5000);
   CHECK(least("0::/x\n") == none);
@@ -183,7 +184,7 @@ TEMPLATE_TEST_CASE("without a limit of its own a server takes what there are des
   REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
   ServerThread<TestType> server;
   REQUIRE(::setrlimit(RLIMIT_NOFILE, &old) == 0);
-  // 32 for the program; a thread for each client takes four, each of two other threads takes three.
+  // 32 for the program; each client's thread takes four, each of two other threads takes three.
   std::size_t const most = std::is_same_v<TestType, chatproto::ThreadPerClient> ? (100 - 32) / 4 : 100 - 32 - 2 * 3;
   std::list<Client> clients;
   for (std::size_t i = 0; i < most; ++i) CHECK(clients.emplace_back(server.port()).asks("slogin:bob") == "ok");
@@ -200,11 +201,11 @@ TEMPLATE_TEST_CASE("a sender that is faster than its rate loses nothing", "[limi
   auto bob = test::sender(server.port(), "bob", "cafe");
   auto const begin = std::chrono::steady_clock::now();
   say(bob, 0, 500);
-  bob.end_output();  // also what comes last is read
+  bob.end_output();  // input that came before the end is still read
   CHECK(hears(alice, 0, 500));
   CHECK(oks(bob, 500));
   CHECK(bob.next() == "(end)");
-  // Never sooner, however fast the machine: all but the burst have had to wait for their tokens.
+  // Never sooner, however fast the machine: all but the burst had to wait for tokens.
   CHECK(std::chrono::steady_clock::now() - begin >= 240ms);
   CHECK(server->stats().throttled > 0);
 }
@@ -221,7 +222,7 @@ TEMPLATE_TEST_CASE("the longest line is an option", "[limits]", POLICIES) {
   CHECK(refused.find("255") == refused.npos);  // which is not the limit here
 }
 
-// --- Senders who wait -------------------------------------------------------------------------------------------------
+// --- Senders that wait -----------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -236,7 +237,7 @@ chatproto::ServerOptions lossless(std::size_t queue_limit = 32 * 1024) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("where senders wait, receivers that pause lose nothing", "[limits]", POLICIES) {
-#ifdef _WIN32  // Wine's one server process would be busy with nothing else
+#ifdef _WIN32  // Wine's single server process would do nothing else
   constexpr auto all = 20;
 #else
   constexpr auto all = 100;
@@ -248,13 +249,13 @@ TEMPLATE_TEST_CASE("where senders wait, receivers that pause lose nothing", "[li
   auto bob = speaker(server.port(), "bob", texts);
   auto all_heard = true;
   std::uint64_t most_queued = 0;
-  for (auto from = 0; from < texts; from += 100) {  // 20 KB, less than is under way to one who does not read
+  for (auto from = 0; from < texts; from += 100) {  // 20 KB, less than is on its way to a receiver that does not read
     for (auto& each : receivers) all_heard = hears(each, from, 100) && all_heard;
     most_queued = std::max(most_queued, server->stats().queued);
   }
   CHECK(all_heard);
   CHECK(bob.get() == texts);
-  // The limit, and what one read of the sender can bring.
+  // The limit, and what one read of the sender can add.
   CHECK(most_queued <= all * (32 + 32 + 8) * 1024);
   CHECK(ended(server->stats(), DisconnectReason::overflow) == 0);
   for (auto& each : receivers) CHECK(each.asks("quit:") == "ok");
@@ -274,8 +275,8 @@ TEMPLATE_TEST_CASE("a sender who waits has no ok, is not read, and is free again
     if (!waits) REQUIRE(oks(bob, 1));
   }
   CHECK(server->stats().queued > 4096);
-  CHECK(hears(carol, 0, said));             // who reads has it all
-  CHECK(other.asks("sendall:hi") == "ok");  // and other rooms go on
+  CHECK(hears(carol, 0, said));             // a receiver that reads gets everything
+  CHECK(other.asks("sendall:hi") == "ok");  // other rooms are not affected
   CHECK(hears(alice, 0, said));
   CHECK(oks(bob, 1));
   CHECK(alice.asks("quit:") == "ok");
@@ -294,11 +295,11 @@ TEMPLATE_TEST_CASE("a receiver that takes nothing holds senders up to the write 
   auto heard = 0;
   for (std::string line; (line = stuck.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
-  CHECK(heard < 5'000);  // without a gap
+  CHECK(heard < 5'000);  // a prefix, without a gap
 }
 
 TEMPLATE_TEST_CASE("senders who wait for each other's receivers end", "[limits]", POLICIES) {
-  // Each program has a sender and a receiver, and does not read before all that it says is answered.
+  // Each program has a sender and a receiver, and does not read before all that it sends is answered.
   constexpr auto texts = 2'000;
   auto options = lossless();
   options.write_deadline = 500ms;
@@ -318,22 +319,22 @@ TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POL
   REQUIRE(test::eventually([&] { return server->stats().queued > 32 * 1024; }));
   auto const drains = GENERATE(true, false);
   server->stop(drains ? chatproto::StopMode::drain : chatproto::StopMode::now);
-  auto const answered = bob.get();  // before alice reads, or she would free him
+  auto const answered = bob.get();  // before alice reads, which would free him
   auto heard = 0, gaps = 0;
   for (std::string line; (line = alice.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) ++gaps;
   CHECK(gaps == 0);
-  if (!drains) return;  // else she is perhaps cut before him, which frees him too
+  if (!drains) return;  // she may be disconnected before him, which frees him too
   CHECK(answered < 5'000);
   CHECK(heard >= answered);
 }
 
-// --- Memory for all clients -------------------------------------------------------------------------------------------
+// --- Memory for all clients ------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("when all clients together hold too much, the one that holds most is cut", "[limits]", POLICIES) {
   constexpr auto texts = 20'000;  // 4 MB
   auto options = patient();
-  options.queue_limit = 1'000'000'000;  // which would not cut it
+  options.queue_limit = 1'000'000'000;  // which alone would not disconnect it
   options.memory_limit = 1024 * 1024;
   ServerThread<TestType> server(options);
   auto stuck = test::receiver(server.port(), "stuck", "cafe", 4096);
@@ -345,7 +346,7 @@ TEMPLATE_TEST_CASE("when all clients together hold too much, the one that holds 
   auto heard = 0;
   for (std::string line; (line = stuck.next_line()).starts_with("delivery:"); ++heard)
     if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
-  CHECK(heard < texts);  // without a gap
+  CHECK(heard < texts);  // a prefix, without a gap
 }
 
 TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and then go on", "[limits]", POLICIES) {
@@ -354,12 +355,12 @@ TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and then 
   ServerThread<TestType> server(options);
   auto bob = test::sender(server.port(), "bob", "cafe");
   auto const accepted = server->stats().accepted;
-  chatproto::detail::HeldMemory::add(2 * options.memory_limit);  // another server of this process
+  chatproto::detail::HeldMemory::add(2 * options.memory_limit);  // as another server of this process would
   bob.send("sendall:hi\n");
   Client late(server.port());
   late.send("slogin:late\n");
   CHECK(server->stats().held > options.memory_limit);
-  CHECK_FALSE(late.has_next(400ms));  // by when somebody who holds something would have been cut
+  CHECK_FALSE(late.has_next(400ms));  // by then a client that held memory would have been disconnected
   CHECK(server->stats().accepted == accepted);
   CHECK(server->service().texts() == 0);
   chatproto::detail::HeldMemory::remove(2 * options.memory_limit);
@@ -368,7 +369,7 @@ TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and then 
   CHECK(ended(server->stats(), DisconnectReason::memory) == 0);
 }
 
-// --- Crowds -----------------------------------------------------------------------------------------------------------
+// --- Many clients ----------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("of 1,000 receivers 50 take nothing, and 950 get everything in order", "[limits]", POLICIES) {
 #if CHATPROTO_SANITIZED || defined(_WIN32)
@@ -393,7 +394,7 @@ TEMPLATE_TEST_CASE("of 1,000 receivers 50 take nothing, and 950 get everything i
   }
   CHECK(good == (all - stuck) * texts / 100);
   CHECK(test::eventually([&] { return ended(server->stats(), DisconnectReason::overflow) == stuck; }));
-  for (auto& listener : deaf) {  // a part from the first on, without a gap
+  for (auto& listener : deaf) {  // a prefix, without a gap
     auto heard = 0;
     for (std::string line; (line = listener.next_line()).starts_with("delivery:"); ++heard)
       if (!line.starts_with("delivery:cafe:bob:" + std::to_string(heard) + ':')) FAIL(line);
@@ -426,7 +427,7 @@ TEMPLATE_TEST_CASE("while one floods, the others have their turn", "[limits]", P
   CHECK(flood.get() > 0);
 }
 
-// --- What a server tells ----------------------------------------------------------------------------------------------
+// --- Statistics and observers ----------------------------------------------------------------------------------------
 
 namespace {
 
@@ -517,18 +518,17 @@ TEMPLATE_TEST_CASE("an observer that throws costs no other client", "[limits]", 
     victim.rest();
   }
   CHECK(test::eventually([&] { return server->stats().clients == 2; }));
-  auto const fails = at != std::string("refused") && at != std::string("accept");  // which do not happen here
+  auto const fails = at != std::string("refused") && at != std::string("accept");  // these do not occur here
   CHECK(test::eventually([&] { return server->stats().observer_failures == (fails ? 3u : 0u); }));
   CHECK(bob.asks("sendall:hi") == "ok");
   CHECK(alice.next() == "delivery:cafe:bob:hi");
 }
 
-// --- Sockets ----------------------------------------------------------------------------------------------------------
+// --- Sockets ---------------------------------------------------------------------------------------------------------
 
 #ifdef __linux__
 namespace {
 
-/// All sockets that this process has.
 std::set<int> sockets() {
   std::set<int> result;
   for (auto fd = 0; fd < 4096; ++fd) {
@@ -555,7 +555,7 @@ TEMPLATE_TEST_CASE("a server's sockets: no program inherits them, dead peers are
   options.write_deadline = 10s;
   auto const before = sockets();
   ServerThread<TestType> server(options);
-  test::Client client(server.port());  // whose own socket is not the server's
+  test::Client client(server.port());  // its own socket is not one of the server's
   auto const own = client.descriptor();
   REQUIRE(client.asks("slogin:bob") == "ok");
   auto of_server = 0;

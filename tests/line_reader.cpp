@@ -20,7 +20,7 @@ namespace {
 
 using test::Lines;
 
-/// Stands for a line that the reader found too long. No line of these tests reads so.
+/// Stands for a line that the reader found too long. No line in these tests has this text.
 std::string const too_long = "(too long)";
 
 Lines feed(LineReader& reader, std::string_view bytes) {
@@ -40,7 +40,7 @@ Lines feed_each(std::vector<std::string_view> const& chunks) {
 
 std::string x(std::size_t n) { return std::string(n, 'x'); }
 
-/// Every kind of line, and in the end one that is not finished.
+/// Every kind of line, and at the end an unfinished one.
 struct Corpus {
   std::string bytes;
   Lines lines;
@@ -108,7 +108,7 @@ TEST_CASE("the limit can be changed, and then counts for an unfinished line too"
   CHECK(feed(reader, "de\nabcde\nabcdef\n") == Lines{"abcde", "abcde", too_long});
   CHECK(feed(reader, "abcdefg") == Lines{too_long});
   reader.limit(100);
-  CHECK(feed(reader, "h\nabc") == Lines{});  // what was reported stays dropped
+  CHECK(feed(reader, "h\nabc") == Lines{});  // a line reported as too long stays dropped
   reader.limit(3);
   CHECK(feed(reader, "\nab\n") == Lines{too_long, "ab"});
 }
@@ -187,7 +187,7 @@ TEST_CASE("a line of 100 MB costs no memory", "[line_reader]") {
 
 TEST_CASE("storage is bounded by the limit, and none is held at rest", "[line_reader]") {
   auto& counted = test::allocations();
-  // Whole lines, an unfinished one that is finished later, and one that grows too long.
+  // Whole lines, an unfinished line that is completed later, and one that grows too long.
   auto const pieces = {x(200), x(54) + "\n", "ok:\nok:\n"s, x(100), x(100), x(100), "\n"s, x(254), x(20) + "\nok:\n"};
   auto read = [&](LineReader& reader, std::string_view piece) {
     reader.feed(piece);

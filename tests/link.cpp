@@ -42,7 +42,7 @@ namespace {
 
 constexpr auto never = std::chrono::steady_clock::time_point::max();
 
-/// Nothing happens for want of room or time, if the test does not say so.
+/// Options with which nothing happens for lack of space or time unless the test says so.
 struct Options : chatproto::ServerOptions {
   Options() {
     queue_limit = 1'000'000'000;
@@ -51,7 +51,7 @@ struct Options : chatproto::ServerOptions {
   }
 };
 
-/// A service whose sessions do what the test wants, and tell it what happens to them.
+/// A service whose sessions do what the test wants, and record what happens to them.
 struct Scripted {
   std::function<void(Peer const&, std::string_view)> on_line = [](auto&&...) {};
   std::function<void(Peer const&)> on_open = [](auto&&) {};
@@ -87,7 +87,7 @@ struct Scripted {
   Session open(Peer peer) { return {*this, std::move(peer)}; }
 };
 
-/// A service that has nothing but what it must have.
+/// A service with only the required members.
 struct Echo {
   struct Session {
     Peer peer;
@@ -96,8 +96,8 @@ struct Echo {
   Session open(Peer peer) { return {std::move(peer)}; }
 };
 
-/// One link, its host, and the other end of its connection. Everything runs in the test's own thread, when it is asked
-/// to.
+/// One link, its host, and the other end of its connection. Everything runs in the test's thread, when the test asks
+/// for it.
 template <class Service = Scripted>
 class Scene {
   asio::io_context io_{1};
@@ -114,7 +114,7 @@ class Scene {
     remote.non_blocking(true);
     typename Link::Socket local(io_.get_executor());
     acceptor.accept(local);
-    local.set_option(asio::socket_base::send_buffer_size(64 * 1024));  // or the system lets it grow now and then
+    local.set_option(asio::socket_base::send_buffer_size(64 * 1024));  // else the system may let it grow
     link_ = std::make_shared<Link>(*this, std::move(local), events_.accepted());
     watch_ = link_;
   }
@@ -124,7 +124,7 @@ class Scene {
     io_.run();
   }
 
-  // What a link asks of its host.
+  // What a link requires of its host.
   chatproto::ServerOptions const& options() const { return options_; }
   Service& service() { return service_; }
   void remove(Link& link) {
@@ -144,7 +144,7 @@ class Scene {
     link_->start();
     return service_;
   }
-  /// Runs handlers until `condition` holds; false if it never does.
+  /// Runs handlers until `condition` holds. Returns false if it never does.
   bool run_until(auto const& condition) {
     return test::eventually([&] {
       io_.restart();
@@ -152,7 +152,7 @@ class Scene {
       return condition();
     });
   }
-  /// Runs what can run now; false if that was nothing.
+  /// Runs the handlers that are ready. Returns false if there were none.
   bool run_posted() {
     io_.restart();
     return io_.poll() > 0;
@@ -171,7 +171,7 @@ class Scene {
       run_posted();
     }
   }
-  /// The next bytes that the far end receives, `most` at once; "(end)" and "(reset)" when no more come.
+  /// Returns the next bytes that the far end receives, at most `most`, or "(end)" or "(reset)" when no more come.
   std::string far_reads(std::size_t most = 1'000'000) {
     std::string bytes(most, '\0');
     std::error_code ec;
@@ -184,14 +184,14 @@ class Scene {
     bytes.resize(size);
     return !ec ? bytes : ec == asio::error::eof ? "(end)" : "(reset)";
   }
-  /// The same, but the link does not learn of it.
+  /// Like far_reads(), but the link does not learn of it.
   std::string far_reads_unseen() {
     std::string bytes(1'000'000, '\0');
     std::error_code ec;
     bytes.resize(remote.read_some(asio::buffer(bytes), ec));
     return bytes;
   }
-  /// All bytes that the far end receives up to "(end)" or "(reset)", which stands last.
+  /// Returns all bytes that the far end receives, followed by "(end)" or "(reset)".
   std::string far_reads_all() {
     std::string all;
     for (;;) {
@@ -200,10 +200,11 @@ class Scene {
       if (bytes == "(end)" || bytes == "(reset)" || bytes == "(nothing)") return all;
     }
   }
-  /// Sends blocks of `size` bytes until the far end takes no more; returns all that was sent. It has been logged in.
+  /// Sends blocks of `size` bytes until the far end accepts no more. Returns all that was sent. The link must be logged
+  /// in.
   std::string stall(std::size_t size = 10'000) {
     std::string all;
-    auto const before = deadlines;  // it has one more as soon as it stalls
+    auto const before = deadlines;  // there is one more as soon as the link stalls
     for (auto c = 'a'; deadlines == before; c = c == 'z' ? 'a' : static_cast<char>(c + 1)) {
       all.append(size, c);
       push(std::string(size, c));
@@ -216,11 +217,11 @@ class Scene {
   Link& link() { return *link_; }
   std::weak_ptr<Link> const& watch() const { return watch_; }
   Peer peer() { return Peer(link_); }
-  PushResult push(std::string bytes) { return link_->push(test::block(std::move(bytes))); }  ///< which need be no lines
+  PushResult push(std::string bytes) { return link_->push(test::block(std::move(bytes))); }  ///< any bytes
 
   tcp::socket remote{io_};
   int waits_for_memory = 0;
-  int deadlines = 0;                                           ///< how often the link has said that it has one
+  int deadlines = 0;                                           ///< how often the link has reported a deadline
   std::vector<std::chrono::steady_clock::duration> throttles;  ///< for how long the link wanted to wait
 
  private:
@@ -239,7 +240,7 @@ void send_ok(Peer const& peer, std::string_view) { peer.send("ok:\n"); }
 
 }  // namespace
 
-// --- Lines in, replies out --------------------------------------------------------------------------------------------
+// --- Lines in, replies out -------------------------------------------------------------------------------------------
 
 TEST_CASE("the lines of a read go to the session, then flush is called once", "[link]") {
   Scene scene;
@@ -327,7 +328,7 @@ TEST_CASE("blocks of all sizes arrive byte for byte, through a slow reader", "[l
       sent += bytes;
       scene.push(std::move(bytes));
     }
-    if (round % 2 == 0) scene.run_posted();  // several rounds in a batch, and some while it is stalled
+    if (round % 2 == 0) scene.run_posted();  // several rounds in a batch, some of them while stalled
   }
   scene.peer().close();
   std::string got;
@@ -340,7 +341,7 @@ TEST_CASE("blocks of all sizes arrive byte for byte, through a slow reader", "[l
   CHECK(scene.far_reads() == "(end)");
 }
 
-// --- How it ends ------------------------------------------------------------------------------------------------------
+// --- How a link ends -------------------------------------------------------------------------------------------------
 
 TEST_CASE("end of input: the session is gone, what waits is written, then the link ends", "[link]") {
   Scene scene;
@@ -504,7 +505,7 @@ TEST_CASE("a session that pauses gets no more lines until it is resumed", "[link
   scene.far_sends("a\npause\nb\r\npause too\nc\n" + std::string(300, 'x') + "\npar");
   REQUIRE(scene.run_until([&] { return has_seen(service, "(flush)"); }));
   CHECK(service.seen == Lines{"(open)", "a", "pause", "(flush)"});
-  CHECK(scene.far_reads() == "ok:\nok:\n");  // what it has said is written
+  CHECK(scene.far_reads() == "ok:\nok:\n");  // what the session has sent is written
   scene.far_sends("tial\n");
   service.seen.clear();
   SECTION("by itself or by anybody else, with what was read before and then what was not") {
@@ -513,7 +514,7 @@ TEST_CASE("a session that pauses gets no more lines until it is resumed", "[link
     CHECK(service.seen == Lines{"(resumed)", "b", "pause too", "(flush)"});
     service.seen.clear();
     scene.peer().resume();
-    scene.peer().resume();  // it need not
+    scene.peer().resume();  // a second resume has no effect
     REQUIRE(scene.run_until([&] { return has_seen(service, "partial"); }));
     scene.run_posted();
     CHECK(service.seen == Lines{"(resumed)", "c", "(too long)", "(flush)", "partial", "(flush)"});
@@ -559,7 +560,7 @@ TEST_CASE("a session may pause when it is opened", "[link]") {
   CHECK(service.seen == Lines{"(open)", "(resumed)", "(flush)", "a", "(flush)", "(gone)"});
 }
 
-#ifdef __linux__  // elsewhere Asio may see no reset while nothing is read
+#ifdef __linux__  // elsewhere Asio may not see a reset while nothing is read
 TEST_CASE("a client that resets its connection while its session has paused is ended at once", "[link]") {
   Options options;
   auto const throttled = GENERATE(false, true);
@@ -665,7 +666,7 @@ TEST_CASE("a service that throws loses its client only, and the session is gone"
   CHECK(scene.far_reads() == "(end)");
 }
 
-// --- Limits -----------------------------------------------------------------------------------------------------------
+// --- Limits ----------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a peer is cut at the queue's limit, but only if a write was tried and took nothing", "[link]") {
   Options options;
@@ -684,7 +685,7 @@ TEST_CASE("a peer is cut at the queue's limit, but only if a write was tried and
     }
     CHECK(peer.send("x\n") == PushResult::closed);
     constexpr auto cost = 1000 + chatproto::MessageQueue::entry_cost;
-#ifndef _WIN32  // whose sockets take something more now and then
+#ifndef _WIN32  // Windows sockets accept a little more now and then
     CHECK(pushed <= options.queue_limit / cost + 1);
 #endif
     CHECK(pushed >= (options.queue_limit - 10'000) / cost - 1);  // part of a block waited before
@@ -698,7 +699,7 @@ TEST_CASE("a peer is cut at the queue's limit, but only if a write was tried and
       got += bytes;
       if (got.size() + 100'000 > sent.size()) break;
     }
-    // The system has room again, and the link has not seen it yet.
+    // The system has space again, but the link has not noticed yet.
     for (auto i = 0; i < 30; ++i) {
       sent.append(10'000, 'y');
       REQUIRE(scene.push(std::string(10'000, 'y')) == PushResult::queued);
@@ -777,7 +778,7 @@ TEST_CASE("a peer that takes nothing until the write deadline is cut", "[link]")
   Scene scene(options);
   auto& service = scene.begin();
   auto sent = scene.stall();
-  sent.append(10'000'000, 'x');  // more than the system will ever find room for
+  sent.append(10'000'000, 'x');  // more than the system will ever accept
   scene.push(std::string(10'000'000, 'x'));
   SECTION("open") {
   }
@@ -804,7 +805,7 @@ TEST_CASE("the write deadline moves with progress only, and is over when all is 
   auto left = scene.stall().size();
   for (auto i = 0; i < 100; ++i, left += 100'000) scene.push(std::string(100'000, 'x'));
   auto first = scene.link().due();
-  CHECK(scene.run_until([&] {  // the system may still find room for some of it
+  CHECK(scene.run_until([&] {  // the system may still accept some of it
     first = scene.link().due();
     scene.link().flush();
     return scene.link().due() == first;
@@ -816,7 +817,7 @@ TEST_CASE("the write deadline moves with progress only, and is over when all is 
   }
   CHECK(moved);
   REQUIRE(scene.run_until([&] { return !scene.run_posted(); }));
-  CHECK((scene.link().due() == never) == logged_in);  // the other one has still to log in
+  CHECK((scene.link().due() == never) == logged_in);  // a link that is not logged in has a login deadline
 }
 
 TEST_CASE("a closed client that does not close its side is ended when it has lingered", "[link]") {
@@ -843,11 +844,11 @@ TEST_CASE("a link that has ended can be asked and flushed without harm", "[link]
   CHECK_FALSE(scene.run_posted());
 }
 
-// --- A rate limit, senders that wait, an observer ----------------------------------------------------------------------
+// --- A rate limit, senders that wait, an observer --------------------------------------------------------------------
 
 namespace {
 
-/// Notes what it is told; throws where it is told to.
+/// Records its calls; throws at `throws_at`.
 struct Witness : chatproto::Observer {
   Lines seen;
   std::string throws_at;
@@ -867,7 +868,7 @@ struct Witness : chatproto::Observer {
   }
 };
 
-/// Makes a name when it is asked for one, and takes any kind of error.
+/// Creates a name when asked for one, and accepts any kind of error.
 struct Named {
   struct Session {
     std::string user = {};
@@ -918,7 +919,7 @@ TEST_CASE("a client that is faster than its rate is read more slowly, and nothin
   CHECK(scene.throttles.size() == 2);
   CHECK_FALSE(has_seen(service, "c"));
   CHECK(scene.events().stats().throttled == 2);
-  scene.peer().resume();  // which is another matter
+  scene.peer().resume();  // does not end the throttle
   scene.run_posted();
   CHECK_FALSE(has_seen(service, "c"));
   scene.peer().close();
@@ -946,7 +947,7 @@ TEST_CASE("a line without an end counts against the rate too", "[link]") {
 
 TEST_CASE("lines that wait for their rate come in order, byte for byte", "[link]") {
   Options options;
-  options.rate = 1e6;  // a token is there again when it is asked for
+  options.rate = 1e6;  // the next token is there when it is needed
   options.rate_burst = 1;
   Scene scene(options);
   auto& service = scene.begin();
@@ -968,7 +969,7 @@ TEST_CASE("a peer that does not take its replies is not read until it does", "[l
   Scene scene(options);
   auto& service = scene.begin();
   auto all = scene.stall().size();
-  scene.push(std::string(40'000, 'x'));  // more than may wait while it is read
+  scene.push(std::string(40'000, 'x'));  // more than may wait while the client is read
   all += 40'000;
   scene.far_sends("a\n");
   scene.run_posted();
@@ -1135,7 +1136,7 @@ TEST_CASE("half a line is held too, for which a client can be cut", "[link]") {
   scene.peer().send("ok:\n");
   scene.run_posted();
   CHECK(scene.link().held() >= 96'000);  // also after a write
-  auto const peer = scene.peer();        // somebody keeps it
+  auto const peer = scene.peer();        // keeps the link alive
   SECTION("until the line is over") {
     service.on_line = [](Peer const&, std::string_view) {};
     scene.far_sends("\n");

@@ -41,7 +41,7 @@ TEST_CASE("listen: on a free port, where it can be connected to", "[listen]") {
   CHECK(acceptor.accept().is_open());
   auto const where = (address.empty() ? "" : address + " ") + "port " + std::to_string(port);
   auto const error = error_of(port, address, "cannot listen on " + where + ": ");
-#ifdef _WIN32  // which says either, depending on the addresses
+#ifdef _WIN32  // Windows says either, depending on the addresses
   CHECK((error == asio::error::access_denied || error == asio::error::address_in_use));
 #else
   CHECK(error == asio::error::address_in_use);
@@ -50,7 +50,7 @@ TEST_CASE("listen: on a free port, where it can be connected to", "[listen]") {
 
 TEST_CASE("listen: on no address", "[listen]") {
   CHECK(error_of(0, "localhost", "cannot listen on localhost port 0: "));
-  CHECK(error_of(0, "192.0.2.1", "cannot listen on 192.0.2.1 port 0: "));  // of nobody (RFC 5737)
+  CHECK(error_of(0, "192.0.2.1", "cannot listen on 192.0.2.1 port 0: "));  // assigned to no host (RFC 5737)
 }
 
 TEST_CASE("listen: on a port whose last connections ended a moment ago", "[listen]") {
@@ -62,6 +62,6 @@ TEST_CASE("listen: on a port whose last connections ended a moment ago", "[liste
     port = acceptor.local_endpoint().port();
     tcp::socket client(context);
     client.connect(acceptor.local_endpoint());
-    acceptor.accept().close();  // our side first: it is the one that is remembered
+    acceptor.accept().close();  // our side closes first, so that it is left in TIME_WAIT
   }
 }

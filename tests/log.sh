@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSL-1.0
-# log.sh SERVER SENDER RECEIVER: what the server's log says, what it leaves out, and that nobody waits for it.
+# log.sh SERVER SENDER RECEIVER: checks what the server logs, what it leaves out, and that it never waits for the log.
 set -euo pipefail
 server=$1 sender=$2 receiver=$3
 dir=$(mktemp -d)
@@ -16,7 +16,7 @@ fail() {
   exit 1
 }
 
-# start FLAG...: a server, whose stderr is $dir/log: sets pid and port.
+# start FLAG...: starts a server whose stderr is $dir/log; sets pid and port.
 start() {
   : >"$dir/log"
   "$server" 0 --threads 1 "$@" 2>"$dir/log" &
@@ -25,18 +25,18 @@ start() {
   await '^listening on port'
   port=$(sed -n 's/^listening on port //p' "$dir/log")
 }
-# start_on PORT FLAG...: one whose stderr tells nothing; the caller redirects it.
+# start_on PORT FLAG...: starts a server whose stderr the caller redirects.
 start_on() {
   "$server" "$1" --threads 1 "${@:2}" &
   pid=$!
   started+=("$pid")
   port=$1
   until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-    kill -0 "$pid" # or it has died
+    kill -0 "$pid" # else it has died
     sleep 0.05
   done
 }
-await() { # PATTERN [PROCESS]: until the log has such a line
+await() { # PATTERN [PROCESS]: waits until the log has such a line
   until grep -q -e "$1" "$dir/log"; do
     kill -0 "${2:-$pid}" || fail "it has ended, and there is no line: $1"
     sleep 0.05
@@ -46,16 +46,19 @@ stop() {
   kill "$pid"
   wait "$pid" || fail "the server has ended with exit code $?"
 }
-say() { "$sender" 127.0.0.1 "$port" "$@"; } # USER: what stdin has
+say() { "$sender" 127.0.0.1 "$port" "$@"; } # USER: sends stdin
 come_and_go() {                             # COUNT
   for ((i = 0; i < $1; ++i)); do
     exec 3<>"/dev/tcp/127.0.0.1/$port"
     exec 3>&-
   done
 }
-# Without the times, which must be there, and the numbers of ports.
-lines() { sed -E 's/^time=[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z //; s/(127\.0\.0\.1:|port=| port )[0-9]+/\1N/' "$dir/log"; }
-total() { # PATTERN FIELD: of the lines with this pattern, those about a client, and what FIELD adds to them
+# The log without the times, which must be there, and without port numbers.
+lines() {
+  sed -E 's/^time=[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z //; s/(127\.0\.0\.1:|port=| port )[0-9]+/\1N/' \
+    "$dir/log"
+}
+total() { # PATTERN FIELD: counts the lines with PATTERN about a client, and adds the values of FIELD
   awk -v pattern="$1" -v field="$2" '
     $0 ~ pattern { if (/ client=/) ++n; if (match($0, field "=[0-9]+")) n += substr($0, RSTART + length(field) + 1) }
     END { print n + 0 }' "$dir/log"
@@ -91,10 +94,10 @@ start --log warn --max-clients 2 --queue-limit 1000 --send-buffer 4096
 "$receiver" 127.0.0.1 "$port" alice cafe >"$dir/alice" 2>&1 &
 alice=$!
 started+=("$alice")
-disown "$alice" # or bash says that it was killed
+disown "$alice" # else bash reports that it was killed
 until grep -q . "$dir/alice"; do printf '/join cafe\nhere?\n' | say bob || :; done
 exec 4<>"/dev/tcp/127.0.0.1/$port"
-until grep -q 'event=refused' "$dir/log"; do # the last bob may still be there
+until grep -q 'event=refused' "$dir/log"; do # the last bob may still be connected
   say carol </dev/null 2>/dev/null || :
 done
 exec 4>&-
@@ -126,7 +129,7 @@ if grep -Eq 'forged|level=error|time=1$|[^ -~]' "$dir/log"; then fail 'a forged 
 echo 'a flood of 2000'
 start --log info
 come_and_go 2000
-say bob </dev/null # when he is there, so were all before him
+say bob </dev/null # when this bob is logged, so are all before
 stop
 [ "$(total event=connected suppressed)" = 2001 ] || fail 'those who came do not add up'
 [ "$(total event=ended suppressed)" = 2001 ] || fail 'those who went do not add up'
@@ -156,7 +159,7 @@ stop
 
 echo 'nobody reads stderr'
 exec 5<>"$dir/pipe"
-for size in 4096 1; do # until it takes nothing
+for size in 4096 1; do # until the pipe is full
   dd if=/dev/zero bs=$size count=1000000 oflag=nonblock >&5 2>"$dir/dd" || :
   if ! grep -q 'records out' "$dir/dd"; then
     echo 'skipped: no dd that fills a pipe'

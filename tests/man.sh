@@ -1,5 +1,5 @@
 #!/bin/sh
-# man.sh PROGRAM PAGE: whether the manual page tells of each option that --help tells of, and of no other.
+# man.sh PROGRAM PAGE: checks that the manual page describes exactly the options that --help describes.
 set -eu
 told=$("$1" --help | grep -E '^ +-' | grep -oE -e '--[a-z-]+' | sort -u)
 page=$(sed 's/\\-/-/g' "$2" | grep -E '^\.BR? ' | grep -oE -e '--[a-z-]+' | sort -u)

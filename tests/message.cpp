@@ -17,7 +17,7 @@ using chatproto::MessageView;
 
 namespace {
 
-/// A message whose line, terminator included, has `size` bytes.
+/// A message whose line has `size` bytes, including the terminator.
 Message message_of(std::size_t size) { return {"sendall", std::string(size - 9, 'x')}; }
 
 std::error_code error_of_encode(MessageView message) {
@@ -64,7 +64,7 @@ TEST_CASE("parse: the view points into the line", "[message]") {
 
 TEST_CASE("parse: nothing is allocated", "[message]") {
   auto& counted = test::allocations();
-  auto const line = "sendall:" + std::string(240, 'x');  // longer than any string that is kept in place
+  auto const line = "sendall:" + std::string(240, 'x');  // longer than any small-string buffer
   std::error_code ec;
   counted = {};
   auto const message = chatproto::parse(line, ec);

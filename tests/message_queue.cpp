@@ -33,7 +33,7 @@ namespace {
 
 constexpr auto no_limit = ~std::size_t(0) / 4;
 
-/// How many blocks of `size` bytes the queue takes before it is cut, up to `most`.
+/// Returns how many blocks of `size` bytes the queue accepts before it is cut, at most `most`.
 std::size_t capacity(MessageQueue& queue, std::size_t size, std::size_t most = 1'000'000) {
   auto const one = block(std::string(size, 'x'));
   for (std::size_t n = 0; n < most; ++n)
@@ -41,7 +41,7 @@ std::size_t capacity(MessageQueue& queue, std::size_t size, std::size_t most = 1
   return most;
 }
 
-/// What a consumer would write of `batch`.
+/// Returns the bytes that a consumer would write.
 std::string bytes_of(MessageQueue::Batch const& batch) {
   std::string bytes;
   for (auto const& each : batch.blocks) bytes += *each;
@@ -72,7 +72,7 @@ TEST_CASE("a block is shared, not copied, and freed with its last queue", "[mess
   MessageQueue::Batch batch;
   one.drain(batch);
   CHECK(batch.blocks.front() == watch.lock());
-  one.drain(batch);  // drops the batch's old content
+  one.drain(batch);  // drops the batch's old contents
   CHECK(watch.use_count() == 1);
   two.abort();
   CHECK(watch.expired());
@@ -84,7 +84,7 @@ TEST_CASE("an empty queue holds no storage", "[message_queue]") {
   RecordingQueue queue;
   auto& counted = test::allocations();
   counted = {};
-  for (auto again = 0; again < 3; ++again) {  // also when the batch has had storage before
+  for (auto again = 0; again < 3; ++again) {  // also when the batch already has storage
     for (auto i = 0; i < 100; ++i) queue.push(one);
     queue.drain(batch);
   }
@@ -145,12 +145,12 @@ TEST_CASE("a stalled consumer whose queue exceeds its limit is woken to try a wr
   constexpr auto cost = MessageQueue::entry_cost;
   RecordingQueue queue(1000);
   queue.stall();
-  CHECK(queue.push(block(std::string(1000 - cost - 1 - cost, 'x'))) == PushResult::queued);  // it just fits
+  CHECK(queue.push(block(std::string(1000 - cost - 1 - cost, 'x'))) == PushResult::queued);  // just fits
   CHECK(queue.queued_bytes() == 1000);
   CHECK(queue.wakes == 1);
   CHECK(queue.push(block("")) == PushResult::queued);
   CHECK(queue.wakes == 2);
-  CHECK(queue.push(block("")) == PushResult::queued);  // it is awake already
+  CHECK(queue.push(block("")) == PushResult::queued);  // the consumer has been woken already
   CHECK(queue.wakes == 2);
   CHECK(queue.is_open());
 }
@@ -198,7 +198,7 @@ TEST_CASE("abort: takes no more and drops what it has, also after close", "[mess
   CHECK(watch.expired());
   CHECK_FALSE(queue.is_open());
   CHECK(queue.push(block("b")) == PushResult::closed);
-  queue.close();  // does not bring it back
+  queue.close();  // does not reopen it
   CHECK(queue.take().empty());
   CHECK(queue.state == State::aborted);
 }
@@ -216,7 +216,7 @@ TEST_CASE("finish: as abort, but nobody is woken any more", "[message_queue]") {
   CHECK(queue.push(block("b")) == PushResult::closed);
   queue.close();
   queue.abort();
-  CHECK(queue.wakes == 1);  // by the first push
+  CHECK(queue.wakes == 1);  // by the first push only
   CHECK(queue.take().empty());
   CHECK(queue.state == State::aborted);
 }
@@ -273,7 +273,7 @@ TEST_CASE("put_back into a queue that was ended meanwhile", "[message_queue]") {
 TEST_CASE("a queue takes its hard limit, each block with its own cost", "[message_queue]") {
   constexpr auto cost = MessageQueue::entry_cost, burst = MessageQueue::hard_limit_factor;
   RecordingQueue queue(1 + cost);
-  if (GENERATE(false, true)) {  // stalled or not
+  if (GENERATE(false, true)) {  // whether it is stalled
     queue.stall();
     queue.take();
     queue.stall();
@@ -325,7 +325,7 @@ TEST_CASE("a queue that overflows is cut", "[message_queue]") {
   queue.push(std::move(one));
   CHECK(queue.push(block(std::string(MessageQueue::hard_limit_factor * 1000, 'x'))) == PushResult::overflow);
   CHECK(watch.expired());
-  CHECK(queue.wakes == 2);  // the consumer must end it now
+  CHECK(queue.wakes == 2);  // the consumer must end the connection now
   CHECK_FALSE(queue.is_open());
   CHECK(queue.push(block("b")) == PushResult::closed);
   CHECK(queue.take().empty());
@@ -415,7 +415,7 @@ TEST_CASE("producers, a consumer that stalls at times, and an end from outside",
     producers.emplace_back([&queue, c] {
       auto const one = block(std::string(3, c));
       for (auto i = 0; i < 3000; ++i) queue.push(one);
-      if (c == 'a') queue.close();  // perhaps before the others are done
+      if (c == 'a') queue.close();  // possibly before the others are done
     });
   MessageQueue::Batch batch;
   std::string written;

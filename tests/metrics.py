@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""metrics.py SERVER: what the server tells Prometheus, read by Prometheus' own parser and compared with what clients did."""
+"""metrics.py SERVER: compares the server's metrics, read with Prometheus' own parser, with what the clients did."""
 import contextlib
 import os
 import random
@@ -15,7 +15,7 @@ import time
 try:
     from prometheus_client.parser import text_string_to_metric_families
 except ImportError:
-    if os.path.exists("/usr/bin/python3") and "again" not in sys.argv:  # whose packages are the system's
+    if os.path.exists("/usr/bin/python3") and "again" not in sys.argv:  # it has the system's packages
         os.execv("/usr/bin/python3", ["/usr/bin/python3", *sys.argv, "again"])
     print("metrics: skipped: there is no prometheus_client (Debian: python3-prometheus-client)")
     sys.exit(77)
@@ -36,7 +36,7 @@ def read_all(client):
 
 
 class Server:
-    """One that is stopped, and must end in order, when its block is left."""
+    """A server that is stopped, and must end in order, at the end of its `with` block."""
     compared = None
 
     def __init__(self, *flags, **popen):
@@ -60,7 +60,7 @@ class Server:
         return socket.create_connection(("127.0.0.1", port or self.port), timeout=60)
 
     def ask(self, request, shut=False):
-        """What comes for these bytes: the status line, the fields, the body; it ends in order."""
+        """Returns the reply to these bytes: status line, fields, body. It must end in order."""
         with self.connect(self.metrics_port) as client:
             client.sendall(request)
             if shut:
@@ -88,7 +88,7 @@ class Server:
         return figures
 
     def await_figures(self, **expected):
-        """Until they are so; all that are not named are 0. But for held_bytes: a room keeps some memory for its log."""
+        """Waits for these figures; others must be 0, except held_bytes: a room keeps some memory for its log."""
         while True:
             figures = {name: value for name, value in self.scrape().items() if value != 0 and name != "held_bytes"}
             if figures == {name: value for name, value in expected.items() if value != 0}:
@@ -133,7 +133,8 @@ def conversation():
         bob.ask("slogin:bob", "join:cafe", "sendall:hello", "sendall:again")
         for receiver in alice, dave:
             receiver.hear(2)
-        traffic = lambda: {"bytes_in_total": sum(c.sent for c in clients), "bytes_out_total": sum(c.got for c in clients)}
+        traffic = lambda: {"bytes_in_total": sum(c.sent for c in clients),
+                           "bytes_out_total": sum(c.got for c in clients)}
         server.await_figures(clients=3, accepted_total=3, lines_in_total=8, rooms=1, texts_total=2, deliveries_total=4,
                              **traffic())
         with server.connect() as fourth:
@@ -168,7 +169,7 @@ def other_reasons():
 
 
 def log_dropped():
-    """A log that cannot be written is counted, and nobody else is told."""
+    """Log lines that cannot be written are counted, and reported nowhere else."""
     ports = []
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -244,7 +245,7 @@ def garbage(server):
             client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n"[:dice.randrange(26)])
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     answer = FULL
-    while answer == FULL:  # of those at which the server has not looked yet
+    while answer == FULL:  # while the server still holds some of those connections
         with server.connect(server.metrics_port) as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
             answer = read_all(client)
@@ -252,7 +253,7 @@ def garbage(server):
 
 
 def slow_clients():
-    """Who asks is answered, however many clients say nothing, or half of a request, or do not close when they are answered."""
+    """Scrapes are answered however many clients send nothing or half a request, or do not close after the answer."""
     with Server() as server, contextlib.ExitStack() as slow:
         for i in range(60):
             client = slow.enter_context(server.connect(server.metrics_port))
@@ -261,7 +262,7 @@ def slow_clients():
 
 
 def under_load():
-    """Who asks sees counters that only grow, and slows nobody down for good; the last figures are right."""
+    """Counters only grow, scrapes slow no client down for good, and the last figures are right."""
     with Server() as server:
         failures, done = [], threading.Event()
 
@@ -273,7 +274,7 @@ def under_load():
                     gauges = ["clients", "queued_bytes", "held_bytes", "rooms"]
                     assert all(now[name] >= before[name] for name in now if name not in gauges), (before, now)
                     before = now
-            except BaseException as failure:  # told by the main thread
+            except BaseException as failure:  # reported by the main thread
                 failures.append(failure)
 
         threads = [threading.Thread(target=ask_often) for _ in range(4)]
@@ -287,7 +288,8 @@ def under_load():
         for i in range(100):
             bob.ask(*(f"sendall:{i}.{j}" for j in range(100)))
             for receiver in receivers:
-                assert [line.rsplit(b":")[-1] for line in receiver.hear(100)] == [b"%d.%d\n" % (i, j) for j in range(100)]
+                assert [line.rsplit(b":")[-1] for line in receiver.hear(100)] == \
+                    [b"%d.%d\n" % (i, j) for j in range(100)]
         done.set()
         for thread in threads:
             thread.join()
@@ -320,7 +322,7 @@ def main():
                              bytes_out_total=bob.got)
         assert read_all(silent) == b""  # closed at its deadline
         silent.close()
-        silent = server.connect(server.metrics_port)  # nobody waits for this one at the end
+        silent = server.connect(server.metrics_port)  # the server must not wait for this one at its end
     conversation()
     other_reasons()
     log_dropped()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The protocol once more, as plainly as it can be said: no concurrency, no batches, one event at a
-// time, everything found by looking at all clients. It shares no code with what it is compared to.
+// A model of the protocol, as simple as possible: no concurrency, no batches, one event at a time, and every lookup
+// goes through all clients. It shares no code with what it is compared to.
 #pragma once
 
 #include <cstddef>
@@ -13,11 +13,11 @@
 
 namespace model {
 
-/// One thing that a client must see next. A reply and a delivery never change places.
+/// One thing that a client must see next. Replies and deliveries never change places.
 struct Sight {
   enum Kind { ok, err, delivery, end };
   Kind kind;
-  std::string line = {};  // of a delivery: all its bytes; the text of a reply is free
+  std::string line = {};  // of a delivery: all its bytes; a reply's text is free
 };
 
 class Chat {
@@ -26,18 +26,18 @@ class Chat {
 
   void connect(int client) { clients_[client] = {}; }
 
-  /// The client sends `bytes`, split or joined as it likes.
+  /// The client sends `bytes`, split or joined in any way.
   void bytes(int client, std::string_view bytes) {
     auto& from = clients_.at(client);
     for (auto const byte : bytes) {
       if (byte == '\n') {
         auto line = std::exchange(from.unfinished, {});
-        if (std::exchange(from.over_long, false)) continue;  // was answered already
+        if (std::exchange(from.over_long, false)) continue;  // already answered
         if (!line.empty() && line.back() == '\r') line.pop_back();
         carry_out(from, line);
       } else if (!from.over_long) {
         from.unfinished += byte;
-        if (from.unfinished.size() + 1 > 255) {  // even if its terminator came next
+        if (from.unfinished.size() + 1 > 255) {  // even if the terminator came next
           from.unfinished.clear();
           from.over_long = true;
           if (from.role != Role::closed) refuse(from);
@@ -46,17 +46,17 @@ class Chat {
     }
   }
 
-  /// The client shuts its side down, and reads on.
+  /// The client shuts down sending, and continues to read.
   void end_of_input(int client) { close(clients_.at(client)); }
-  /// The client is gone, and will see nothing.
+  /// The client disappears, and sees nothing more.
   void vanish(int client) { clients_.erase(client); }
 
-  /// What the client must see, in this order, since it was asked before.
+  /// Returns what the client must see, in this order, since the last call.
   std::vector<Sight> sights(int client) { return std::exchange(clients_.at(client).sights, {}); }
   bool knows(int client) const { return clients_.count(client) != 0; }
   Role role(int client) const { return clients_.at(client).role; }
 
-  /// How many rooms there are: those with somebody in them.
+  /// Returns how many rooms have a member.
   std::size_t rooms() const {
     std::set<std::string> rooms;
     for (auto const& [number, client] : clients_)
@@ -67,9 +67,9 @@ class Chat {
  private:
   struct Client {
     Role role = Role::guest;
-    std::string user, room;  // no room: empty, which is no name
-    std::string unfinished;  // the line that has no terminator yet
-    bool over_long = false;  // that line is too long
+    std::string user, room;  // an empty room, which is no valid name: no room
+    std::string unfinished;  // the line without a terminator so far
+    bool over_long = false;  // the unfinished line is too long
     std::vector<Sight> sights;
   };
 
@@ -91,7 +91,7 @@ class Chat {
     client.sights.push_back({Sight::end});
   }
 
-  /// Who has not yet said who and where it is has one try only.
+  /// Refuses a line. A client that has not logged in, or a receiver that has not joined, is closed.
   static void refuse(Client& client) {
     err(client);
     if (client.role == Role::guest || client.role == Role::newcomer) close(client);
@@ -156,7 +156,7 @@ class Chat {
     say(from, payload.substr(colon + 1), &user);
   }
 
-  /// Says `text` to the user `to`, or to all but those who are called like the sender.
+  /// Sends `text` to the user `to`, or else to everybody except users with the sender's name.
   void say(Client& from, std::string const& text, std::string const* to) {
     auto const line = "delivery:" + from.room + ":" + from.user + ":" + text + "\n";
     if (from.room.empty() || line.size() > 255) return err(from);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What threads and timers of a service's own do for a client: Peer::post, executor_of.
+// What a service's own threads and timers do for a client: Peer::post, executor_of.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/executor.hpp>
 #include <chatproto/observer.hpp>
@@ -41,7 +41,7 @@ using test::ServerThread;
 
 namespace {
 
-/// Hands each peer to the test. A session has a number that no lock protects.
+/// A service that passes each peer to the test. Its sessions have a number that no lock protects.
 class Open {
  public:
   struct Session {
@@ -60,7 +60,8 @@ class Open {
   };
   Session open(Peer peer) { return {std::move(peer), *this}; }
 
-  /// Waits until a client has said anything else, and returns its session, which is only to be used in tasks.
+  /// Waits until a client has sent any other line, and returns its peer and session. The session may only be used in
+  /// tasks.
   std::pair<Peer, Session*> met() {
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, test::patience, [this] { return !met_.empty(); })) throw std::runtime_error("nobody");
@@ -81,7 +82,7 @@ class Open {
   std::deque<std::pair<Peer, Session*>> met_;
 };
 
-/// A thread that does one thing after the other, as a client of a database may have.
+/// A thread that carries out tasks in order, as a database client might.
 class Worker {
  public:
   ~Worker() {
@@ -133,7 +134,7 @@ struct Asking {
   Worker worker;
 };
 
-/// Says "ding" so many milliseconds after each line that is a number; a line ends the time of the one before.
+/// Sends "ding" as many milliseconds after each line as the line says. A new line cancels the timer of the one before.
 struct Bell {
   struct Session {
     explicit Session(Peer p) : peer(std::move(p)), timer(chatproto::executor_of(peer)) {}
@@ -150,7 +151,6 @@ struct Bell {
   Session open(Peer peer) { return Session(std::move(peer)); }
 };
 
-/// Whether a client hears so many replies, and then the bell.
 bool rings(Client& client, int oks) {
   for (auto i = 0; i < oks; ++i)
     if (client.next_line() != "ok:") return false;
@@ -158,7 +158,7 @@ bool rings(Client& client, int oks) {
 }
 
 struct Witness : chatproto::Observer {
-  /// What it was told, once that is as much.
+  /// Waits for `count` events, and returns them.
   Lines told(std::size_t count) {
     auto const enough = [&] {
       std::lock_guard const lock(mutex);
@@ -194,7 +194,7 @@ TEMPLATE_TEST_CASE("tasks and lines of one client never run at once, and each th
   auto const& peer = met.first;
   auto* const session = met.second;
   std::vector<int> last(threads, -1);
-  auto out_of_order = 0;  // guarded by nothing, as the session's number
+  auto out_of_order = 0;  // unguarded, like the session's number
   std::vector<std::thread> posters;
   for (auto t = 0; t < threads; ++t)
     posters.emplace_back([&, t] {
@@ -225,7 +225,7 @@ TEMPLATE_TEST_CASE("a task may be for another client than the one whose session 
   CHECK(alice_peer != bob_peer);
   CHECK(alice_peer.id() == 1);
   CHECK(bob_peer.id() == 2);
-  // Two clients count in each other's sessions, both at once, on and on.
+  // Two clients keep counting in each other's sessions, both at once.
   struct Ball {
     Peer here, there;
     Open::Session *mine, *theirs;
@@ -341,11 +341,11 @@ TEMPLATE_TEST_CASE("a timer of a session runs on its executor and ends with it",
   CHECK(rings(client, 2));
   client.send("100000\n");
   CHECK(client.next() == "ok");
-  for (auto i = 0; i < 100; ++i) {  // who leave just when it rings
+  for (auto i = 0; i < 100; ++i) {  // clients that leave just when it rings
     Client brief(server.port());
     brief.send("1\n0\n");
     brief.reset();
   }
-  server->stop(chatproto::StopMode::now);  // and waits for no timer
+  server->stop(chatproto::StopMode::now);  // does not wait for the timers
   CHECK(server.ended());
 }

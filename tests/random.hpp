@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Random choices that repeat.
+// Reproducible random choices.
 #pragma once
 
 #include <cstddef>
@@ -8,10 +8,11 @@
 
 namespace raw {
 
-/// Choices that are the same everywhere for the same seed, unlike the distributions of `<random>`; cheap to seed.
+/// Random choices that are the same on every system for the same seed, unlike those of the distributions of `<random>`.
+/// Cheap to seed.
 class Random {
  public:
-  /// Starts at a random place, or each seed would repeat the numbers of the one before it.
+  /// Starts at a random place, else each seed would repeat the numbers of the seed before it.
   explicit Random(std::uint64_t seed) : state_(seed) { state_ = next(); }
 
   std::size_t below(std::size_t end) { return static_cast<std::size_t>(next() % end); }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Some clients do at random what is allowed and what is not, and each must see exactly what the model
-// in model.hpp says. To walk a failure again: CHATPROTO_SEED, and CHATPROTO_STEPS to go as far.
+// Clients do at random what is allowed and what is not, and each must see exactly what the model in model.hpp says. To
+// repeat a failure, set CHATPROTO_SEED, and CHATPROTO_STEPS to go as far.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/threading.hpp>
 
@@ -34,7 +34,7 @@ using raw::Time;
 using Role = model::Chat::Role;
 using namespace std::string_view_literals;
 
-/// Those who walk; `connect` makes a client, a `Wire`, and `room_count` counts the rooms of its chat.
+/// The real clients. `connect` creates one, a `Wire`; `room_count` counts the rooms of their chat.
 template <class Wire>
 class World {
  public:
@@ -68,14 +68,14 @@ World<raw::Client> world_of(test::ServerThread<Policy>& server) {
           [&server] { return server->service().room_count(); }};
 }
 
-// --- What the clients say -------------------------------------------------------------------------
+// --- What the clients send ------------------------------------------------------------------------
 
-/// Makes lines: most of them make sense for who sends them, and many lie close to a limit.
+/// Makes lines. Most of them make sense for their sender, and many are close to a limit.
 class Babble {
  public:
   explicit Babble(Random& random) : random_(random) {}
 
-  /// Some lines, the last perhaps not whole, from a client that is `role`.
+  /// Makes some lines, the last perhaps unfinished, for a client in this role.
   std::string lines(Role role) {
     std::string lines;
     auto const die = random_.below(100);
@@ -141,7 +141,7 @@ class Babble {
     auto const die = random_.below(100);
     if (die < 10) return "";
     if (die < 70) return bytes(random_.between(1, 20));
-    return bytes(random_.between(210, 250));  // both sides of what a line and a delivery can take
+    return bytes(random_.between(210, 250));  // on both sides of the limits of a line and of a delivery
   }
 
   std::string bytes(std::size_t size) {
@@ -205,14 +205,14 @@ bool agree(Sight const& sight, Reading const& reading) {
          reading.text.find('\r') == std::string::npos;
 }
 
-/// One walk through a `World`, from one seed. One client acts at a time, and looks, so that what it said has been
-/// carried out. The others look now or later: they see the same in the same order.
+/// One walk through a `World`, from one seed. One client acts at a time and then reads, so that its lines have been
+/// carried out. The others read now or later: they see the same in the same order.
 template <class Place>
 class Walk {
  public:
   Walk(Place& world, std::uint64_t seed) : world_(world), random_(seed) {}
 
-  /// So many steps, but no longer than `time`. Returns the first fault; empty: none.
+  /// Takes `steps` steps, but for no longer than `time`. Returns the first fault, or an empty string.
   std::string go(std::size_t steps, Time time) {
     auto const end = Clock::now() + time;
     while (fault_.empty() && step_ < steps && Clock::now() < end) {
@@ -235,7 +235,7 @@ class Walk {
       world_.connect(client);
       if (random_.percent(50)) return;
     }
-    if (model_.role(client) == Role::receiver && random_.percent(70)) return;  // listens
+    if (model_.role(client) == Role::receiver && random_.percent(70)) return;  // it only listens
     auto const die = random_.below(100);
     if (die < 2) {
       note(client, "resets");
@@ -249,7 +249,7 @@ class Walk {
     world_.half_close(client);
   }
 
-  /// Puts what was held back before `bytes`, and now and then holds back their end.
+  /// Prepends the bytes held back before, and sometimes holds back the end of the result.
   std::string cut_off(int client, std::string bytes) {
     auto& held_back = held_back_[client];
     bytes.insert(0, std::exchange(held_back, {}));
@@ -282,7 +282,7 @@ class Walk {
             std::to_string(world_.room_count()));
   }
 
-  /// Reads what the client must see now, and nothing else.
+  /// Reads what the client must see now, and checks that nothing else has come.
   void look(int client) {
     for (auto const& sight : model_.sights(client)) {
       if (!fault_.empty()) return;
@@ -295,13 +295,13 @@ class Walk {
         return world_.reset(client);
       }
     }
-    // What is there too early shows here, the rest before the next thing that must come.
+    // What came too early shows here, anything else before the next thing that must come.
     auto const more = world_.read(client, Time(0));
     if (more.kind != Reading::silence || !more.text.empty())
       fault(std::to_string(client) + " must see nothing more, sees " + shown(more));
   }
 
-  /// Everybody speaks and goes: what else had come would be seen before the answer.
+  /// All clients send a line and quit: anything else that had come would be seen before the reply.
   void take_leave() {
     for (auto const* const last_word : {"\nprobe:\n", "quit:\n"}) {
       for (auto client = 0; client < static_cast<int>(crowd); ++client) {
@@ -344,7 +344,7 @@ class Walk {
   std::string fault_;
 };
 
-/// Walks until `steps` or `time` is over; as far as CHATPROTO_STEPS, if that is set.
+/// Walks `steps` steps or for `time`; if CHATPROTO_STEPS is set, that many steps.
 template <class Place>
 void walk(Place& world, std::size_t steps, Time time) {
   auto const seed = raw::seed();
@@ -372,17 +372,17 @@ TEMPLATE_TEST_CASE("a server does what the model does", "[walk]", chatproto::Thr
   walk(world, 60'000, std::chrono::seconds(3));
 }
 
-// --- The walk itself is put to the test -----------------------------------------------------------
+// --- Tests of the walk ----------------------------------------------------------------------------
 
 enum class Spoil { lost, twice, changed, late };
 
-/// A world in which the 500th line that begins with `prefix`, or the first then that can be, is spoilt on the way.
+/// A world that spoils the 500th line that begins with `prefix`, or the first one after it that can be spoilt.
 class SpoiltWorld : public World<raw::SessionClient> {
  public:
   SpoiltWorld(chatproto::ChatService& service, std::string_view prefix, Spoil spoil)
       : World(world_of(service)), prefix_(prefix), spoil_(spoil) {}
 
-  Reading read(int client, Time = Time(0)) {  // it is there at once or never
+  Reading read(int client, Time = Time(0)) {  // a line is there at once or never
     auto& again = again_[client];
     auto reading = again ? *std::exchange(again, {}) : World::read(client, Time(0));
     if (!reading.text.starts_with(prefix_) || ++lines_ < 500 || spoilt_) return reading;

@@ -32,7 +32,7 @@ struct Listener {
       : queue(std::make_shared<RecordingQueue>(limit, overflow)), member(std::move(name), Peer(queue)) {}
 
   std::string take() { return queue->take(); }
-  /// Takes so many bytes of what comes next, as a socket that is full then; what it has taken.
+  /// Takes `bytes` bytes of what comes next, as a socket that then is full. Returns them.
   std::string take_some(std::size_t bytes) {
     chatproto::RoomLog::Pieces pieces;
     if (!member.read(pieces)) return {};
@@ -58,7 +58,7 @@ TEST_CASE("a member has a name and a peer", "[room]") {
 TEST_CASE("a broadcast goes to all whose name is another", "[room]") {
   Room room;
   Listener alice("alice"), alice_too("alice"), bob("bob"), capital("Alice"), longer("alice1");
-  CHECK(room.broadcast("nobody", "lost") == 0);  // to an empty room
+  CHECK(room.broadcast("nobody", "lost") == 0);  // the room is empty
   for (auto* each : {&alice, &alice_too, &bob, &capital, &longer}) room.add(each->member);
   CHECK(room.broadcast("alice", "a") == 3);
   CHECK(room.broadcast("bob", "b") == 4);
@@ -106,7 +106,7 @@ TEST_CASE("who was removed gets nothing more, whoever it is", "[room]") {
     room.broadcast("", "1");
     heard[gone] = room.remove(listeners[gone].member);
     room.broadcast("", "2");
-    for (auto const other : {3u, 0u, 2u, 1u})  // those who moved in the list can still be removed
+    for (auto const other : {3u, 0u, 2u, 1u})  // members that moved in the list can still be removed
       if (other != gone) heard[other] = room.remove(listeners[other].member);
     room.broadcast("", "3");
     room.add(listeners[gone].member);
@@ -170,7 +170,7 @@ TEST_CASE("a member that finishes reads what stands in the log, and nothing that
     CHECK(alice.take_some(2) == "1\n");
     alice.member.finish();
     room.broadcast("", "3\n");
-    alice.member.finish();  // twice is as once
+    alice.member.finish();  // a second call has no effect
     CHECK(alice.take() == "2\n");
     room.broadcast("", "4\n");
     CHECK(alice.take().empty());
@@ -179,7 +179,7 @@ TEST_CASE("a member that finishes reads what stands in the log, and nothing that
   bob.take();
 }
 
-// --- Members that do not read ------------------------------------------------------------------------------------------
+// --- Members that do not read ----------------------------------------------------------------------------------------
 
 std::string const hundred_bytes = std::string(99, 'x') + '\n';
 
@@ -201,10 +201,10 @@ TEST_CASE("a member that does not read is cut late, and the others lose nothing"
   SECTION("one that is slow is asked to try again, and only then cut by its link") {
     room.broadcast("", hundred_bytes);
     CHECK(slow.take_some(50) == hundred_bytes);
-    slow.queue->stall();  // its socket took half a line; the rest waits in the queue
+    slow.queue->stall();  // its socket accepted half a line; the rest waits in the queue
     auto const wakes = slow.queue->wakes;
     for (auto i = 0; i < 10; ++i) room.broadcast("", hundred_bytes);
-    CHECK(slow.queue->wakes == wakes);  // within its limit
+    CHECK(slow.queue->wakes == wakes);  // still within its limit
     for (auto i = 0; i < 10; ++i) room.broadcast("", hundred_bytes);
     CHECK(slow.queue->wakes == wakes + 1);
     CHECK(slow.queue->is_open());
@@ -239,13 +239,13 @@ TEST_CASE("senders wait for members whose queues block senders", "[room]") {
   CHECK_FALSE(room.must_wait(bob.member));
   room.broadcast("bob", hundred_bytes);
   REQUIRE(room.must_wait(bob.member));
-  CHECK(room.must_wait(bob.member));  // the same wait goes on
+  CHECK(room.must_wait(bob.member));  // continues the same wait
   CHECK(room.must_wait(carol.member));
   CHECK(bob.member.waits());
   second.take();
   CHECK(resumed == 0);
   SECTION("until half of the limit is free") {
-    slow.take_some(500);  // 600 are left
+    slow.take_some(500);  // 600 remain
     CHECK(resumed == 0);
     slow.take_some(100);
   }
@@ -257,7 +257,7 @@ TEST_CASE("senders wait for members whose queues block senders", "[room]") {
   }
   SECTION("unless the senders leave") {
     room.stop_waiting(bob.member);
-    room.stop_waiting(bob.member);  // twice is as once
+    room.stop_waiting(bob.member);  // a second call has no effect
     slow.take();
     CHECK(resumed == 1);
     resumed = 2;
@@ -269,7 +269,7 @@ TEST_CASE("senders wait for members whose queues block senders", "[room]") {
   slow.take();
 }
 
-#if !CHATPROTO_SANITIZED  // which end the program when it asks for so much
+#if !CHATPROTO_SANITIZED  // sanitizers end the program when it asks for this much
 TEST_CASE("no memory for a text: nothing is said", "[room]") {
   Room room;
   Listener alice("alice");
@@ -286,7 +286,7 @@ TEST_CASE("a broadcast is over before another one begins", "[room]") {
   Listener first("first"), between("between"), last("last");
   for (auto* each : {&first, &between, &last}) room.add(each->member);
   std::future<void> other;
-  between.queue->on_wake = [&] {  // the first broadcast is half done
+  between.queue->on_wake = [&] {  // while the first broadcast is half done
     other = std::async(std::launch::async, [&] { room.broadcast("between", "2"); });
     other.wait_for(std::chrono::milliseconds(100));
   };

@@ -25,7 +25,7 @@ constexpr auto to_the_end = ~std::uint64_t();
 constexpr auto all_of_it = ~std::size_t();
 constexpr std::size_t idle_memory = 1024;  // at most
 
-/// A reader as a member of a room is one: it has no place when it has read everything.
+/// A reader that behaves like a room's member: it has no place when it has read everything.
 struct Reader {
   RoomLog& log;
   std::string name;
@@ -51,7 +51,7 @@ struct Reader {
     log.read(place, name, to_the_end, most, pieces);
     return pieces;
   }
-  /// Reads all, in parts of some `most` bytes.
+  /// Reads everything, in parts of about `most` bytes.
   std::string read(std::size_t most = all_of_it) {
     std::string text;
     while (place) {
@@ -63,7 +63,7 @@ struct Reader {
   }
 };
 
-/// Appends to the log, and wakes those for whom it is.
+/// Appends to the log, and wakes the readers in the audience.
 Place say(RoomLog& log, std::string_view lines, RoomLog::Audience audience, std::vector<Reader*> const& readers = {}) {
   auto const place = log.append(lines, audience);
   for (auto* reader : readers)
@@ -113,7 +113,7 @@ TEST_CASE("each reader of a log reads what is for it, in order", "[room_log]") {
 TEST_CASE("a line without a sender is for all", "[room_log]") {
   RoomLog log;
   Reader ann(log, "ann");
-  say(log, "1\n", others_than({}), {&ann});  // a null pointer, which memcpy must not get: UBSan
+  say(log, "1\n", others_than({}), {&ann});  // a null pointer must not get to memcpy: UBSan
   CHECK(ann.read() == "1\n");
 }
 
@@ -122,7 +122,7 @@ TEST_CASE("neighbouring lines for the same readers are one piece", "[room_log]")
   Reader bob(log, "bob");
   for (auto const* text : {"1\n", "2\n", "3\n"}) say(log, text, others_than("ann"), {&bob});
   CHECK(bob.look().count == 1);
-  say(log, "4\n", only("bob"), {&bob});  // for it too, and so the bytes are neighbours
+  say(log, "4\n", only("bob"), {&bob});  // also for bob, so the bytes are adjacent
   CHECK(bob.look().count == 1);
   say(log, "5\n", only("eve"), {&bob});
   say(log, "6\n", only("bob"), {&bob});
@@ -136,7 +136,7 @@ TEST_CASE("a reader at the end of a log goes on with what is appended to the las
   RoomLog log;
   Reader bob(log, "bob"), eve(log, "eve");
   say(log, "1\n", others_than("ann"), {&bob, &eve});
-  log.move(bob.place, bob.look().end);  // it does not go to sleep, though it is at the end
+  log.move(bob.place, bob.look().end);  // it stays awake although it is at the end
   CHECK(log.is_at_end(bob.place));
   CHECK(bob.place.position() == 2);
   say(log, "2\n", others_than("ann"), {&bob, &eve});
@@ -153,7 +153,7 @@ TEST_CASE("a reader at the end of a segment goes on in the next one", "[room_log
   Reader bob(log, "bob");
   say(log, "1\n", others_than("ann"), {&bob});
   log.move(bob.place, bob.look().end);
-  auto const large = line(2, 5000);  // has no room in the first segment
+  auto const large = line(2, 5000);  // does not fit in the first segment
   say(log, large, others_than("ann"), {&bob});
   CHECK(bob.place.position() == 2);
   CHECK(bob.read() == large);
@@ -185,7 +185,7 @@ TEST_CASE("a write may end at any byte: the rest of its line is given, and the p
   for (std::size_t bytes = 0; bytes <= text.size(); ++bytes) {
     std::string rest;
     auto const place = log.after(bob.place, "bob", bytes, rest);
-    auto const end = bytes == 0 ? 0 : text.find('\n', bytes - 1) + 1;  // of the line that was written last
+    auto const end = bytes == 0 ? 0 : text.find('\n', bytes - 1) + 1;  // of the line that was last written
     if (rest != text.substr(bytes, end - bytes) || log.read_all(place, "bob", to_the_end) != text.substr(end))
       FAIL("wrong after " << bytes << " bytes");
   }
@@ -225,7 +225,7 @@ TEST_CASE("a reader gets some of much at once, and no line twice", "[room_log]")
     text += line(i, i % 200);
   }
   auto const pieces = bob.look();
-  CHECK(pieces.count == pieces.pieces.size());  // no more has room
+  CHECK(pieces.count == pieces.pieces.size());  // no more fit
   CHECK(pieces.size == text_of(pieces).size());
   CHECK(bob.look(1).count == 1);
   CHECK(bob.read(500) == text);
@@ -280,7 +280,7 @@ TEST_CASE("a log that nobody reads any more holds next to nothing", "[room_log]"
     Reader bob(log, "bob"), eve(log, "eve");
     for (std::size_t i = 0; i < 4000; ++i) say(log, line(i, 200), others_than("ann"), {&bob, &eve});
     CHECK(log.memory() > 4000 * 200);
-    bob.sleep();  // it leaves
+    bob.sleep();  // it leaves the room
     CHECK(log.memory() > 4000 * 200);
   }
   CHECK(log.memory() < idle_memory);

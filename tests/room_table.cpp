@@ -68,7 +68,7 @@ TEST_CASE("a membership can be moved and then holds its room alone", "[room_tabl
   auto* const room = &first.room();
   {
     auto const second = std::move(first);
-    CHECK_FALSE(first);  // NOLINT(bugprone-use-after-move): empty is what it must be
+    CHECK_FALSE(first);  // NOLINT(bugprone-use-after-move): it must be empty
     CHECK(second);
     CHECK(&second.room() == room);
     CHECK(table.size() == 1);
@@ -82,7 +82,7 @@ TEST_CASE("a membership that is assigned to leaves its old room", "[room_table]"
   membership = table.enter("bar");
   CHECK(membership.name() == "bar");
   CHECK(table.size() == 1);
-  membership = table.enter("bar");  // the same again
+  membership = table.enter("bar");  // the same room again
   CHECK(table.size() == 1);
   auto& same = membership;
   membership = std::move(same);
@@ -138,11 +138,11 @@ TEST_CASE("members can be counted and looked at, with what a service knows of th
   {
     Player bob("bob", Peer(b));
     for (auto* player : {&ann, &bob}) player->enter(rooms, "hall");
-    CHECK(room.size() == 0);  // who only speaks is no member
+    CHECK(room.size() == 0);  // a sender is not a member
     for (auto* player : {&ann, &bob, &bob}) player->listen();
     CHECK(room.size() == 2);
     CHECK(room.guarded([&](auto&) { return ++bob.points; }) == 1);
-    CHECK_THROWS_AS(room.guarded([](auto&) { throw std::bad_alloc(); }), std::bad_alloc);  // and the lock is free
+    CHECK_THROWS_AS(room.guarded([](auto&) { throw std::bad_alloc(); }), std::bad_alloc);  // and the lock is released
     CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}, {"bob", 1}});
   }
   CHECK(room.size() == 1);
@@ -167,7 +167,7 @@ TEST_CASE("of many who want a name in a room one gets it, and all hear of it in 
         auto const has_come = me.room().guarded([&](Room::Locked& room) {
           if (room.has("ann")) return false;
           me.listen(room);
-          me.listen(room);  // nothing
+          me.listen(room);  // no effect
           say(room, '+');
           return true;
         });
@@ -188,7 +188,7 @@ TEST_CASE("a participant's replies come after what was said to it before", "[roo
   auto const queue = std::make_shared<RecordingQueue>();
   chatproto::Participant me("ann", Peer(queue));
   CHECK_FALSE(me.is_in_room());
-  me.leave();  // nothing
+  me.leave();  // no effect
   me.send("hello\n");
   me.enter(rooms, "a");
   CHECK((me.is_in_room() && !me.listens() && me.room_name() == "a"));

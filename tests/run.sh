@@ -3,8 +3,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# The second line is for tests that are skipped without: servers in Python, 'hosts', 'metrics', 'package.deb', TAP's 'prove', TLS,
-# JSON.
+# The second line is for tests that are skipped without it: servers in Python, 'hosts', 'metrics', 'package.deb', TAP's
+# 'prove', TLS, JSON.
 sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libspdlog-dev catch2 libnss-myhostname \
   python3 iproute2 python3-prometheus-client dpkg-dev file perl stunnel4 openssl nlohmann-json3-dev
 jobs=$(getconf _NPROCESSORS_ONLN)

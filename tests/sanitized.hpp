@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Whether AddressSanitizer or ThreadSanitizer is at work, which have an operator new of their own.
+/// CHATPROTO_SANITIZED: whether AddressSanitizer or ThreadSanitizer is enabled, which replace operator new.
 #pragma once
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)

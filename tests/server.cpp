@@ -59,7 +59,7 @@ using test::ServerThread;
 
 namespace {
 
-/// A service in ten lines.
+/// A minimal service.
 struct Echo {
   struct Session {
     Peer peer;
@@ -68,7 +68,7 @@ struct Echo {
   Session open(Peer peer) { return {std::move(peer)}; }
 };
 
-/// An echo that fails when it is told to.
+/// An echo that fails on request.
 struct Moody {
   struct Session {
     Peer peer;
@@ -89,7 +89,7 @@ struct Moody {
   std::atomic<bool> fails_to_open = false;
 };
 
-/// An echo made from something, that then does what a test wants with each line.
+/// An echo, constructed from an argument, that also does what a test wants with each line.
 struct Handing {
   using Do = std::function<void(Peer const&, std::string_view)>;
   explicit Handing(Do what) : on_line(std::move(what)) {}
@@ -106,7 +106,7 @@ struct Handing {
   Session open(Peer peer) { return {*this, std::move(peer)}; }
 };
 
-/// Writes down what it is told, and has a timer on the server's context.
+/// Records the calls of its hooks, and has a timer on the server's context.
 class Hooked {
  public:
   struct Session {
@@ -128,7 +128,7 @@ class Hooked {
     timer_->async_wait([this](std::error_code const& ec) {
       if (!ec) ticked_.set_value();
     });
-    never_.emplace(context, std::chrono::hours(1));  // still waits when the server is destroyed
+    never_.emplace(context, std::chrono::hours(1));  // still pending when the server is destroyed
     never_->async_wait([](std::error_code const&) {});
   }
   void on_stop(StopMode how) { note(how == StopMode::drain ? "drain" : "stop"); }
@@ -146,7 +146,7 @@ class Hooked {
   std::optional<asio::steady_timer> timer_, never_;
 };
 
-/// A pool that is told when to fail: with this error, unless it is 0.
+/// A pool that fails with `error`, unless that is 0.
 struct Failing : ThreadPool {
   inline static std::atomic<int> error = 0;
   inline static std::atomic<int> failures = 0;
@@ -160,7 +160,7 @@ struct Failing : ThreadPool {
   }
 };
 
-/// Holds the thread that accepts while it lives: who connects waits.
+/// Blocks the accepting thread while it lives: new clients wait.
 class AcceptHeld {
  public:
   explicit AcceptHeld(asio::io_context& context) {
@@ -179,10 +179,10 @@ std::string numbered(int i, std::size_t size = 0) {
   return text.append(size - std::min(size, text.size()), 'x');
 }
 
-/// As a receiver sees it, who is in cafe where bob speaks.
+/// A text from bob as a receiver in cafe sees it.
 std::string delivered(int i, std::size_t size = 0) { return "delivery:cafe:bob:" + numbered(i, size); }
 
-/// Has `sender` say the texts from `first` on, `count` of them; returns whether each got its ok.
+/// Makes `sender` send `count` texts from `first` on. Returns whether each got its ok.
 bool says(Client& sender, int first, int count, std::size_t size = 0) {
   std::string lines;
   for (auto i = first; i < first + count; ++i) lines += "sendall:" + numbered(i, size) + '\n';
@@ -190,15 +190,15 @@ bool says(Client& sender, int first, int count, std::size_t size = 0) {
   return sender.next(static_cast<std::size_t>(count)) == Lines(static_cast<std::size_t>(count), "ok");
 }
 
-/// Whether `receiver` gets just these texts next.
+/// Returns whether `receiver` gets exactly these texts next.
 bool hears(Client& receiver, int first, int count, std::size_t size = 0) {
   for (auto i = first; i < first + count; ++i)
     if (receiver.next() != delivered(i, size)) return false;
   return true;
 }
 
-/// Whether what a receiver has still to get is the texts from `first` on, without a gap, less than `count`, and then
-/// the end or a part of the next one before it.
+/// Returns whether the receiver still gets fewer than `count` texts, from `first` on and without a gap, and then the
+/// end, perhaps after a part of the next text.
 bool hears_only_prefix(Client& receiver, int first, int count, std::size_t size = 0) {
   auto lines = receiver.rest();
   lines.pop_back();
@@ -211,10 +211,10 @@ bool hears_only_prefix(Client& receiver, int first, int count, std::size_t size 
 
 static_assert(!std::is_copy_constructible_v<Server<ThreadPool>>);
 static_assert(std::is_constructible_v<Server<ThreadPool, Handing>, ServerOptions, Handing::Do>);
-static_assert(!std::is_constructible_v<Server<ThreadPool, Handing>, ServerOptions>);  // it must be told what to do
+static_assert(!std::is_constructible_v<Server<ThreadPool, Handing>, ServerOptions>);  // its argument is required
 static_assert(!std::is_convertible_v<ServerOptions, Server<ThreadPool>>);
 
-// --- A conversation ---------------------------------------------------------------------------------------------------
+// --- A conversation --------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a conversation through sockets", "[server]", POLICIES) {
   ServerThread<TestType> server;
@@ -249,7 +249,7 @@ TEMPLATE_TEST_CASE("a service of the user's own", "[server]", POLICIES) {
   Client one(server.port()), two(server.port());
   CHECK(one.asks("a:1") == "a:1");
   CHECK(two.asks("b:2") == "b:2");
-  one.send(std::string(300, 'x') + "\nc:3\npart");  // too long: nobody asked to be told
+  one.send(std::string(300, 'x') + "\nc:3\npart");  // too long: the service does not handle bad lines
   CHECK(one.next() == "c:3");
   one.end_output();
   CHECK(one.next() == "(end)");
@@ -273,7 +273,7 @@ TEMPLATE_TEST_CASE("a service that throws loses only that client", "[server]", P
   CHECK(Client(server.port()).asks("c:3") == "c:3");
 }
 
-// --- How clients end --------------------------------------------------------------------------------------------------
+// --- How connections end ---------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("quit: the ok arrives, and then the end, whatever follows", "[server]", POLICIES) {
   ServerThread<TestType> server;
@@ -310,7 +310,7 @@ TEMPLATE_TEST_CASE("a half-closed sender gets all its replies", "[server]", POLI
   CHECK(hears(alice, 0, 2000));
   auto carol = test::sender(server.port(), "bob", "cafe");
   CHECK(says(carol, 2000, 1));
-  CHECK(hears(alice, 2000, 1));  // and not the unfinished one
+  CHECK(hears(alice, 2000, 1));  // and not the unfinished line
 }
 
 TEMPLATE_TEST_CASE("a half-closed receiver gets what was sent before", "[server]", POLICIES) {
@@ -341,11 +341,11 @@ TEMPLATE_TEST_CASE("clients that connect and break the connection leave nothing"
   ServerThread<TestType> server;
   REQUIRE(test::converse(server.port()) == "");
   auto alice = test::receiver(server.port(), "alice", "cafe");
-  test::let_it_accept(server->context());  // what it holds for the next client belongs to the base
+  test::let_it_accept(server->context());  // what the server holds for the next client belongs to the base
   auto const base = test::descriptors();
   for (auto i = 0; i < (!CHATPROTO_SANITIZED ? 10'000 : 1'000); ++i) {
     Client client(server.port());
-    if (i % 3 == 1) client.send("rlogin:x\njoin:cafe\n");  // and it is broken while being served
+    if (i % 3 == 1) client.send("rlogin:x\njoin:cafe\n");  // the connection breaks while it is being served
     if (i % 3 == 2) client = test::receiver(server.port(), "x", "cafe");
     client.reset();
   }
@@ -356,11 +356,11 @@ TEMPLATE_TEST_CASE("clients that connect and break the connection leave nothing"
 }
 #endif
 
-// --- Limits -----------------------------------------------------------------------------------------------------------
+// --- Limits ----------------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a receiver that never reads is cut, and costs the others nothing", "[server]", POLICIES) {
   constexpr auto texts = 50'000, batch = 500;
-  constexpr std::size_t size = 200;  // 10 MB are more than the system takes for somebody who does not read
+  constexpr std::size_t size = 200;  // 10 MB are more than the system buffers for a client that does not read
   auto options = patient();
   options.queue_limit = 64 * 1024;
   ServerThread<TestType> server(options);
@@ -388,9 +388,9 @@ TEMPLATE_TEST_CASE("a sender that never reads its replies is not read, and cut a
   auto bob = test::sender(server.port(), "bob", "cafe");
   Client flood(server.port(), "127.0.0.1", 4096);
   flood.send("slogin:mallory\njoin:bar\n");
-  flood.try_send(std::string(10'000'000, '\n'));  // more than is read of it
+  flood.try_send(std::string(10'000'000, '\n'));  // more than the server reads of it
   constexpr auto reason = static_cast<std::size_t>(chatproto::DisconnectReason::write_deadline);
-  CHECK(test::eventually([&] { return server->stats().ended[reason] == 1; }));  // after it has left its room
+  CHECK(test::eventually([&] { return server->stats().ended[reason] == 1; }));  // it has left its room by then
   CHECK(server->service().room_count() == 1);
   CHECK(server->stats().bytes_in < 1'000'000);
   CHECK(bob.asks("sendall:hi") == "ok");
@@ -412,7 +412,7 @@ TEMPLATE_TEST_CASE("a peer that takes nothing for the write deadline is cut", "[
   CHECK(test::eventually([&] { return server->service().room_count() == 1; }));
   CHECK(hears_only_prefix(stuck, 0, texts, size));
   CHECK(bob.asks("sendall:hi") == "ok");
-  CHECK(silent.next() == "delivery:bar:bob:hi");  // for whom nothing waited
+  CHECK(silent.next() == "delivery:bar:bob:hi");  // nothing was waiting for it
 }
 
 TEMPLATE_TEST_CASE("who has not logged in at the login deadline is closed", "[server]", POLICIES) {
@@ -430,7 +430,7 @@ TEMPLATE_TEST_CASE("who has not logged in at the login deadline is closed", "[se
     slow.try_send({&c, 1});
   }
   CHECK(closed);
-  CHECK(slow.rest().size() == 1);  // the end, and no word
+  CHECK(slow.rest().size() == 1);  // the end, without a reply
   CHECK(silent.next() == "(end)");
   CHECK(bob.asks("join:cafe") == "ok");
   CHECK(bob.asks("sendall:hi") == "ok");
@@ -447,7 +447,7 @@ TEMPLATE_TEST_CASE("a client that does not close its side is let go after linger
   CHECK(test::eventually([&] { return static_cast<bool>(bob.try_send("x")); }));
 }
 
-// --- Listening --------------------------------------------------------------------------------------------------------
+// --- Listening -------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a server that cannot listen says so", "[server]") {
   auto options = patient();
@@ -508,7 +508,7 @@ TEST_CASE("the policy is told how many threads", "[server]") {
   CHECK(Failing::threads_wanted == std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// --- Shortage ---------------------------------------------------------------------------------------------------------
+// --- Shortage --------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a client for whom there is no thread is told so, and the server lives", "[server]") {
   Failing::error = 0;
@@ -516,7 +516,7 @@ TEST_CASE("a client for whom there is no thread is told so, and the server lives
   auto alice = test::receiver(server.port(), "alice", "cafe");
   auto bob = test::sender(server.port(), "bob", "cafe");
   Failing::error = EAGAIN;
-  Client spare(server.port());  // for whom there may have been one already
+  Client spare(server.port());  // the server may already hold what this one needs
   spare.asks("slogin:carol");
   CHECK(Client(server.port()).rest() == Lines{"err", "(end)"});
   {
@@ -524,7 +524,7 @@ TEST_CASE("a client for whom there is no thread is told so, and the server lives
     Client eager(server.port());
     eager.send("slogin:dave\n");
     held.reset();
-    CHECK(eager.rest() == Lines{"err", "(end)"});  // and no reset, which could destroy the err
+    CHECK(eager.rest() == Lines{"err", "(end)"});  // no reset, which could destroy the err
   }
   CHECK(bob.asks("sendall:hi") == "ok");
   CHECK(alice.next() == "delivery:cafe:bob:hi");
@@ -545,14 +545,14 @@ TEST_CASE("a client for whom there is no descriptor or memory waits", "[server]"
   auto const error = GENERATE_COPY(from_range(errors));
   CAPTURE(error);
   Failing::error = error;
-  Client spare(server.port());  // for whom there may have been one already
+  Client spare(server.port());  // the server may already hold what this one needs
   spare.send("slogin:carol\n");
   auto const before = Failing::failures.load();
   Client waiting(server.port());
   waiting.send("slogin:dave\n");
   REQUIRE(test::eventually([&] { return Failing::failures >= before + 4; }));
   test::let_it_accept(server->context());
-  CHECK(Failing::failures < before + 50);  // it waits longer and longer, and does not spin
+  CHECK(Failing::failures < before + 50);  // it backs off, and does not spin
   CHECK(bob.asks("sendall:hi") == "ok");
   Failing::error = 0;
   CHECK(waiting.next() == "ok");
@@ -562,7 +562,7 @@ TEST_CASE("a client for whom there is no descriptor or memory waits", "[server]"
 #ifdef __GLIBC__
 namespace {
 
-/// No thread can be made while it lives: no machine has room for its stack.
+/// While it lives, no thread can be created, because its stack does not fit in memory.
 class NoThreads {
  public:
   NoThreads() {
@@ -590,13 +590,13 @@ TEST_CASE("no thread can be made for a client: it is told so, and the others liv
   auto bob = test::sender(server.port(), "bob", "cafe");
   {
     NoThreads const none;
-    Client spare(server.port());  // for whom there may have been one already
+    Client spare(server.port());  // the server may already hold what this one needs
     spare.asks("slogin:carol");
     for (auto i = 0; i < 3; ++i) CHECK(Client(server.port()).rest() == Lines{"err", "(end)"});
     CHECK(bob.asks("sendall:hi") == "ok");
     CHECK(alice.next() == "delivery:cafe:bob:hi");
   }
-  // The next one may still be refused: the server had tried to make a thread before it came.
+  // The next client may still be refused: the server had tried to create a thread for it in advance.
   CHECK(test::eventually([&] { return Client(server.port()).asks("slogin:dave") == "ok"; }));
   CHECK(test::converse(server.port()) == "");
 }
@@ -605,7 +605,7 @@ TEST_CASE("no thread can be made for a client: it is told so, and the others liv
 #ifdef __linux__
 namespace {
 
-/// Takes all descriptors that this process may have while it lives.
+/// Uses up this process's descriptors while it lives.
 class NoDescriptors {
  public:
   NoDescriptors() : lowest_(::dup(0)) {
@@ -622,11 +622,11 @@ class NoDescriptors {
   NoDescriptors& operator=(NoDescriptors const&) = delete;
 
  private:
-  int lowest_;  // no lower one is free
+  int lowest_;  // all lower ones are in use
   rlimit old_{};
 };
 
-/// How long the thread that accepts has computed.
+/// Returns the CPU time of the accepting thread.
 std::chrono::nanoseconds cpu_time_of(asio::io_context& context) {
   std::promise<timespec> read;
   asio::post(context, [&read] {
@@ -662,14 +662,14 @@ TEMPLATE_TEST_CASE("no descriptor is left: those connected go on, the others wai
       REQUIRE(hears(alice, spoken, 1));
     }
     CHECK(spoken > 0);
-    CHECK(cpu_time_of(server->context()) - cpu < 100ms);  // it does not try again and again
+    CHECK(cpu_time_of(server->context()) - cpu < 100ms);  // it does not retry in a loop
   }
   for (auto& each : waiting) CHECK(each.next() == "ok");
   CHECK(test::converse(server.port()) == "");
 }
 #endif
 
-// --- Stopping ---------------------------------------------------------------------------------------------------------
+// --- Stopping --------------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a server that never ran", "[server]", POLICIES) {
   std::optional<Server<TestType>> server(std::in_place, patient());
@@ -691,7 +691,7 @@ TEMPLATE_TEST_CASE("a server that was stopped before it ran ends as soon as it r
   server.stop(GENERATE(StopMode::drain, StopMode::now));
   server.run();
   CHECK(client.rest().size() == 1);
-  server.stop();  // and once more
+  server.stop();  // a second call is allowed
 }
 
 TEMPLATE_TEST_CASE("stop can be called from any thread, any number of times", "[server]", POLICIES) {
@@ -718,7 +718,7 @@ TEMPLATE_TEST_CASE("a service is told when its server starts, stops and ends, an
     Server<TestType, Hooked> server(patient(), seen);
     auto run = std::async(std::launch::async, [&] { server.run(); });
     Client client(server.port());
-    CHECK(client.asks("tick:") == "tick:");  // its timer has gone off
+    CHECK(client.asks("tick:") == "tick:");  // its timer has expired
     server.stop(how);
     server.stop(StopMode::now);
     CHECK(client.next() == "(end)");
@@ -776,10 +776,10 @@ TEMPLATE_TEST_CASE("a drain under load: whoever listens has got each text that w
                    POLICIES) {
   for (auto round = 0; round < 5; ++round) {
     auto options = patient();
-    options.queue_limit = 100'000'000;  // alice does not read before the end
+    options.queue_limit = 100'000'000;  // alice does not read until the end
     ServerThread<TestType> server(options);
     auto alice = test::receiver(server.port(), "alice", "cafe");
-    std::vector<Client> idle;  // between them, so that the server has something to do
+    std::vector<Client> idle;  // between the others, so that the server has work to do
     for (auto i = 0; i < 60; ++i) idle.emplace_back(server.port());
     std::atomic<bool> begun = false;
     auto talk = std::async(std::launch::async, [&] {
@@ -824,7 +824,7 @@ TEMPLATE_TEST_CASE("stopping with a peer that never reads", "[server]", POLICIES
   if (hasty) {
     SECTION("ends at the drain's deadline") {
       server->stop();
-      CHECK(server.ended(5s));  // long before the default
+      CHECK(server.ended(5s));  // long before the default deadline
     }
     SECTION("ends at the first drain's deadline, however often it is stopped") {
       CHECK(test::eventually([&] {
@@ -861,7 +861,7 @@ TEMPLATE_TEST_CASE("a server whose run is left by an exception cuts its clients"
   CHECK(alice->next() == "(end)");
 }
 
-// --- Peers ------------------------------------------------------------------------------------------------------------
+// --- Peers -----------------------------------------------------------------------------------------------------------
 
 TEMPLATE_TEST_CASE("a peer is of use in any thread, and harmless when its server is gone", "[server]", POLICIES) {
   std::mutex mutex;

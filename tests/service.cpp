@@ -23,7 +23,7 @@ using chatproto::Service;
 
 namespace {
 
-/// The least that a service can be.
+/// The minimal service.
 struct Echo {
   struct Session {
     Peer peer;
@@ -34,13 +34,13 @@ struct Echo {
 static_assert(Service<Echo>);
 static_assert(Service<chatproto::ChatService>);
 
-/// With all that it may have, and a session that cannot be moved.
+/// A service with all optional members, and a session that cannot be moved.
 struct Full {
   struct Session {
     explicit Session(Peer p) : peer(std::move(p)) {}
     Session(Session const&) = delete;
     Session& operator=(Session const&) = delete;
-    int on_line(std::string_view) { return 0; }  // what it returns is nobody's business
+    int on_line(std::string_view) { return 0; }  // the return value is ignored
     void on_bad_line(std::error_code) {}
     void flush() {}
     bool logged_in() const { return true; }
@@ -50,14 +50,14 @@ struct Full {
 };
 static_assert(Service<Full> && Service<Full const>);
 
-/// One that asks from where a client comes.
+/// A service that asks for the client's address.
 struct Located {
   using Session = Echo::Session;
   Session open(Peer peer, std::string const&) { return {std::move(peer)}; }
 };
 static_assert(Service<Located>);
 
-// What is none.
+// Types that are not services.
 struct NoSession {
   int open(Peer);
 };
@@ -107,7 +107,7 @@ static_assert(!Service<Deaf> && !Service<TakesNumbers> && !Service<Immortal> && 
 static_assert(!Service<Echo const>);  // its open is not const
 static_assert(LineSession<Echo::Session> && !LineSession<Deaf::Session> && !LineSession<Immortal::Session>);
 
-// What a server refuses as nearly right stands in compile_fail; this is not refused.
+// compile_fail has the near misses that a server rejects; these are accepted.
 template <class Members>
 struct With : Members {
   void on_line(std::string_view);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// A client of the simulation at its own end of the connection: what it says, what must come of each line, and whether
-// it sees just that. What it noted goes to history.hpp's judge in the end.
+// A client of the simulation, at its own end of the connection: what it sends, what must result from each line, and a
+// check that it receives just that. history.hpp judges its record in the end.
 #pragma once
 
 #include <chatproto/message.hpp>
@@ -26,7 +26,7 @@ namespace simulation {
 using namespace std::literals;
 using history::Tick;
 
-/// What happened: a simulation that never comes to something proves nothing about it.
+/// How often each kind of event occurred: a simulation that never reaches one proves nothing about it.
 using Tally = std::map<std::string_view, std::uint64_t>;
 inline Tally const nothing_yet = {{"histories", 0},     {"steps", 0},          {"lines", 0},
                                   {"receipts owed", 0}, {"stalls", 0},         {"overflows", 0},
@@ -36,7 +36,8 @@ inline Tally const nothing_yet = {{"histories", 0},     {"steps", 0},          {
                                   {"drains", 0},        {"floods of text", 0}, {"floods of errors", 0},
                                   {"tasks", 0}};
 
-/// The time of the simulated world. Each look at it takes a moment, so a turn may be over before its lines are.
+/// The time of the simulated world. Each call of now() advances it, so a turn may run out of time before its lines are
+/// done.
 struct Time {
   using Point = std::chrono::steady_clock::time_point;
   static Point now() { return time += moment; }
@@ -44,7 +45,7 @@ struct Time {
   static inline std::chrono::microseconds moment;
 };
 
-/// What all clients of a history share, and what kind of history it is.
+/// What all clients of a history share, and the parameters of this history.
 struct World {
   World(std::uint64_t seed, bool aloud, Tally& counts) : random(seed), told(aloud), tally(counts) {}
 
@@ -64,7 +65,7 @@ struct World {
   bool const told;
   Tally& tally;
   chatproto::ServerOptions options;
-  std::vector<history::Sender const*> senders;  // by the numbers of their clients
+  std::vector<history::Sender const*> senders;  // by their clients' numbers
   Tick now = 0;
   std::vector<std::string> faults;
   bool last_call = false, draining = false;
@@ -73,24 +74,24 @@ struct World {
   std::size_t const users = random.one_of(std::array{1u, 3u, 4u, 4u});    // how many
   std::size_t const most_clients = 3 + random.below(6);                   // at a time
   std::size_t const most_lines = random.one_of(std::array{1u, 4u, 12u});  // in one write
-  // Chances, in percent:
-  std::size_t const others = random.one_of(std::array{2u, 15u, 40u});  // that somebody else acts in between
+  // Chances in percent, unless another unit is given:
+  std::size_t const others = random.one_of(std::array{2u, 15u, 40u});  // that another link acts in between
   std::size_t const stuck = random.one_of(std::array{0u, 10u, 40u});
   std::size_t const slow = random.one_of(std::array{0u, 30u, 80u});
   std::size_t const restless = random.one_of(std::array{1u, 5u, 25u});  // that a line is a join
-  std::size_t const fickle = random.one_of(std::array{1u, 10u});        // in a thousand: to leave, each time
-  std::size_t const impatient = random.one_of(std::array{0u, 50u});     // the same, for who never reads, at the end
-  std::size_t const pauses = random.one_of(std::array{0u, 0u, 5u});     // in percent: after a line
+  std::size_t const fickle = random.one_of(std::array{1u, 10u});        // in a thousand: to leave, at each step
+  std::size_t const impatient = random.one_of(std::array{0u, 50u});     // the same at the end, if it never reads
+  std::size_t const pauses = random.one_of(std::array{0u, 0u, 5u});     // after a line
 };
 
-/// A line that a client has sent, and what must come of it.
+/// A line that a client has sent, and what must result from it.
 struct Said {
-  enum What { other, text, enter, quit } what = other;  // enter: a receiver, and another room than where it is
+  enum What { other, text, enter, quit } what = other;  // enter: a receiver joins a room other than its current one
   bool ok = false;
   std::string room = {}, to = {};
   std::uint32_t number = 0;  // of a text
   std::size_t size = 0;      // of its delivery
-  Tick begun = 0;            // before its session got it
+  Tick begun = 0;            // before its session got the line
 };
 
 class Client {
@@ -108,12 +109,10 @@ class Client {
   void tell(auto const&... parts) const { world_.tell(number_, parts...); }
   void fault(std::string const& what) { world_.fault(std::to_string(number_) + ' ' + what); }
 
-  /// What sort of client it is.
   std::string manner() const {
     return (talks_ ? "talks, "s : "listens, "s) + (stuck_ ? "stuck" : eager_ ? "eager" : "slow");
   }
 
-  /// Does something, or nothing.
   void live() {
     if (vanished_) return;
     if (random_.percent(40) && !stuck_) takes_ += random_.below(world_.last_call ? 5000 : 500);
@@ -126,26 +125,25 @@ class Client {
     if (!world_.last_call && random_.percent(starts ? 90 : talks_ ? 60 : world_.restless)) speak();
   }
 
-  // Its connection.
+  // The client's connection:
 
   bool vanished() const { return vanished_; }
   bool half_closed() const { return half_closed_; }
   bool saw_end() const { return saw_end_; }
-  /// How many bytes are on their way to the server.
+  /// Returns how many bytes are on their way to the server.
   std::size_t sent() const { return input_.size(); }
-  /// The server reads so many of them.
+  /// The server reads `size` bytes.
   std::string take_sent(std::size_t size) {
     auto bytes = input_.substr(0, size);
     input_.erase(0, size);
     return bytes;
   }
-  /// How many bytes its socket takes.
+  /// Returns how many bytes the client's socket accepts.
   std::size_t appetite() const { return eager_ ? static_cast<std::size_t>(-1) : takes_; }
-  /// Its socket takes so many bytes.
+  /// The client's socket accepts `size` bytes.
   void takes(std::size_t size) {
     if (!eager_) takes_ -= size;
   }
-  /// It reads them.
   void sees(std::string_view bytes) {
     while (!bytes.empty()) {
       auto const end = bytes.find('\n');
@@ -159,7 +157,7 @@ class Client {
         is_answered(line);
     }
   }
-  /// `unanswered`: it need not have all replies.
+  /// The connection ends. `unanswered`: replies may be missing.
   void sees_end(bool unanswered) {
     if (std::exchange(saw_end_, true)) fault("sees the end twice");
     if (!unread_.empty()) fault("sees the end within a line");
@@ -167,9 +165,9 @@ class Client {
     if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = true;
   }
 
-  // Its session.
+  // The client's session:
 
-  /// The session gets its next line.
+  /// The session gets the client's next line.
   Said const& begins() {
     if (begun_ == said_.size()) {
       fault("is taken to say more lines than it did");
@@ -184,17 +182,16 @@ class Client {
     if (said.what == Said::enter) me.stays.push_back({said.room, world_.tick(), ~Tick()});
     return said;
   }
-  /// It is, from now on, perhaps not in its room any more.
+  /// From now on the client may have left its room.
   void leaves() {
     if (!me.stays.empty() && me.stays.back().left == 0) me.stays.back().left = world_.tick();
   }
-  /// How many lines the session got.
   std::size_t begun() const { return begun_; }
-  /// How many of these have no reply yet.
+  /// Returns how many of these lines have no reply yet.
   std::size_t awaited() const { return begun_ - answers_; }
 
  private:
-  enum class Role { guest, newcomer, receiver, sender, gone };  // after all that it has said
+  enum class Role { guest, newcomer, receiver, sender, gone };  // after all lines that it has sent
 
   static constexpr std::array users = {"ann"sv, "bob"sv, "eve"sv, "Ann7"sv};
   static constexpr std::array rooms = {"a"sv, "cafe"sv, "Cafe"sv};
@@ -212,7 +209,8 @@ class Client {
     if (random_.percent(30)) input_ += "sendall:nobody may hear this";
   }
 
-  enum class Flood { none, texts, mixed, nothings };  // more than a session keeps back; to all and to one; small errors
+  /// More than a session holds back: texts to all, texts to all or to one user, lines that only cause small errors.
+  enum class Flood { none, texts, mixed, nothings };
   void speak() {
     if (half_closed_) return;
     auto flood = Flood::none;
@@ -235,7 +233,7 @@ class Client {
       if (byte < ' ' || byte > '~') byte = '?';
     return text;
   }
-  /// Makes a line, which it appends to what is on its way.
+  /// Makes a line and appends it to the bytes on their way.
   Said line(Flood flood) {
     static constexpr std::array nonsense = {""sv,      "x"sv,        ":"sv,  "ok:"sv, "Join:a"sv, "slogin:a b"sv,
                                             "join:"sv, "join:a b"sv, "\r"sv, ":a"sv,  "err:x"sv,  "delivery:a:b:c"sv};
@@ -270,7 +268,7 @@ class Client {
       input_ += "leave:";
       return {Said::other, !std::exchange(room_, {}).empty()};
     }
-    auto const room_left = chatproto::max_line - 12 - room_.size() - me.user.size();  // for the text of a delivery
+    auto const room_left = chatproto::max_line - 12 - room_.size() - me.user.size();  // for the text in a delivery
     auto const whispers = random_.percent(flood == Flood::texts ? 0 : flood == Flood::mixed ? 60 : 30);
     auto const size = random_.percent(4)                             ? room_left + random_.below(2)
                       : flood == Flood::texts || random_.percent(10) ? 190 + random_.below(30)
@@ -317,17 +315,17 @@ class Client {
   bool const talks_ = random_.percent(45);
   bool const stuck_ = random_.percent(world_.stuck);             // never reads
   bool const eager_ = !stuck_ && !random_.percent(world_.slow);  // reads at once
-  std::size_t takes_ = random_.below(300);                       // so many bytes, if it is not eager
+  std::size_t takes_ = random_.below(300);                       // bytes that its socket accepts
   Role role_ = Role::guest;
-  std::string room_;             // after all that it has said
-  std::string input_;            // is on its way
+  std::string room_;             // after all lines that it has sent
+  std::string input_;            // bytes on their way
   std::vector<Said> said_;       // all lines
-  std::uint32_t texts_ = 0;      // how many of them
-  std::size_t begun_ = 0;        // lines that its session got
+  std::uint32_t texts_ = 0;      // how many texts
+  std::size_t begun_ = 0;        // how many lines its session got
   std::string unread_;           // an unfinished line
-  std::size_t answers_ = 0;      // that it has seen
-  Tick answered_ = 0;            // before its session got the last line whose reply it has seen
-  std::size_t stays_begun_ = 0;  // as far as it has seen
+  std::size_t answers_ = 0;      // how many replies it has seen
+  Tick answered_ = 0;            // before its session got the last line whose reply the client has seen
+  std::size_t stays_begun_ = 0;  // stays whose join it has seen answered
   bool half_closed_ = false, vanished_ = false, saw_end_ = false;
 };
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-// The core under a scheduler that is nothing but a seed: no thread, no clock, no socket. Clients come, talk, move,
-// stall and vanish. The real rules of their links (detail/server/link_rules.hpp) hand over lines, write and end, in an order
-// that the seed chooses, and others act between two lines, and between finding output and writing it.
-// simulated_client.hpp is the clients, history.hpp judges what all have seen.
+// Runs the core under a scheduler driven only by a seed: no thread, no clock, no socket. Clients connect, send, change
+// rooms, stall and vanish. The real rules of their links (detail/server/link_rules.hpp) deliver lines, write and end,
+// in an order that the seed chooses; other links act between two lines, and between taking output and writing it.
+// simulated_client.hpp has the clients, history.hpp checks what all of them have seen.
 //
-//   simulation [--seconds S | --histories N] [--first SEED]   many histories, of the seeds from SEED on
-//   simulation --seed SEED                                    this one, told step by step
-//   simulation --self-test                                    links that use the rules wrongly, which must be found
+//   simulation [--seconds S | --histories N] [--first SEED]   runs many histories, with the seeds from SEED on
+//   simulation --seed SEED                                    runs this one, and reports each step
+//   simulation --self-test                                    uses the rules wrongly, which must be detected
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/held_memory.hpp>
 #include <chatproto/detail/server/link_rules.hpp>
@@ -48,7 +48,7 @@ using chatproto::MessageQueue;
 
 // --- The parts -------------------------------------------------------------------------------------------------------
 
-/// What a link may do wrong, for the self-test: the first three with a write that took a part.
+/// What a link may do wrong, for the self-test. The first three happen with a partial write.
 constexpr std::array wrongs = {"loses a byte"sv,           "repeats a byte"sv,       "drops the rest of a line"sv,
                                "writes twice"sv,           "writes the log first"sv, "forgets a wakeup"sv,
                                "forgets to write again"sv, "forgets turns"sv,        "forgets a resume"sv,
@@ -67,14 +67,14 @@ class Simulation : public World {
 
   void run();
   void look();
-  /// Others act, now and then.
+  /// Lets other links act, now and then.
   void meanwhile();
 
   std::string_view const wrong;  // empty: nothing
   ChatService service;
   std::vector<std::shared_ptr<Link>> links;
   Link* acting = nullptr;
-  std::uint64_t said = 0, kept = 0;  // texts that sessions got; of these, at most so many do not stand in a log yet
+  std::uint64_t said = 0, kept = 0;  // texts that sessions got; an upper bound of those not in a log yet
 
  private:
   void step();
@@ -83,13 +83,13 @@ class Simulation : public World {
 
   std::vector<Link*> present_;
   std::uint64_t steps_ = 0;
-  std::size_t depth_ = 0;  // so many act in between
+  std::size_t depth_ = 0;  // how many links are acting in between
   bool drained_ = false;
 };
 
-// --- A link: the server's end of a client's connection ----------------------------------------------------------------
+// --- A link: the server's end of a client's connection ---------------------------------------------------------------
 
-/// What detail/server/link.hpp does with the rules, one step at a time; and whether they do with the client what they must.
+/// Does with the rules what detail/server/link.hpp does, one step at a time, and checks what they do with the client.
 class Link final : public MessageQueue, public std::enable_shared_from_this<Link> {
  public:
   explicit Link(Simulation& world)
@@ -106,7 +106,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     has_session_ = true;
   }
 
-  /// Does one of the things that it has to do, if there is any.
+  /// Does one of the things that are due, if there are any.
   void act() {
     if (busy_) return;
     std::vector<Action> due;
@@ -130,7 +130,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     busy_ = false;
   }
 
-  /// Somebody closes it, or aborts it: at any moment.
+  /// Closes or aborts it from outside, at any moment.
   void close_it(bool at_once = false) {
     client.tell(at_once ? "is aborted" : "is closed");
     client.leaves();
@@ -150,11 +150,10 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void ask_to_stop() {
     posted_.push_back([](Link& it) { it.reads_lines_ = false, it.rules_.stop_reading(); });
   }
-  /// Somebody has a task for its session.
   void post_task() {
     auto const posted = peer().post([this] {
       has_run_ = true;
-      if (!paused_ && random_.percent(20)) pause();  // or its resume would make up for one that was forgotten
+      if (!paused_ && random_.percent(20)) pause();  // else its resume would make up for a forgotten one
     });
     if (posted == ended_) client.fault("takes a task after its end, or none before");
   }
@@ -166,7 +165,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   using Action = void (*)(Link&);
   chatproto::Peer peer() { return chatproto::Peer(shared_from_this()); }
 
-  /// The chat's session, seen from within.
+  /// Wraps the chat's session, to observe it.
   struct Session {
     Link& link;
     ChatService::Session chat;
@@ -180,7 +179,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     }
     void on_resume() {
       chat.on_resume();
-      link.gone_ = chat.role() == ChatService::Session::gone;  // by a quit that was put off
+      link.gone_ = chat.role() == ChatService::Session::gone;  // by a quit that was deferred
     }
     void flush() {
       if (link.wrong("forgets a flush", 20)) return;
@@ -201,7 +200,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     operator Session() const { return {link, link.world_.service.open(link.peer())}; }
   };
 
-  // What the queue and the rules ask.
+  // Called by the queue and the rules:
   chatproto::ServerOptions const& options() const { return world_.options; }
   void wake() override {
     if (flushes_ && world_.service.texts() + world_.kept - kept_ < world_.said)
@@ -322,10 +321,10 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   bool wrong(std::string_view how, std::size_t percent) { return world_.wrong == how && random_.percent(percent); }
 
-  /// Its session gets a line.
+  /// Delivers a line to its session.
   void takes(auto const& call, ChatService::Session const& chat) {
     world_.look();
-    if (!gone_) {  // else it is ignored
+    if (!gone_) {  // else the line is ignored
       if (auto const& said = client.begins(); said.what == Said::text) {
         pending_ += said.size;
         ++world_.said;
@@ -345,7 +344,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
 
  public:
-  /// Looks at what waits for it, after each step.
+  /// Checks its backlog, after each step.
   void look() {
     auto const limit = world_.options.queue_limit;
     auto const unread = reader_ != nullptr ? reader_->backlog() : 0;
@@ -355,7 +354,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       most_behind_ = behind_ + from.pending_ + (&from == this ? client.awaited() * 320 : 0) + entry_cost;
     }
     if (overflow() == chatproto::Overflow::block_sender) {
-      // Each sender may have put one block more, of what a session keeps back.
+      // Each sender may have added one more block, of what its session held back.
       if (unread > limit + limit / 16 + world_.links.size() * 34'000)
         client.fault("has more unread than the limit lets it");
     } else if (!busy_ && unread > unread_before_ + limit / 16) {
@@ -392,7 +391,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       case DisconnectReason::overflow:
         ++world_.tally.at("overflows");
         if (refused_ && overflow() == chatproto::Overflow::disconnect) return;
-        // One that is closed pins what others say after that, and is cut for it.
+        // A closed link retains what others send after that, and is cut for it.
         return expect(was_cut_ && (finishes_ || most_behind_ >= hard_limit_factor * options.queue_limit),
                       "is cut, and no write was tried");
       default: return client.fault("has failed");
@@ -412,16 +411,16 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   // What is known
   Time::Point const came_ = Time::time;
-  Time::Point moved_ = came_;                                     // its socket took something, or nothing was left
-  bool flushes_ = false;                                          // its session sends what it has kept back
-  std::uint64_t kept_ = 0;                                        // so many texts, at most
-  std::size_t pending_ = 0;                                       // so many bytes of deliveries, at most, are kept back
-  std::size_t behind_ = 0, unread_before_ = 0, most_behind_ = 0;  // bytes that waited for it at the last look
-  bool was_cut_ = false;                                          // the same
+  Time::Point moved_ = came_;                                     // its socket accepted bytes, or nothing was left
+  bool flushes_ = false;                                          // its session sends what it has held back
+  std::uint64_t kept_ = 0;                                        // an upper bound of the texts held back
+  std::size_t pending_ = 0;                                       // an upper bound of the bytes of deliveries held back
+  std::size_t behind_ = 0, unread_before_ = 0, most_behind_ = 0;  // backlog in bytes at the last look
+  bool was_cut_ = false;                                          // at the last look
   bool finishes_ = false;                                         // its link knows that it is closed
-  bool refused_ = false;                                          // its socket took nothing just now
-  bool gone_ = false;                                             // has quit, or was refused: it is not heard any more
-  bool closed_ = false, aborted_ = false;                         // by somebody else
+  bool refused_ = false;                                          // its socket accepted nothing just now
+  bool gone_ = false;                                             // has quit or was refused: its lines are ignored
+  bool closed_ = false, aborted_ = false;                         // from outside
   bool unanswered_ = false;                                       // it was closed before its replies were queued
 };
 
@@ -517,10 +516,10 @@ void Simulation::judge() {
 
 // --- The program -----------------------------------------------------------------------------------------------------
 
-std::uint64_t seed = 1;  // of the history that goes on
+std::uint64_t seed = 1;  // of the current history
 char const* program = "simulation";
 
-/// Lets a history happen; whether nothing was wrong.
+/// Runs a history. Returns whether nothing was wrong.
 bool happens(std::string_view wrong, bool told, Tally& tally) {
   Simulation world(seed, wrong, told, tally);
   world.run();
@@ -569,7 +568,7 @@ int main(int argc, char** argv) {
 #if CHATPROTO_SANITIZED
   __sanitizer_set_death_callback(tell_how_to_repeat);
 #endif
-  for (auto const signal : {SIGABRT, CHATPROTO_SANITIZED ? SIGABRT : SIGSEGV})  // an assertion, or worse
+  for (auto const signal : {SIGABRT, CHATPROTO_SANITIZED ? SIGABRT : SIGSEGV})  // a failed assertion or a crash
     std::signal(signal, [](int number) {
       std::signal(number, SIG_DFL);
       tell_how_to_repeat();

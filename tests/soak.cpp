@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 // soak PORT --pid PID: loads a chat server on this host with clients of all kinds, follows every receiver, samples the
-// server's process, and says whether it kept its promises and stayed as it was. Linux only: epoll, /proc.
+// server's process, and reports whether it kept its promises and did not grow. Linux only: epoll, /proc.
 //
-// One thread is all clients, so what it has read was over before what it sends next. It keeps a window of each room's
-// texts and no history: a run may take days. CHATPROTO_SEED repeats what the clients chose to do, if not when.
+// One thread plays all clients, so what it has read was over before its next send. It keeps a window of each room's
+// texts and no history, so a run may take days. CHATPROTO_SEED repeats the clients' choices, but not their timing.
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -53,16 +53,16 @@ using std::uint32_t, std::uint64_t, std::size_t;
 using namespace std::chrono_literals;
 
 constexpr size_t room_count = 6, talker_count = 18, listener_count = 42, stuck_count = 3;
-constexpr auto visit_time = 5ms;     // then another visitor comes
-constexpr size_t window = 8;         // of a talker: texts that have no ok yet
-constexpr uint64_t room_lag = 256;   // texts of a room since those that each receiver is known to have heard
-constexpr auto patience = 60s;       // for what must come
-constexpr double share = 0.7;        // of what the server can carry
-constexpr double growth_kib = 1024;  // that memory may have, beside a tenth of it: allocators have moods
+constexpr auto visit_time = 5ms;     // between two visitors
+constexpr size_t window = 8;         // of a talker: texts without an ok so far
+constexpr uint64_t room_lag = 256;   // most texts of a room since those that each receiver is known to have heard
+constexpr auto patience = 60s;       // for what must happen
+constexpr double share = 0.7;        // of the load that the server can carry
+constexpr double growth_kib = 1024;  // allowed for memory besides a tenth of it: allocators vary
 constexpr auto forever = std::numeric_limits<Tick>::max();
-constexpr uint32_t nobody = 0xffffffff;  // says what may never be heard
+constexpr uint32_t nobody = 0xffffffff;  // the sender of texts that must never be heard
 
-// Receivers are called ann, as the witnesses are, or bob. So somebody must not get what bob says, or what is for ann.
+// Receivers are called ann, as the witnesses are, or bob. So bob must not get what bob sends, nor what is only for ann.
 constexpr std::array<std::string_view, 8> names = {"bob", "carol", "dave", "eve", "frank", "grace", "heidi", "ivan"};
 
 struct Options {
@@ -73,13 +73,13 @@ struct Options {
   std::string signal, csv;
 };
 
-// --- The clients ------------------------------------------------------------------------------------------------------
+// --- The clients -----------------------------------------------------------------------------------------------------
 
-struct Due {  // a reply
+struct Due {  // an expected reply
   enum What : std::uint8_t { ok, err, text, entered, fence, left };
   What what;
   Tick asked = 0;
-  uint64_t room_said = 0;  // by then
+  uint64_t room_said = 0;  // texts said in the room by then
   std::shared_ptr<Text> text_said = nullptr;
 };
 
@@ -95,9 +95,9 @@ struct Client {
   bool is_connected = false, is_reading = true;
   bool may_be_cut = false;                // it does not read, or did not
   bool is_ending = false;                 // the server is to close it
-  Tick left = 0;                          // when it closed its half
-  Then then = Then::stay;                 // what it does when all its lines are written
-  Clock::time_point next = Clock::now();  // when it does something
+  Tick left = 0;                          // when it shut down sending
+  Then then = Then::stay;                 // what it does once all its lines are written
+  Clock::time_point next = Clock::now();  // when it acts next
 
   size_t name = 0;  // of a talker
   std::shared_ptr<Voice> voice = nullptr;
@@ -106,7 +106,7 @@ struct Client {
   Stay* stay = nullptr;
   Room* next_room = nullptr;  // which it asked to join
   Stay* next_stay = nullptr;
-  uint64_t heard = 0, next_heard = 0;  // of what was said in the room
+  uint64_t heard = 0, next_heard = 0;  // how many of the room's texts it has heard
 };
 
 struct Sample {
@@ -133,7 +133,7 @@ class Soak {
   using Kind = Client::Kind;
   using Then = Client::Then;
 
-  // --- Sockets --------------------------------------------------------------------------------------------------------
+  // --- Sockets -------------------------------------------------------------------------------------------------------
 
   Client& connect(Kind kind, std::string first_lines, std::deque<Due> due = {}) {
     auto& client = clients_.emplace_back(Client{.kind = kind});
@@ -143,7 +143,7 @@ class Soak {
     if (client.fd < 0) throw std::system_error(errno, std::system_category(), "socket");
     auto const one = 1, segment = 1448, space = 16 * 1024;
     setsockopt(client.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (kind == Kind::stuck) {  // as over an Ethernet: on loopback both kernels would take megabytes that nobody reads
+    if (kind == Kind::stuck) {  // as over Ethernet: on loopback both kernels would buffer megabytes that are never read
       setsockopt(client.fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
       setsockopt(client.fd, SOL_SOCKET, SO_RCVBUF, &space, sizeof space);
     }
@@ -177,7 +177,7 @@ class Soak {
     client.is_connected = true;
     auto const size = send(client.fd, client.output.data(), client.output.size(), MSG_NOSIGNAL);
     if (size > 0) client.output.erase(0, static_cast<size_t>(size));
-    if (size < 0 && errno != EAGAIN && errno != EINTR) client.output.clear();  // reading will tell
+    if (size < 0 && errno != EAGAIN && errno != EINTR) client.output.clear();  // the next read will tell
     if (!client.output.empty() || client.then == Then::stay) return watch(client);
     if (client.then != Then::half_close) return vanish(client, client.then == Then::reset);
     client.then = Then::stay;
@@ -205,7 +205,7 @@ class Soak {
       if (stay != nullptr) stay->is_over = true;
     client.stay = client.next_stay = nullptr;
   }
-  /// The server has closed it.
+  /// The server has closed the connection.
   void lose(Client& client, char const* how) {
     if (is_over_) {
       if (!client.input.empty() && !client.may_be_cut) ++counts_.corrupt;
@@ -225,7 +225,7 @@ class Soak {
     if (reset) setsockopt(client.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     stop(client);
   }
-  /// When all is written.
+  /// Sets what to do once all is written.
   void finally(Client& client, Then then) {
     client.then = then;
     if (client.is_connected) flush(client);
@@ -236,7 +236,7 @@ class Soak {
       program::complain("soak: " + std::string(kinds[static_cast<size_t>(client.kind)]) + ' ' + program::visible(what));
   }
 
-  // --- What they hear -------------------------------------------------------------------------------------------------
+  // --- What clients receive ------------------------------------------------------------------------------------------
 
   void take(Client& client, std::string_view line) {
     if (line.size() + 1 > chatproto::max_line) ++counts_.corrupt;
@@ -295,14 +295,14 @@ class Soak {
       ++counts_.corrupt;
   }
 
-  // --- What they do ---------------------------------------------------------------------------------------------------
+  // --- What clients do -----------------------------------------------------------------------------------------------
 
   Room& some_room() { return rooms_[random_.below(rooms_.size())]; }
   std::chrono::milliseconds some_time(size_t least, size_t most) {
     return std::chrono::milliseconds(random_.between(least, most));
   }
 
-  /// A voice of the client's name.
+  /// Returns a new voice with the client's name.
   std::shared_ptr<Voice> new_voice(Client const& talker, Room& room) {
     voices_ += static_cast<uint32_t>(names.size());
     return std::make_shared<Voice>(Voice{room, voices_ - static_cast<uint32_t>(names.size() - talker.name)});
@@ -338,11 +338,11 @@ class Soak {
     }
     say(talker, lines);
   }
-  /// What a server must not carry out.
+  /// A line that the server must not carry out.
   std::string unheard_of() { return "sendall:" + some_text({nobody, static_cast<uint32_t>(random_.below(1000))}); }
 
   void listener_joins(Client& listener) {
-    do listener.next_room = &some_room();  // to join where it is would be no new stay
+    do listener.next_room = &some_room();  // to join its own room would not begin a stay
     while (listener.next_room == listener.room);
     listener.next_stay = &listener.next_room->stays.emplace_back(
         Stay{.is_bob = listener.is_bob, .asked = ++tick_, .place = listener.next_room->end()});
@@ -403,10 +403,10 @@ class Soak {
   uint32_t voices_ = 0;
   Tick tick_ = 0;
 
-  bool is_over_ = false;                                   // the server was told to end
-  bool is_open_ = false;                                   // clients come and go
-  double rate_ = std::numeric_limits<double>::infinity();  // texts in a second
-  double tokens_ = 0;                                      // texts that may be said now
+  bool is_over_ = false;                                   // the server was told to stop
+  bool is_open_ = false;                                   // clients may connect and leave
+  double rate_ = std::numeric_limits<double>::infinity();  // texts per second
+  double tokens_ = 0;                                      // texts that may be sent now
   Clock::time_point last_speech_ = Clock::now(), next_scan_ = last_speech_, next_visit_ = last_speech_;
   uint64_t visitors_heard_ = 0;
 
@@ -433,7 +433,7 @@ void Soak::add(Kind kind) {
   say(client, "join:" + client.room->name + '\n');
 }
 
-/// Somebody who comes for a moment, and is not followed.
+/// A client that connects for a moment, and is not followed.
 void Soak::visit() {
   auto const die = random_.below(10);
   auto const then = random_.percent(50) ? Then::reset : Then::close;
@@ -449,7 +449,7 @@ void Soak::visit() {
       say_all({}, "slogin:bob\njoin:r1\n" + unheard_of());
       return finally(client, then);  // in the middle of a line
     case 3: say_all({}, "rlogin:bob\njoin:r1\njoin:r"); return finally(client, then);
-    case 4:  // now and then it waits for the login deadline
+    case 4:  // sometimes it waits for the login deadline
       say_all({}, "slogin:bob");
       return random_.percent(90) ? finally(client, then) : void();
     case 5: return say_all({Due::err}, std::string(1000, 'x') + "\nslogin:bob\n");
@@ -511,7 +511,7 @@ void Soak::act(Client& client) {
   end(client);
 }
 
-/// Lets talkers say what may be said now: no more than every receiver who reads can take, so that none of them is cut.
+/// Lets talkers send what may be sent now: no more than every reading receiver can take, so that none is disconnected.
 void Soak::speak() {
   auto const now = Clock::now();
   auto const passed = std::chrono::duration<double>(now - std::exchange(last_speech_, now)).count();
@@ -542,7 +542,6 @@ void Soak::speak() {
   }
 }
 
-/// What happens, and then what is to be done.
 void Soak::turn() {
   std::array<epoll_event, 256> events;
   auto const count_of_events = epoll_wait(epoll_, events.data(), events.size(), 2);
@@ -551,7 +550,7 @@ void Soak::turn() {
     auto const what = events[static_cast<size_t>(i)].events;
     if (client.fd >= 0 && (what & EPOLLOUT) != 0) flush(client);
     if (client.fd >= 0 && (what & ~uint32_t{EPOLLOUT}) != 0) {
-      client.is_reading = true;  // it was cut
+      client.is_reading = true;  // it was disconnected
       read(client);
     }
   }
@@ -570,7 +569,7 @@ void Soak::turn() {
   if (is_open_ || is_over_) speak();
 }
 
-// --- The run ----------------------------------------------------------------------------------------------------------
+// --- The run ---------------------------------------------------------------------------------------------------------
 
 Sample Soak::sample() const {
   Sample result{};
@@ -606,7 +605,7 @@ void Soak::note(Sample const& now) {
   csv_ << std::endl;
 }
 
-/// When the server has made what it makes for the first clients of each thread, and keeps.
+/// Samples once the server has created what it keeps for the first clients of each thread.
 Sample Soak::sample_at_rest() {
   for (auto i = 0; i < 50; ++i) quit(connect(Kind::visitor, "slogin:bob\n", {{Due::ok}}));
   wait_until("the first clients have gone", [this] { return clients_.empty(); });
@@ -664,7 +663,8 @@ int Soak::run() {
   return report(capacity, base, last) ? 0 : 1;
 }
 
-/// The server gets the signal while everybody talks as fast as they can. All that had its ok must come before the end.
+/// Sends the server the signal while all talkers send as fast as they can. Every text with an ok must come before the
+/// end.
 int Soak::end_by_signal() {
   is_open_ = false;
   for (auto& client : clients_) {
@@ -689,7 +689,7 @@ int Soak::end_by_signal() {
   return counts_.wrong() == 0 && counts_.texts > 0 ? 0 : 1;
 }
 
-/// Everybody goes in order, the witnesses last; then all that had its ok must have come.
+/// All clients quit, the witnesses last; then every text with an ok must have come.
 void Soak::end_all() {
   is_open_ = false;
   auto const all = [this](auto const& holds) { return [this, holds] { return std::ranges::all_of(clients_, holds); }; };
@@ -762,7 +762,7 @@ bool Soak::report(double capacity, Sample const& base, Sample const& last) const
       << most_growth << " may be, which is " << most_growth * 1024 / third(&Counts::connections)
       << " bytes for a connection, or " << std::setprecision(1) << most_growth * 1024 / third(&Counts::texts)
       << " for a text\n";
-  auto const settled = options_.seconds >= 60s;  // the memory, at its usual level
+  auto const settled = options_.seconds >= 60s;  // whether memory has reached its usual level
   auto const good = counts_.wrong() == 0 && flat && (growth <= most_growth || !settled);
   if (counts_.wrong() != 0) out << "WRONG: a promise was broken\n";
   if (!flat) out << "WRONG: descriptors or threads are not back where they were\n";
@@ -771,7 +771,7 @@ bool Soak::report(double capacity, Sample const& base, Sample const& last) const
   return good;
 }
 
-/// All come at once, hear a text, break off, and come back at once.
+/// All clients connect at once, receive a text, reset their connections, and connect again at once.
 int Soak::storm() {
   program::raise_descriptor_limit();
   for (auto const* when : {"they came", "they came back"}) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""soak.py SAMPLES.csv PICTURE.svg POLICY: draws what soak has sampled."""
+"""soak.py SAMPLES.csv PICTURE.svg POLICY: draws the samples of soak."""
 import csv
 import math
 import os
@@ -14,19 +14,19 @@ TOP, PANEL, GAP, BOTTOM = 40, 110, 34, 52
 
 
 def ticks(high):
-    """0 and two or more round numbers up to `high`, which is not 0."""
+    """Returns 0 and at least two round numbers up to `high`, which is not 0."""
     power = 10.0 ** math.floor(math.log10(high))
     step = next(s for s in (power / 5, power / 2, power, 2 * power, 5 * power) if high / s <= 4)
     return [i * step for i in range(int(high / step) + 1)]
 
 
 def per_second(times, counts):
-    """Of each sample, since the one before."""
+    """Returns each sample's rate since the one before."""
     return [0.0] + [(counts[i] - counts[i - 1]) / (times[i] - times[i - 1]) for i in range(1, len(times))]
 
 
 def picture(policy, columns):
-    """An SVG: a panel for each thing that should stay as it is, over time."""
+    """Returns an SVG with a panel for each figure that should not change over time."""
     times = columns["seconds"]
     minutes = [time / 60 for time in times]
     panels = [("resident memory, KiB", columns["resident_kib"]), ("descriptors", columns["descriptors"]),
@@ -74,7 +74,7 @@ def main():
         if len(rows) < 3:
             print("There are too few samples for a picture")
             return 0
-        # The last one is of the end, when all have gone.
+        # The last sample is from the end, when all clients have left.
         columns = {key: [float(row[key]) for row in rows[:-1]] for key in rows[0]}
         with open(path, "w", encoding="utf-8") as file:
             file.write(picture(policy, columns))

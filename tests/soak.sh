@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSL-1.0
-# sh tests/soak.sh MINUTES: random clients load a server for so long; nothing may be lost, and memory, descriptors and threads
-# must stay as they are.
+# sh tests/soak.sh MINUTES: random clients load a server for this long; nothing may be lost, and memory, descriptors and
+# threads must not grow.
 # shellcheck disable=SC2317 # these functions are called, by a trap or by name
 set -eu
 export LC_ALL=C
@@ -14,8 +14,8 @@ usage: tests/soak.sh MINUTES [BIN_DIR] [--policy thread-per-client|pool|strand] 
   --policy   the server's (pool)
   --out DIR  for the samples, soak.csv, which grows meanwhile, and their picture, soak.svg (build/soak)
 
-What it counts: cut are clients that did not read for a while and that the server gave up, as it may; unexpected are replies and
-ends of connections other than the protocol says.
+What it counts: cut are clients that did not read for a while and that the server gave up, as it may; unexpected are
+replies and ends of connections other than the protocol says.
 END
 }
 fail() {
@@ -56,7 +56,7 @@ mkdir -p "$out"
 if [ -z "$bin" ]; then
   bin=$root/build/release/bin
   (
-    cd "$root" && # set -e does not count here
+    cd "$root" && # set -e has no effect here
       sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 python3 &&
       cmake --preset release -DCHATPROTO_BUILD_TESTS=ON -DCHATPROTO_BUILD_EXAMPLES=ON &&
       cmake --build --preset release --target server soak
@@ -81,7 +81,7 @@ at_exit() {
 trap at_exit EXIT
 trap 'exit 1' HUP INT TERM
 
-wait_until() { # COMMAND...: until it succeeds
+wait_until() { # COMMAND...: waits until it succeeds
   tries=0
   until "$@"; do
     tries=$((tries + 1))
@@ -93,7 +93,7 @@ is_over() { ! grep -q '^State:[[:space:]]*[^Z]' "/proc/$1/status" 2>/dev/null; }
 listens_or_is_over() { grep -q '^listening on port' "$scratch/server" || is_over "$server"; }
 
 : >"$scratch/server"
-# Who does not read soon meets these limits, and what waits for it does not show in the memory.
+# A client that stops reading meets these limits soon, so that its backlog does not show in the memory.
 "$bin/server" 0 --address 127.0.0.1 --policy "$policy" --write-deadline 2 --queue-limit 65536 2>"$scratch/server" &
 server=$!
 wait_until listens_or_is_over

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What the tests with sockets share: a client, a server in a thread, and a conversation between them.
+// Helpers for tests with sockets: a client, a server in a thread, and a conversation between them.
 #pragma once
 
 #include <chatproto/server.hpp>
@@ -38,11 +38,10 @@
 
 namespace test {
 
-/// A plain client that waits for what it asks for, and throws when that never comes. To be used by the thread that
-/// made it.
+/// A plain client that waits for each result, and throws if it never comes. Must be used by the thread that created it.
 class Client {
  public:
-  /// Connects; with a small `receive_buffer` it soon takes no more unless it reads.
+  /// Connects. With a small `receive_buffer` the client soon accepts no more bytes unless it reads.
   explicit Client(std::uint16_t port, char const* address = "127.0.0.1", int receive_buffer = 0) : socket_(context()) {
     asio::ip::tcp::endpoint const endpoint(asio::ip::make_address(address), port);
     socket_.open(endpoint.protocol());
@@ -62,12 +61,12 @@ class Client {
     });
   }
 
-  /// The gist of the next line. "(end)": the server has closed; "(reset)": the connection was broken.
+  /// Returns the gist of the next line, "(end)" if the server has closed, or "(reset)" if the connection was reset.
   std::string next() {
     auto line = next_line();
     return line == "(end)" || line == "(reset)" ? line : gist(line);
   }
-  /// The same, but the line as it is.
+  /// Like next(), but returns the line as it is.
   std::string next_line() {
     for (;;) {
       auto const end = input_.find('\n', begin_);
@@ -86,17 +85,17 @@ class Client {
     for (auto& line : lines) line = next();
     return lines;
   }
-  /// All gists up to and with the end.
+  /// Returns all gists up to and including the end.
   Lines rest() {
     Lines lines;
     do lines.push_back(next());
     while (lines.back() != "(end)" && lines.back() != "(reset)");
     return lines;
   }
-  /// What came after the last whole line.
+  /// Returns the bytes after the last whole line.
   std::string unfinished() const { return input_.substr(begin_); }
 
-  /// Whether a whole line or the end has come by now; waits for `time` at most.
+  /// Waits up to `time` for a whole line or the end, and returns whether it has come.
   bool has_next(std::chrono::milliseconds time) {
     if (input_.find('\n', begin_) != std::string::npos) return true;
     auto came = false;
@@ -111,14 +110,14 @@ class Client {
     return came;
   }
 
-  /// Sends a line and waits for the reply.
   std::string asks(std::string const& line) {
     send(line + "\n");
     return next();
   }
 
 #ifdef __linux__
-  /// Whether all that was sent has come to the other end, where it may not have been read yet; waits for it.
+  /// Waits until all that was sent has reached the other end, which may not have read it yet. Returns false if it never
+  /// does.
   bool has_arrived() {
     return eventually([this] {
       auto unacknowledged = 0;
@@ -129,7 +128,6 @@ class Client {
 
   auto descriptor() { return socket_.native_handle(); }
   void end_output() { socket_.shutdown(asio::socket_base::shutdown_send); }
-  /// Breaks the connection.
   void reset() {
     socket_.set_option(asio::socket_base::linger(true, 0));
     socket_.close();
@@ -137,7 +135,7 @@ class Client {
   void close() { socket_.close(); }
 
  private:
-#ifdef _WIN32  // a context has threads of its own there, which no thread that ends may wait for
+#ifdef _WIN32  // a context has its own threads there, which an ending thread must not wait for
   asio::io_context& context() { return *context_; }
   std::unique_ptr<asio::io_context> context_ = std::make_unique<asio::io_context>(1);
 #else
@@ -183,7 +181,7 @@ class Client {
   std::size_t begin_ = 0;
 };
 
-/// A client that has sent `lines`, each of which was answered by ok.
+/// Connects a client that sends `lines`, each of which must be answered by ok.
 inline Client client_of(std::uint16_t port, std::initializer_list<std::string> lines, int receive_buffer = 0) {
   Client client(port, "127.0.0.1", receive_buffer);
   for (auto const& line : lines)
@@ -197,7 +195,7 @@ inline Client receiver(std::uint16_t port, std::string const& user, std::string 
   return client_of(port, {"rlogin:" + user, "join:" + room}, receive_buffer);
 }
 
-/// What the tests tell a server unless they test just that: loopback only, and no deadline that ends it before them.
+/// Returns the options of tests that do not set their own: loopback only, and no deadline that expires during a test.
 inline chatproto::ServerOptions patient() {
   chatproto::ServerOptions options;
   options.address = "127.0.0.1";
@@ -206,7 +204,7 @@ inline chatproto::ServerOptions patient() {
   return options;
 }
 
-/// A server that runs in a thread of its own until it is stopped.
+/// A server that runs in its own thread until it is stopped.
 template <class Policy, class Service = chatproto::ChatService>
 class ServerThread {
  public:
@@ -226,7 +224,7 @@ class ServerThread {
 
   Server* operator->() noexcept { return &server_; }
   std::uint16_t port() const noexcept { return server_.port(); }
-  /// Whether run() has returned; waits for it.
+  /// Waits for run() to return. Returns false if it does not within `time`.
   bool ended(std::chrono::milliseconds time = patience) const {
     return run_.wait_for(time) == std::future_status::ready;
   }
@@ -237,7 +235,7 @@ class ServerThread {
   std::future<void> run_;
 };
 
-/// A conversation that any chat server must carry. Returns what went otherwise, as text: nothing if all went well.
+/// A conversation that every chat server must support. Returns the differences as text; empty if there are none.
 inline std::string converse(std::uint16_t port) {
   std::string wrong;
   auto const expect = [&](Client& client, char const* who, Lines const& lines) {
@@ -277,13 +275,12 @@ inline std::string converse(std::uint16_t port) {
   return wrong;
 }
 
-/// Waits until the thread that accepts has looked several times at what there is to do.
+/// Waits until the accepting thread has polled its work several times.
 inline void let_it_accept(asio::io_context& context) {
   for (auto i = 0; i < 5; ++i) asio::post(context, asio::use_future).wait();
 }
 
 #ifdef __linux__
-/// How many descriptors this process has open.
 inline std::ptrdiff_t descriptors() {
   return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// The core of the library stands on the standard library alone.
+// The core of the library needs only the standard library.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server/events.hpp>
 #include <chatproto/detail/server/handler_memory.hpp>
@@ -19,7 +19,7 @@
 #include <chatproto/token_bucket.hpp>
 #include <chatproto/version.hpp>
 
-// Every header of Asio includes one of these two.
+// Every Asio header includes one of these two.
 #if defined(ASIO_DETAIL_CONFIG_HPP) || defined(ASIO_VERSION_HPP)
 #error "a header that should need the standard library only includes Asio"
 #endif

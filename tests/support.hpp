@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What the tests share; what needs a socket is in socket_support.hpp.
+// Helpers for all tests; those that need a socket are in socket_support.hpp.
 #pragma once
 
 #include <chatproto/message.hpp>
@@ -22,10 +22,10 @@ namespace test {
 
 using Lines = std::vector<std::string>;
 
-/// How long a test waits for what must come. What it sees then never depends on the time.
+/// How long a test waits for something that must happen. The result never depends on the time.
 constexpr auto patience = std::chrono::seconds(60);
 
-/// Waits until `condition` holds; false if it never does.
+/// Waits until `condition` holds. Returns false if it never does.
 inline bool eventually(auto const& condition) {
   auto const deadline = std::chrono::steady_clock::now() + patience;
   while (!condition()) {
@@ -35,14 +35,15 @@ inline bool eventually(auto const& condition) {
   return true;
 }
 
-/// What matters of a line: "ok" and "err" without their free text, any other line whole. Throws if no peer may send it.
+/// Reduces a line to what a test compares: "ok" and "err" without their free text, any other line whole. Throws if no
+/// peer may send the line.
 inline std::string gist(std::string_view line) {
   if (line.size() + 1 > chatproto::max_line) throw std::runtime_error("a line is too long: " + std::string(line));
   auto const message = chatproto::parse(line);
   return std::string(message.tag == "ok" || message.tag == "err" ? message.tag : line);
 }
 
-/// The gist of each line of `bytes`, which are whole lines.
+/// Returns the gist of each line of `bytes`, which must consist of whole lines.
 inline Lines gists(std::string_view bytes) {
   Lines result;
   while (!bytes.empty()) {
@@ -56,7 +57,7 @@ inline Lines gists(std::string_view bytes) {
 
 inline chatproto::SharedBlock block(std::string bytes) { return std::make_shared<std::string const>(std::move(bytes)); }
 
-/// What a link would write of these.
+/// Returns the bytes that a link would write.
 inline std::string text_of(chatproto::MessageQueue::Batch const& batch) {
   std::string text;
   for (auto const& block : batch.blocks) text += *block;
@@ -68,18 +69,17 @@ inline std::string text_of(chatproto::RoomLog::Pieces const& pieces) {
   return text;
 }
 
-/// A queue whose consumer is the test itself.
+/// A queue that the test itself drains.
 class RecordingQueue final : public chatproto::MessageQueue {
  public:
   using MessageQueue::MessageQueue;
 
-  int wakes = 0, failures = 0;  ///< how often it was woken, and could not be
+  int wakes = 0, failures = 0;  ///< how often it was woken, and how often waking failed
   std::function<void()> on_wake = [] {}, on_resume = [] {};
-  State state = State::open;  ///< as the last drain found it
-  bool paused = false;        ///< no more lines are wanted
+  State state = State::open;  ///< found by the last drain
+  bool paused = false;        ///< input is paused
 
-  /// Takes out all blocks, of the first one only what is still to be written; and what there is in the log that it
-  /// follows.
+  /// Takes all blocks, of the first one only the unwritten part, then all bytes of the log that it follows.
   Lines take_blocks() {
     state = drain(batch_);
     Lines result;
@@ -95,14 +95,13 @@ class RecordingQueue final : public chatproto::MessageQueue {
     return result;
   }
 
-  /// Takes out all bytes.
   std::string take() {
     std::string result;
     for (auto const& each : take_blocks()) result += each;
     return result;
   }
 
-  /// Makes it stalled: its peer has not taken a block of `size` bytes.
+  /// Stalls the queue: its peer has not taken a block of `size` bytes.
   void stall(std::size_t size = 1) {
     push(block(std::string(size, '.')));
     drain(batch_);
@@ -126,7 +125,7 @@ class RecordingQueue final : public chatproto::MessageQueue {
   chatproto::LogReader* reader_ = nullptr;
 };
 
-/// What this thread has asked of operator new, which allocations.cpp replaces.
+/// This thread's use of operator new, which allocations.cpp replaces.
 struct Allocations {
   std::size_t made = 0;
   std::size_t largest = 0;  ///< bytes
@@ -134,17 +133,17 @@ struct Allocations {
 };
 Allocations& allocations() noexcept;
 
-/// What all threads together have allocated, but for those of which this was said to be untrue. See costs.cpp.
+/// Allocations of all threads together, except those that have set counts_as_spent() to false. See costs.cpp.
 struct Spent {
   std::size_t allocations = 0;
-  std::ptrdiff_t live_bytes = 0;  ///< with what the allocator adds, where it tells
+  std::ptrdiff_t live_bytes = 0;  ///< with the allocator's overhead, where it is known
 };
 Spent spent() noexcept;
 bool& counts_as_spent() noexcept;  ///< of this thread
 void count_allocation(void* memory) noexcept;
 void count_free(void* memory) noexcept;
 
-/// A thread of the test's own plays the clients, which are not counted and do not fail.
+/// Excludes the current thread, which plays the clients, from counting and from injected failures.
 class Uncounted {
  public:
   Uncounted() { test::counts_as_spent() = false; }

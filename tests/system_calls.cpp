@@ -18,7 +18,7 @@
 namespace {
 
 std::atomic<test::Fault> failing = test::Fault::none;
-std::atomic<std::size_t> left = 0;  // until one fails; 0: it has
+std::atomic<std::size_t> left = 0;  // until one fails; 0: it has failed
 std::atomic<std::size_t> style = 0;
 std::atomic<char const*> failed = nullptr;
 
@@ -32,7 +32,7 @@ bool is_its_turn(test::Fault kind, char const* name) noexcept {
   return false;
 }
 
-/// Counts the call (before it, so that whoever sees what it does finds it counted), and sets errno if it is to fail.
+/// Counts the call, beforehand, so that a thread that sees its effect finds it counted. Sets errno if it is to fail.
 bool fails(test::Kind kind, char const* name, std::initializer_list<int> errors) noexcept {
   if (test::counts_as_spent()) test::calls[kind].fetch_add(1);
   if (!is_its_turn(test::Fault::call, name)) return false;
@@ -98,8 +98,8 @@ CALL(others, int, getpeername, (int fd, sockaddr* address, socklen_t* size), (fd
      ERRORS(ENOTCONN, ENOBUFS))
 CALL(others, int, getsockname, (int fd, sockaddr* address, socklen_t* size), (fd, address, size), ERRORS(ENOBUFS))
 
-// Only to add a descriptor takes memory; to change or remove one cannot fail but for a wrong argument, and Asio does
-// not look. Nor can it fail that Asio wakes its own threads, which it does by descriptors that are no sockets.
+// Only adding a descriptor takes memory. Changing or removing one fails only for a wrong argument, and Asio ignores
+// that. Asio's wakeup of its own threads cannot fail either; its descriptors are not sockets.
 int __real_epoll_ctl(int epoll, int operation, int fd, epoll_event* event);
 int __wrap_epoll_ctl(int epoll, int operation, int fd, epoll_event* event);
 int __wrap_epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {
@@ -123,12 +123,12 @@ int __wrap_epoll_ctl(int epoll, int operation, int fd, epoll_event* event) {
   }
 UNFAILING(reads, read, void*)
 UNFAILING(writes, write, void const*)
-// A descriptor is gone also when close says that something went wrong.
+// The descriptor is closed even if close reports an error.
 int __real_close(int fd);
 int __wrap_close(int fd);
 int __wrap_close(int fd) {
   auto const result = __real_close(fd);
-  if (result != 0 && errno == EBADF) std::abort();  // closed twice: it may have been somebody else's by now
+  if (result != 0 && errno == EBADF) std::abort();  // closed twice: the number may already have been reused
   return fails(test::others, "close", {EIO, EINTR}) ? -1 : result;
 }
 
@@ -142,7 +142,7 @@ void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
 }
 void __real_free(void* memory);
 void __wrap_free(void* memory);
-void __wrap_free(void* memory) {  // also what operator new gave
+void __wrap_free(void* memory) {  // also memory from operator new
   test::count_free(memory);
   __real_free(memory);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The system calls and allocations of a server in this process: counted, and made to fail. Linux only: the linker lets
-// system_calls.cpp stand before the system's functions (--wrap).
+// Counts the system calls and allocations of a server in this process, and makes them fail. Linux only: the linker puts
+// system_calls.cpp in front of the system's functions (--wrap).
 #pragma once
 
 #include <array>
@@ -9,17 +9,16 @@
 
 namespace test {
 
-/// Kinds of system calls, by the names that strace gives a reader.
+/// Kinds of system calls, named as strace does.
 enum Kind : std::size_t { epoll_ctls, epoll_waits, reads, recvs, sends, writes, others, kinds };
 
-/// How many of each kind there were, but for those of threads that do not count (`counts_as_spent`).
+/// Calls of each kind, except those of threads that do not count (`counts_as_spent`).
 inline std::array<std::atomic<std::size_t>, kinds> calls;
 
-/// What may fail.
 enum class Fault { none, call, allocation };
 
-/// Makes the `n`th (from 1) call, or allocation, fail while it lives, of those that count. `style` chooses among the
-/// errors that a call can have.
+/// While it lives, makes the `n`th call or allocation fail, counted from 1 among those that count. `style` chooses
+/// among the errors that a call can have.
 class Failing {
  public:
   Failing(Fault what, std::size_t n, std::size_t style = 0);
@@ -28,13 +27,12 @@ class Failing {
   Failing& operator=(Failing const&) = delete;
 
   void end();
-  /// Whether it came to that.
+  /// Returns whether the failure has happened.
   bool happened() const;
-  /// What has failed.
   char const* name() const;
 };
 
-/// Whether this call, or allocation, is to fail; `allocation_fails` for allocations.cpp.
+/// Returns whether this allocation is to fail; for allocations.cpp.
 bool allocation_fails() noexcept;
 
 }  // namespace test

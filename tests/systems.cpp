@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// The services of examples/: what many clients at once may do to them. What the programs say stands in
-// conformance/systems.
+// Tests the services of examples/ with many clients at once. conformance/systems has what the programs print.
 #include "../examples/arrival_service.hpp"
 #include "../examples/descriptors.hpp"
 #include "../examples/poke_service.hpp"
@@ -41,15 +40,15 @@ using test::ServerThread;
 
 namespace {
 
-/// 1 to `count`, each once.
+/// Whether `numbers` are 1 to `count`, each once.
 bool all_different(std::vector<std::uint64_t> numbers, std::size_t count) {
   std::sort(numbers.begin(), numbers.end());
   auto const twice = std::adjacent_find(numbers.begin(), numbers.end()) != numbers.end();
   return !twice && numbers.size() == count && numbers.front() == 1 && numbers.back() == count;
 }
 
-/// 1,000 clients, if the system lets us have five descriptors for each. On Windows fewer: MinGW's locks, with as many
-/// threads waiting at one, take half a minute under Wine, and longer on a busy machine.
+/// 1,000 clients, if the system allows five descriptors for each. Fewer on Windows: MinGW's locks, with this many
+/// threads waiting for one, take half a minute under Wine, and longer on a busy machine.
 std::size_t most_clients() {
 #ifdef _WIN32
   return 200;
@@ -61,7 +60,7 @@ std::size_t most_clients() {
 #endif
 }
 
-/// Speaks lines that are no messages.
+/// A client that sends lines that are not messages.
 class Talker {
  public:
   explicit Talker(std::uint16_t port) { connection_.connect("127.0.0.1", std::to_string(port)); }
@@ -72,7 +71,7 @@ class Talker {
   chatproto::Connection connection_;
 };
 
-/// What a server prints, for somebody who waits for it.
+/// Collects what a server prints, for a thread that waits for it.
 class Printed {
  public:
   void operator()(std::string const& line) {
@@ -80,7 +79,7 @@ class Printed {
     lines_.push_back(line);
     changed_.notify_all();
   }
-  /// Waits for a line that ends so; forgets it and those before it.
+  /// Waits for a line that ends with `end`, and drops it and those before it.
   bool wait_for(std::string const& end) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, test::patience, [&] {
@@ -102,7 +101,7 @@ class Printed {
 TEMPLATE_TEST_CASE("a shared counter gives each number once", "[systems]", AtomicCounter, MutexCounter, OwnedCounter) {
   constexpr std::size_t threads = 8, each = std::is_same_v<TestType, OwnedCounter> ? 2'000 : 50'000;
   TestType counter;
-  std::latch start(threads);  // or a short life is over before the next one begins
+  std::latch start(threads);  // else a short-lived thread ends before the next one begins
   CHECK(counter.get() == 0);
   std::vector<std::vector<std::uint64_t>> numbers(threads);
   std::vector<std::thread> running;
@@ -171,7 +170,7 @@ TEST_CASE("a poke's announcement stands in the room's queues before its reply", 
   CHECK(bob->take() == "ok:sent\nok:1\nok:sent\nok:1\n");
 }
 
-/// A question that tells its number, and its answer.
+/// Questions whose text is their number, which is also the answer.
 QuizService::Author numbers() {
   return [n = 0]() mutable -> QuizService::Question {
     ++n;
@@ -186,7 +185,7 @@ TEST_CASE("the first right answer has the point, and enough of them win", "[syst
   for (auto const* line : {"a b", "ann"}) ann.on_line(line);
   CHECK(x->take() == "* your name, please: letters and digits\n* ann has come\n* here are ann 0\n");
   ann.on_line("1");
-  CHECK(x->take() == "* no, or too late\n");  // nothing was asked
+  CHECK(x->take() == "* no, or too late\n");  // no question was asked
   {
     auto bob = quiz.open(Peer(y));
     bob.on_line("ann");
@@ -228,7 +227,7 @@ TEMPLATE_TEST_CASE("of many who answer at once one has the point", "[systems]", 
     server->service().ask();
     for (auto& client : clients) client.send(std::to_string(q) + '\n');
     auto i = 0;
-    for (auto& client : clients) {  // each hears who was right, and everybody else that they were not
+    for (auto& client : clients) {  // each hears who was right, and the others that they were not
       auto const mine = "! p" + std::to_string(i++) + " is right";
       auto awarded = 0, refused = 0, won = 0;
       while (awarded == 0 || refused + won == 0) {

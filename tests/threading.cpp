@@ -26,7 +26,7 @@ using chatproto::ThreadPool;
 
 namespace {
 
-/// A policy of a user: all clients in one thread.
+/// A user-defined policy: all clients in one thread.
 class OneThread {
  public:
   using executor_type = asio::io_context::executor_type;
@@ -45,7 +45,7 @@ class OneThread {
   std::thread thread_;
 };
 
-/// Another: strands on a thread pool of Asio's.
+/// A user-defined policy: strands on an asio::thread_pool.
 class PoolOfAsio {
  public:
   using executor_type = asio::strand<asio::thread_pool::executor_type>;
@@ -91,7 +91,7 @@ TEMPLATE_TEST_CASE("handlers of one executor never overlap, and keep their order
   constexpr auto executors = 4, handlers = 500;
   struct Client {
     std::atomic<int> inside = 0;
-    int ran = 0;  // no atomic: a sanitizer sees it if they overlap
+    int ran = 0;  // not atomic: a sanitizer detects overlapping handlers
     bool overlapped = false, ordered = true;
   };
   std::vector<Client> clients(executors);
@@ -140,7 +140,8 @@ TEMPLATE_TEST_CASE("a policy that is destroyed joins its threads", "[threading]"
 
 namespace {
 
-/// In which threads the handlers of `count` clients run. All of them wait for each other if `meet` is set.
+/// Returns the threads in which the handlers of `count` clients run. If `meet` is set, all handlers wait for each
+/// other.
 template <class Policy>
 std::set<std::thread::id> threads_of(Policy& policy, std::size_t count, bool meet) {
   std::mutex mutex;

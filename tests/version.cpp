@@ -8,7 +8,7 @@
 TEST_CASE("the header and the build know the same version", "[version]") {
   auto const of_header = std::to_string(CHATPROTO_VERSION_MAJOR) + '.' + std::to_string(CHATPROTO_VERSION_MINOR) + '.' +
                          std::to_string(CHATPROTO_VERSION_PATCH);
-  CHECK(of_header == PROJECT_VERSION);  // given by the build
+  CHECK(of_header == PROJECT_VERSION);  // defined by the build
 }
 
 #if CHATPROTO_VERSION < 100

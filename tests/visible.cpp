@@ -34,7 +34,7 @@ std::string utf8(std::uint32_t value) {
   return {static_cast<char>(0xf0 | value >> 18), more(12), more(6), more(0)};
 }
 
-// How a character beyond ASCII is to be shown.
+// How a character beyond ASCII must be shown.
 std::string beyond_ascii(std::uint32_t value) {
   if (value < 0xa0) return raw_byte(value);
   for (auto const control :
@@ -78,17 +78,17 @@ TEST_CASE("On a terminal, bytes that are no UTF-8 are shown one by one") {
   }
   CHECK(wrong == "");
   CHECK(visible("\xed\xa0\x80") == "<ed><a0><80>");
-  // Beyond U+10FFFF, with CSI in its rest; leads that there are not
+  // Beyond U+10FFFF, with CSI in its rest; invalid lead bytes.
   CHECK(visible("\xf7\xbf\x9b\x9b") == "<f7><bf><9b><9b>");
   CHECK(visible("\xf4\x90\x80\x80") == "<f4><90><80><80>");
   CHECK(visible("\xf8\x88\x80\x80\x80") == "<f8><88><80><80><80>");
   CHECK(visible("\xff\xfe") == "<ff><fe>");
-  // Longer than it need be
+  // Longer than necessary.
   CHECK(visible("\xc0\x9b[2J") == "<c0><9b>[2J");
   CHECK(visible("\xe0\x80\x9b") == "<e0><80><9b>");
   CHECK(visible("\xf0\x80\x80\x9b") == "<f0><80><80><9b>");
   CHECK(visible("\xf0\x8f\xbf\xbf") == "<f0><8f><bf><bf>");
-  // Cut off, by the end or by another character
+  // Truncated, by the end or by another character.
   CHECK(visible("\xe2\x82") == "<e2><82>");
   CHECK(visible("\xf0\x9f\x98") == "<f0><9f><98>");
   CHECK(visible("\xe2\x82"

@@ -41,7 +41,7 @@ class ChatprotoConan(ConanFile):
         check_min_cppstd(self, 20)
 
     def package_id(self):
-        self.info.clear()  # the same headers for everybody
+        self.info.clear()  # the same headers for every configuration
 
     def package(self):
         copy(self, "LICENSE", self.source_folder, os.path.join(self.package_folder, "licenses"))

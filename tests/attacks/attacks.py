@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""Attacks a server at default limits while two innocent clients talk in another room, and judges what they saw.
+"""Attacks a server with default limits while two innocent clients talk in another room, and judges what these saw.
 
-Each case starts a server and connects everybody. The innocent pair first talks undisturbed, and then under attack.
-It is a process of its own, so that it measures the server's delay and not that of the attackers' loop.
+Each case starts a server and connects all clients. The innocent pair talks undisturbed first, and then under attack.
+It runs in its own process, so that it measures the server's delay and not that of the attackers' loop.
 
-A receiver that found more waiting than its socket holds, when it came to read, was late itself, and may be cut for it:
-the machine was too busy for its process. Such a run shows nothing, and is repeated.
+A receiver that finds more waiting than its socket holds was late itself, because the machine was too busy for its
+process, and may be disconnected. Such a run shows nothing, and is repeated.
 """
 import argparse
 import collections
@@ -28,24 +28,24 @@ import time
 
 PATIENCE = 60  # seconds; only a hang lasts longer
 TICK = 0.005  # between two bursts of the innocent sender
-BURST = 65536  # bytes that an attacker writes at once, over and over
-ENOUGH = 2_000_000  # bytes of replies to one that reads slowly
+BURST = 65536  # bytes that an attacker writes at once, repeatedly
+ENOUGH = 2_000_000  # bytes of replies to a client that reads slowly
 MEMORY = 64  # MiB that a server may hold at its peak
-DELAY = 50  # ms that an attack may add to the p99 of others
-LATE = 32768  # bytes that waited for a receiver without a break, until it was cut: about what its socket holds
-TRIES = 5  # to have a receiver that is in time
+DELAY = 50  # ms that an attack may add to other clients' p99
+LATE = 32768  # bytes that waited for a receiver without a break until it was disconnected: about what its socket holds
+TRIES = 5  # to get a run in which the receiver is in time
 DRAIN = 2  # seconds for which the server is told to drain
-PLACE = 0.5  # seconds after which the places of dead clients are to be free
+PLACE = 0.5  # seconds after which the places of dead clients must be free
 
-# With any of these appended, libstdc++'s hash of a string of 64 bytes comes back to the state before them (64 bits,
-# little-endian), so all strings of four of them have one hash. They are found in milliseconds: take any eight letters,
-# compute the eight bytes that undo them, and try again until those are letters too.
+# Appending any of these brings libstdc++'s hash of a 64-byte string back to its previous state (64 bits,
+# little-endian), so all strings of four of them have the same hash. They are found in milliseconds: take any eight
+# letters, compute the eight bytes that undo them, and repeat until those are letters too.
 NEUTRAL = ["wYSRZ1oSfW5yBslN", "j6VghdXbOSWRhNW5", "SyM6AeXKegvcCMBR", "CsnN63dF4SnwGEvH", "UkUTJCP024f5jmeF",
            "Qu7vmZglEa3lhAys", "N7Eyv2ABjvZzKbGH", "djvJcVMpRBKQXSVp", "angjsk5zBhzFayA2", "KP0VMbTYsGUzZoMM"]
 
 
 def repeated(*lines):
-    """About BURST bytes of these lines in turn, each whole."""
+    """Returns about BURST bytes of these lines, repeated in turn and each whole."""
     unit = "".join(line + "\n" for line in lines).encode()
     return unit * max(1, BURST // len(unit))
 
@@ -78,13 +78,13 @@ def reset(connection):
 
 
 class Pair:
-    """A sender that says a few texts at each tick, whatever it has been answered, and a receiver that reads at once."""
+    """A sender that sends texts at each tick without waiting for replies, and a receiver that reads at once."""
 
     def __init__(self, port, texts, size):
         self.texts = texts
         self.padding = b"x" * (size - len(b"sendall:0000000 \n"))
         self.ends = selectors.DefaultSelector()
-        # Small buffers: what the server could have written is not to wait in the system's.
+        # Small buffers: what the server could have written must not wait in the system's.
         self.sender, self.receiver = connect(port), connect(port, 32768)
         for connection, login in ((self.sender, b"slogin:ann"), (self.receiver, b"rlogin:bob")):
             connection.sendall(login + b"\njoin:quiet\n")
@@ -100,7 +100,7 @@ class Pair:
         self.waiting = 0  # bytes that the receiver has read since its socket was empty
 
     def talk(self, seconds):
-        """For so long, and then until every text is answered and heard, or both are cut. Returns what was seen."""
+        """Talks so long, then until all texts are answered and received or both are disconnected. Returns figures."""
         self.waits = []
         first = len(self.said)
         now = due = begin = time.monotonic()
@@ -176,14 +176,14 @@ def pair(control, port, texts, size):
 
 # --- The attackers ----------------------------------------------------------------------------------------------------
 
-# So many clients of one kind. `hello(i)` are the first two lines of the i-th. If there is a burst, one client in
-# `every` writes it again and again, each time that the last one is answered in full. A client that does not read its
-# replies, or that reads them at a pace (bytes a second), does not wait for them.
+# A group of `count` clients of one kind. `hello(i)` is the first two lines of the i-th. If there is a burst, one client
+# in `every` writes it repeatedly, each time that the last one has been answered in full. A client that does not read
+# its replies, or that reads them at a pace (bytes per second), does not wait for them.
 Crowd = collections.namedtuple("Crowd", "count hello burst reads pace every", defaults=(b"", True, 0, 1))
 
 
 class Progress:
-    """How much of its burst a client has written, and how many replies are still to come for the bursts before."""
+    """How much of its burst a client has written, and how many replies it still expects to earlier bursts."""
 
     def __init__(self):
         self.written = self.unanswered = 0
@@ -202,7 +202,7 @@ def attack(control, port, crowd, niceness):
         connections += some
     control.send(True)
     control.recv()
-    signal.alarm(10 * PATIENCE)  # should nobody tell it to end
+    signal.alarm(10 * PATIENCE)  # in case it is never told to end
 
     ends = selectors.DefaultSelector()
     ends.register(control, selectors.EVENT_READ)
@@ -260,7 +260,7 @@ def attack(control, port, crowd, niceness):
             except ConnectionError:
                 lose(key.fileobj)
         if crowd.pace and time.monotonic() - paced >= 0.01:
-            most = min(int(crowd.pace * (time.monotonic() - paced)), len(buffer))  # steadily, also on a busy machine
+            most = min(int(crowd.pace * (time.monotonic() - paced)), len(buffer))  # steadily, even on a busy machine
             paced = time.monotonic()
             for connection in set(connections) - cut:
                 try:
@@ -279,7 +279,8 @@ def attack(control, port, crowd, niceness):
 
 class Server:
     def __init__(self, program, policy, *options, niceness=0):
-        command = ["nice", "-n", str(niceness), program, "0", "--address", "127.0.0.1", "--policy", policy, "--threads", "2", *map(str, options)]
+        command = ["nice", "-n", str(niceness), program, "0", "--address", "127.0.0.1", "--policy", policy,
+                   "--threads", "2", *map(str, options)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         words = self.process.stderr.readline().split()
         if words[:3] != ["listening", "on", "port"]:
@@ -302,7 +303,7 @@ class Server:
                 self.peak = max(self.peak, int(found[1]) / 1024)
 
     def stop(self):
-        """SIGTERM. Returns how long the server took, None if it hangs."""
+        """Sends SIGTERM. Returns how long the server took to end, or None if it hangs."""
         begin = time.monotonic()
         self.watch_memory()
         self.process.send_signal(signal.SIGTERM)
@@ -313,7 +314,7 @@ class Server:
 
 
 class Process:
-    """A function in a process of its own, which is given one end of a pipe; this is the other."""
+    """Runs a function in its own process with one end of a pipe. This object is the other end."""
 
     def __init__(self, function, *arguments):
         context = multiprocessing.get_context("fork")
@@ -337,8 +338,8 @@ class Process:
 
 # --- The cases --------------------------------------------------------------------------------------------------------
 
-# What happens while the pair talks. Texts at a tick and their size are the pair's. A polite crowd must not be cut. In a
-# short run `short` takes the place of `crowds`; a case without it is left out. `drain`: SIGTERM in the middle.
+# What happens while the pair talks. `texts` (per tick) and `size` are the pair's. A polite crowd must not be
+# disconnected. In a short run `short` replaces `crowds`; a case without it is left out. `drain`: SIGTERM in the middle.
 Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain",
                               defaults=(None, 1, 40, DELAY, False, False))
 
@@ -352,7 +353,7 @@ def senders(count, *lines, **how):
 
 
 def named_rooms(name):
-    """6,000 receivers, each in its own room, and four senders that join these rooms in turn."""
+    """Returns crowds of 6,000 receivers, each in its own room, and four senders that join these rooms in turn."""
     names = list(itertools.islice((name(parts) for parts in itertools.product(range(len(NEUTRAL)), repeat=4)), 6000))
     return [Crowd(len(names), lambda i: f"rlogin:listener{i}\njoin:{names[i]}\n"),
             Crowd(4, lambda i: f"slogin:attacker{i}\njoin:a\n", "".join(f"join:{it}\n" for it in names[::7]).encode())]
@@ -371,7 +372,8 @@ def empty(count, **how):
 
 
 CASES = {
-    # All on the receiver's thread, where the policy pool puts each second client. 240 hold it for a second at a time.
+    # All on the receiver's thread, where the policy pool puts every second client. 240 occupy it for a second at a
+    # time.
     "stream": Case("empty lines from 40 clients, a stream of 1 MB/s", empty(80, every=2), texts=25, size=200),
     "stream240": Case("empty lines from 240 clients, a stream of 1 MB/s", empty(480, every=2), empty(480, every=2),
                       texts=25, size=200, delay=None),
@@ -392,8 +394,8 @@ CASES = {
 PLACES = {"places-rate": "59 senders die above their rate",
           "places-lossless": "59 senders die as they wait for a receiver"}
 
-# What one run of a case saw: p50 and p99 in ms undisturbed and under attack, the memory in MiB, and the seconds until
-# the server was over, or until the places of the dead were free.
+# What one run of a case measured: p50 and p99 in ms, undisturbed and under attack, memory in MiB, and the seconds until
+# the server had ended or the places of dead clients were free.
 Seen = collections.namedtuple("Seen", "before during peak lost end notes", defaults=([],))
 
 
@@ -402,13 +404,13 @@ def percentile(waits, part):
 
 
 def disturb(program, policy, case, short):
-    """Runs the case until the receiver was in time; None: it never was."""
+    """Runs the case until the receiver is in time. Returns None if it never is."""
     return next(filter(None, (disturb_once(program, policy, case, short) for _ in range(TRIES))), None)
 
 
 def disturb_once(program, policy, case, short):
-    """None: the receiver was late."""
-    niceness = 19 if short else 0  # no times are taken then, and the pair is to be in time on any machine
+    """Runs the case once. Returns None if the receiver was late."""
+    niceness = 19 if short else 0  # no times are measured then, and the pair must be in time on any machine
     crowds = case.short if short else case.crowds
     if policy == "thread-per-client":  # a thread and four descriptors for each
         crowds = [crowd._replace(count=min(crowd.count, 500)) for crowd in crowds]
@@ -450,17 +452,17 @@ def disturb_once(program, policy, case, short):
         notes.append(f"was cut after {left[0]['taken']} bytes of replies")
     elif case.polite and left[0]["taken"] < ENOUGH:
         notes.append(f"got only {left[0]['taken']} bytes of replies")
-    # At the end of a drain receivers may be cut, and lose what they have not read.
+    # At the end of a drain, receivers may be disconnected and lose what they have not read.
     if seen["lost"] > 0 and (not case.drain or (end or 0) < DRAIN):
         notes.append(f"{seen['lost']} of {seen['said']} texts with an ok were lost")
-    if server.peak >= MEMORY * (2 if policy == "thread-per-client" else 1):  # with a stack and a buffer for each client
+    if server.peak >= MEMORY * (2 if policy == "thread-per-client" else 1):  # a stack and a buffer for each client
         notes.append(f"{server.peak:.0f} MiB")
     waits = [[percentile(they.get("waits", []), part) for part in (0.5, 0.99)] for they in (before, seen)]
     return Seen(*waits, server.peak, max(0, seen["lost"]), end, notes)
 
 
 def leave_places(program, policy, case):
-    """59 senders speak until they have to wait, and die. Their places must be free for others at once."""
+    """59 senders send until they have to wait, and die. Their places must be free for other clients at once."""
     options = ["--rate", 1] if case == "places-rate" else ["--overflow", "block-sender", "--write-deadline", 600]
     with Server(program, policy, "--max-clients", 60, *options) as server, contextlib.ExitStack() as stack:
         listener = stack.enter_context(connect(server.port, 4096))
@@ -507,7 +509,7 @@ def leave_places(program, policy, case):
 
 
 def speak_until_quiet(connections, burst):
-    """Writes and reads until nothing goes any more for a second; False: that never comes."""
+    """Writes and reads until nothing has moved for a second. Returns False if that never happens."""
     ends = selectors.DefaultSelector()
     for connection in connections:
         connection.setblocking(False)
@@ -538,7 +540,7 @@ def shown(value, digits=1):
 
 
 def row(policy, name, runs):
-    """A line of the table, and what is wrong with these runs."""
+    """Returns a line of the table, and what is wrong with these runs."""
     case = CASES.get(name)
     before, during = ([median([times[i] for times in phase]) for i in range(2)]
                       for phase in ([run.before for run in runs], [run.during for run in runs]))
@@ -594,7 +596,7 @@ def main():
             try:
                 seen = (leave_places(options.server, policy, name) if name in PLACES
                         else disturb(options.server, policy, CASES[name], options.short))
-            except (OSError, EOFError) as error:  # EOFError: a process of ours has said why on stderr
+            except (OSError, EOFError) as error:  # EOFError: one of our processes has reported the reason on stderr
                 seen = Seen([None] * 2, [None] * 2, 0, 0, None, [f"broken off: {error!r}"])
             if seen:
                 results[policy, name].append(seen)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// A threading policy, unless a macro is defined that spoils it.
+// A valid threading policy, unless a macro is defined that spoils it.
 #include <asio/any_io_executor.hpp>
 #include <asio/io_context.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// A service, unless a macro is defined that spoils it.
+// A valid service, unless a macro is defined that spoils it.
 #include <string>
 #include <string_view>
 #include <utility>

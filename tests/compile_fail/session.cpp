@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// A session, unless MEMBER is defined as one that is nearly right.
+// A valid session, unless MEMBER is defined as a near miss.
 #include <functional>
 #include <string>
 #include <string_view>

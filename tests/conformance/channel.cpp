@@ -57,11 +57,11 @@ class SocketChannel : public Channel {
 std::uint16_t some_port() {
   constexpr unsigned first = 20000;
   constexpr unsigned count = 12000;
-  static unsigned next = std::random_device{}();  // one after the other: no two plays get the same
+  static unsigned next = std::random_device{}();  // consecutive, so that no two plays get the same port
   return static_cast<std::uint16_t>(first + next++ % count);
 }
 
-/// An acceptor on the loopback address; throws std::system_error when the port is taken.
+/// Returns an acceptor on the loopback address. Throws std::system_error if the port is in use.
 tcp::acceptor listen_on(asio::any_io_executor const& executor, asio::ip::address const& address, std::uint16_t port) {
   tcp::endpoint const endpoint(address, port);
   tcp::acceptor acceptor(executor);
@@ -85,7 +85,7 @@ std::vector<tcp::acceptor> listen_on_both(asio::any_io_executor const& executor,
   return result;
 }
 
-/// Calls the function with one port after the other until it finds it free.
+/// Calls `take` with one port after another until it succeeds.
 template <class Take>
 auto take_some_port(Take take) {
   for (int tries = 0;; ++tries) {
@@ -101,8 +101,8 @@ auto take_some_port(Take take) {
 
 namespace {
 
-/// To be called before it connects. Little fits into its receive buffer; and where segments are small, Linux makes the
-/// other end's send buffer small too. A system without these options makes an ordinary connection.
+/// Must be called before connecting. The receive buffer is small, and for small segments Linux makes the other end's
+/// send buffer small too. On a system without these options this is an ordinary connection.
 void make_narrow(tcp::socket& socket) {
   std::error_code ignored;
   socket.set_option(asio::socket_base::receive_buffer_size(1024), ignored);
@@ -112,14 +112,14 @@ void make_narrow(tcp::socket& socket) {
 #endif
 }
 
-/// Tries the endpoints from `at` on.
+/// Tries the endpoints from index `at` on.
 void connect_from(asio::any_io_executor const& executor, Endpoints const& endpoints, std::size_t at, bool narrow,
                   ConnectDone done) {
   auto const socket = std::make_shared<tcp::socket>(executor);
   std::error_code error;
   socket->open(endpoints[at].protocol(), error);
   if (error) return asio::post(executor, [error, done = std::move(done)] { done(error, nullptr); });
-  keep_from_programs(socket->native_handle());  // not later: a program may start while it connects
+  keep_from_programs(socket->native_handle());  // at once: a program may start while this connects
   if (narrow) make_narrow(*socket);
   socket->async_connect(endpoints[at], [=, done = std::move(done)](std::error_code const& connect_error) mutable {
     if (!connect_error) return done(connect_error, std::make_unique<SocketChannel>(std::move(*socket)));
@@ -135,7 +135,7 @@ void connect(asio::any_io_executor const& executor, Endpoints const& endpoints, 
 }
 
 bool no_port_left(std::error_code const& error) {
-  // Asio's category does not know this one
+  // Asio's category does not map this error.
   return std::error_code(error.value(), std::system_category()) == std::errc::address_not_available;
 }
 
@@ -165,7 +165,7 @@ std::uint16_t Ports::free() {
 
 void Ports::accept(ConnectDone done) {
   scripted();
-  // not async_accept: a program may start before its handler is called, and would get the socket
+  // Not async_accept: a program that starts before its handler is called would inherit the socket.
   scripted_->async_wait(tcp::acceptor::wait_read, [this, done = std::move(done)](std::error_code error) {
     if (error) return done(error, nullptr);
     tcp::socket socket = scripted_->accept(error);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// A channel: one end of a connection, or of a pipe to a program. Everything a play sends and gets goes through one.
+// A channel: one end of a connection, or of a pipe to a program. Plays send and receive only through channels.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@
 
 namespace conformance {
 
-/// Where a server may be reached.
+/// The addresses at which a server may be reached.
 using Endpoints = std::vector<asio::ip::tcp::endpoint>;
 
 class Channel {
@@ -25,46 +25,46 @@ class Channel {
 
   virtual ~Channel() = default;
 
-  /// At least one byte, or an error; asio::error::eof at the end in order.
+  /// Reads at least one byte, or fails, with asio::error::eof after an orderly end.
   virtual void read(char* data, std::size_t size, Done done) = 0;
 
-  /// All bytes, or an error. They must live until then.
+  /// Writes all bytes, or fails. The bytes must live until then.
   virtual void write(std::string_view bytes, Done done) = 0;
 
-  /// Ends the direction that is written.
+  /// Ends the writing direction.
   virtual void finish() = 0;
 
   virtual void close() = 0;
 
-  /// Closes such that the other end sees a reset, where there is such a thing.
+  /// Closes so that the other end sees a reset, if the kind of channel has one.
   virtual void reset() { close(); }
 };
 
-/// Gets the channel over a new connection, its bytes sent without delay, or an error.
+/// Called with a channel over a new connection, which sends without delay, or with an error.
 using ConnectDone = std::function<void(std::error_code const&, std::unique_ptr<Channel>)>;
 
-/// Connects to the first endpoint that answers; `narrow`: with small buffers, so that what is not read waits at the
-/// other end.
+/// Connects to the first endpoint that answers. `narrow`: with small buffers, so that unread bytes wait at the other
+/// end.
 void connect(asio::any_io_executor const& executor, Endpoints const& endpoints, bool narrow, ConnectDone done);
 
-/// Whether a connection failed because every port that the system gives to clients is in use just now.
+/// Whether a connection failed because all of the system's ephemeral ports are in use.
 bool no_port_left(std::error_code const& error);
 
-/// The ports that a play may name: made when first asked for, held until the play ends.
+/// The ports that a play may name. Each is taken when first asked for, and held until the play ends.
 class Ports {
  public:
   explicit Ports(asio::any_io_executor executor) : executor_(std::move(executor)) {}
 
   /// `{port}`: the scripted server listens on it.
   std::uint16_t scripted();
-  /// `{deadport}`: taken, but nobody listens.
+  /// `{deadport}`: bound, but nothing listens on it.
   std::uint16_t dead();
-  /// `{busyport}`: somebody else listens, on IPv4 and IPv6.
+  /// `{busyport}`: another socket listens on it, on IPv4 and IPv6.
   std::uint16_t busy();
-  /// `{freeport}`: free a moment ago.
+  /// `{freeport}`: was free a moment ago.
   std::uint16_t free();
 
-  /// The next connection to the scripted server.
+  /// Accepts the next connection to the scripted server.
   void accept(ConnectDone done);
 
   void close();
@@ -77,10 +77,10 @@ class Ports {
   std::uint16_t free_ = 0;
 };
 
-/// A port on which nobody listened a moment ago, outside the range that the system gives to clients.
+/// Returns a port on which nothing listened a moment ago, outside the system's ephemeral range.
 std::uint16_t free_port(asio::any_io_executor const& executor);
 
-/// Whether this machine has the IPv6 loopback.
+/// Whether this machine has an IPv6 loopback.
 bool has_ipv6(asio::any_io_executor const& executor);
 
 }  // namespace conformance

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSL-1.0
-"""chat_server.py PORT [DEADLINE]: a small chat server that keeps the protocol. Each client has a thread that reads and one
-that writes; one lock guards who is in which room. DEADLINE is for the login, in seconds.
+"""chat_server.py PORT [DEADLINE]: a small chat server that keeps the protocol. Each client has a reading thread and a
+writing thread; one lock guards the rooms' members. DEADLINE is for the login, in seconds.
 
-The suite is tested with it: every scene must pass here. faulty_server.py breaks it in one place at a time.
+It tests the suite: every scene must pass with it. faulty_server.py breaks it in one place at a time.
 """
 import queue
 import re
@@ -26,14 +26,14 @@ class Server:
 
 
 class Client:
-    longest = 255  # of a line, with its end
+    longest = 255  # of a line, including its end
     longest_delivery = 255
 
     def __init__(self, server, connection):
         self.server, self.connection = server, connection
         self.role, self.name, self.room = "", b"", b""
         self.closing = False  # after its quit, or an err that ends it
-        self.outgoing = queue.Queue(10000)  # bounded: who does not read must not cost more
+        self.outgoing = queue.Queue(10000)  # bounded: a client that does not read must not cost more
         self.login_until = time.monotonic() + server.deadline
 
     # --- Bytes and lines ---
@@ -49,9 +49,9 @@ class Client:
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(2)
             while self.closing and self.connection.recv(65536):
-                pass  # to close at once could destroy the last words on their way
+                pass  # an immediate close could destroy the last bytes on their way
         except (OSError, queue.Full):
-            pass  # a client that has gone
+            pass  # the client has disconnected
         finally:
             self.forget()
             self.connection.close()
@@ -66,7 +66,7 @@ class Client:
             while (line := self.outgoing.get()) is not None:
                 self.connection.sendall(line)
         except OSError:
-            pass  # whoever reads will see it
+            pass  # the reader will notice
 
     def read(self):
         self.connection.settimeout(None if self.role else max(0.001, self.login_until - time.monotonic()))
@@ -97,7 +97,7 @@ class Client:
         try:
             self.outgoing.put_nowait(line + b"\n")
         except queue.Full:
-            self.connection.shutdown(socket.SHUT_RDWR)  # cut: nobody waits for it
+            self.connection.shutdown(socket.SHUT_RDWR)  # disconnected: it does not get the rest
 
     def reply(self, tag, text=""):
         self.send(f"{tag}:{text}".encode())
@@ -151,7 +151,7 @@ class Client:
             if self.role == "receiver" and not self.room:
                 return self.refuse("this is no name for a room")
             return self.reply("err", "this is no name for a room")
-        with self.server.lock:  # nobody speaks between the join and its ok
+        with self.server.lock:  # no text may come between the join and its ok
             self.room = room
             if self.role == "receiver" and self not in self.server.receivers:
                 self.server.receivers.append(self)
@@ -184,7 +184,7 @@ class Client:
             return self.reply("err", "you are in no room")
         if len(line) + 1 > self.longest_delivery:
             return self.reply("err", "the text is too long")
-        with self.server.lock:  # one order for all
+        with self.server.lock:  # one order for all receivers
             for receiver in self.server.receivers:
                 if receiver.is_in(self.room) and reaches(receiver):
                     receiver.send(line)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""check_outputs.py RUNNER: what the runner lists and writes, read by others: TAP by prove, if it is there, JUnit by Python."""
+"""check_outputs.py RUNNER: checks the runner's lists and reports. prove (if installed) reads TAP, Python JUnit."""
 import os
 import re
 import shutil
@@ -41,7 +41,8 @@ assert re.fullmatch(r"chatproto-conformance \d+\.\d+\.\d+\n", run("--version", c
 # --- Text, TAP and JUnit of the same failures, and levels ---
 
 text = run("--forms", "whole", "--junit", junit, *faulty("strips-blanks"), code=1)
-passed, failed, skipped = map(int, re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", text.splitlines()[-1]).groups())
+passed, failed, skipped = map(
+    int, re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", text.splitlines()[-1]).groups())
 assert failed >= 1 and skipped == 4 and passed + failed + skipped == len(names)
 told = re.search(r"^FAILED lines-payload-blanks: .*\n(?:  .*\n)+", text, re.M)[0]
 for part in ("rule      1 Lines", "so far    r connect", "expected  r: the line delivery:", "came      delivery:"):
@@ -71,9 +72,10 @@ def check_tap(output, code):
 output = run("--tap", "lines-*", *faulty("strips-blanks"), code=1)
 assert "\nnot ok " in output and " # SKIP " not in output and " robust split: " in output
 check_tap(output, 1)
-check_tap(run("--tap", "--forms", "whole", "login-*", "--", sys.executable, os.path.join(here, "chat_server.py"), "{port}", code=0), 0)
+check_tap(run("--tap", "--forms", "whole", "login-*", "--",
+              sys.executable, os.path.join(here, "chat_server.py"), "{port}", code=0), 0)
 
-# --- What the protocol leaves open, only one form, a server that goes ---
+# --- What the protocol leaves open, only one form, a server that dies ---
 
 with open(own_scene, "w", encoding="ascii") as scene:
     scene.write("title: Own\nrule: 3 Login\nopen: nobody knows\ns ok login:\ns quit\n")
@@ -82,12 +84,15 @@ assert "not ok 1 - basic own: Own # TODO open: nobody knows" in output
 check_tap(output, 0)
 assert "open own: Own" in run(own_scene, *faulty("strips-blanks"), code=0)
 assert "FAILED own: Own" in run("--strict", own_scene, *faulty("strips-blanks"), code=1)
-assert "1 passed, 0 failed, 0 skipped" in run("--only", "split s at 3", "login-sender", *faulty("strips-blanks"), code=0)
+assert "1 passed, 0 failed, 0 skipped" in run("--only", "split s at 3", "login-sender", *faulty("strips-blanks"),
+                                              code=0)
 
 port = "0"
 for port in map(str, range(32100, 32200)):
-    server = subprocess.Popen([sys.executable, os.path.join(here, "faulty_server.py"), port, "dies-on-nul"], stderr=subprocess.DEVNULL)
-    while server.poll() is None and subprocess.run([runner, "127.0.0.1", port, "login-sender"], capture_output=True).returncode:
+    server = subprocess.Popen([sys.executable, os.path.join(here, "faulty_server.py"), port, "dies-on-nul"],
+                              stderr=subprocess.DEVNULL)
+    while server.poll() is None and subprocess.run([runner, "127.0.0.1", port, "login-sender"],
+                                                   capture_output=True).returncode:
         time.sleep(0.1)
     if server.poll() is None:
         break

@@ -1,4 +1,5 @@
-# cmake -D OUTPUT=FILE -D FOLDER=DIR -P embed.cmake: writes the scenes of a folder as C++, so that they are part of the program.
+# cmake -D OUTPUT=FILE -D FOLDER=DIR -P embed.cmake: writes the scenes of a folder as C++, which makes them part of the
+# program.
 file(GLOB files ${FOLDER}/*.scene)
 set(entries "")
 foreach(file IN LISTS files)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSL-1.0
-"""faulty_server.py PORT FAULT: the server of chat_server.py with one fault, such as implementers make.
+"""faulty_server.py PORT FAULT: the server of chat_server.py with one fault that an implementer might make.
 
-Each fault names what the suite must find: a scene that fails, and the rule of the protocol that it names.
+Each fault names what the suite must find: the scene that fails, and the rule of the protocol that it must name.
 """
 import contextlib
 import os
@@ -146,7 +146,7 @@ class StripsBlanks(Client):
 
 @fault("mixes-up-order", "lines-many-in-order", "1 Lines, split and joined")
 class MixesUpOrder(Client):
-    def write_lines(self):  # the newest of those that wait comes first
+    def write_lines(self):  # the newest of the waiting lines comes first
         line = b""
         while line is not None:
             lines = []
@@ -335,7 +335,7 @@ class TellsHistory(Client):
 class AnswersTooEarly(Client):
     held = None
 
-    def send(self, line):  # a text that was answered is still on its way when the next one is said
+    def send(self, line):  # an answered text is still on its way when the next one is sent
         if not line.startswith(b"delivery:"):
             return super().send(line)
         if self.held is None:
@@ -351,7 +351,7 @@ class AnswersTooEarly(Client):
 
 
 class WritesWhatFits(Client):
-    """Who sends to a client writes what its socket takes, and leaves the rest to the client's thread. No fault yet."""
+    """A sender to a client writes what its socket accepts, and leaves the rest to the client's thread. No fault yet."""
 
     def __init__(self, server, connection):
         super().__init__(server, connection)
@@ -374,7 +374,7 @@ class WritesWhatFits(Client):
         except BlockingIOError:
             pass
         except OSError:
-            self.waiting = b""  # the client has gone
+            self.waiting = b""  # the client has disconnected
 
     def write_lines(self):
         while self.waiting or self.outgoing.empty():
@@ -385,7 +385,7 @@ class WritesWhatFits(Client):
 
 @fault("a-reply-within-a-delivery", "promises-slow-mixed", "6 Promises 2")
 class AReplyWithinADelivery(WritesWhatFits):
-    ahead = 0  # bytes of replies: they pass the deliveries, and should wait only for one that is half written
+    ahead = 0  # bytes of replies: they overtake the deliveries, and should wait only for one that is half written
 
     def append(self, waiting, line):
         if line.startswith(b"delivery:"):

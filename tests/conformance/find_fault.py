@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSL-1.0
-"""find_fault.py RUNNER FAULT: plays the scene that must find this fault against a server that has it; the right rule must be named."""
+"""find_fault.py RUNNER FAULT: plays the scene that must find this fault against a server that has it.
+
+The scene must fail and name the right rule."""
 import os
 import re
 import subprocess
@@ -16,7 +18,8 @@ with tempfile.TemporaryDirectory() as folder:
     junit = os.path.join(folder, "junit.xml")
     forms = "whole,split,bytewise" if scene == "split" else "whole"
     scenes = "lines-*" if scene == "split" else scene
-    ran = subprocess.run([runner, "--timeout", "5", "--forms", forms, "--junit", junit, scenes, "--", sys.executable, faulty, "{port}", name],
+    ran = subprocess.run([runner, "--timeout", "5", "--forms", forms, "--junit", junit, scenes, "--",
+                          sys.executable, faulty, "{port}", name],
                          stdout=subprocess.PIPE, text=True)
     failures = {case.get("name"): case.find("failure").get("type")
                 for case in xml.etree.ElementTree.parse(junit).iter("testcase") if case.find("failure") is not None}

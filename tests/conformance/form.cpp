@@ -7,8 +7,8 @@
 namespace conformance {
 namespace {
 
-/// Adds the places within [begin, end) that matter in a long text: near its ends, its line ends, the limit of a
-/// line, the sizes that buffers have, and a sample in between.
+/// Adds the places that matter in a long text: near its ends, its line ends, the limit of a line, common buffer sizes,
+/// and a sample in between.
 void add_places(std::set<std::size_t>& places, std::string const& bytes, std::size_t offset) {
   std::size_t const size = bytes.size();
   auto const near = [&](std::size_t place, std::size_t before, std::size_t after) {

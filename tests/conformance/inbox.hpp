@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// An inbox: what has come from one channel and was not looked at yet.
+// An inbox: the bytes from one channel that have not been examined yet.
 #pragma once
 
 #include <array>
@@ -11,28 +11,28 @@
 
 namespace conformance {
 
-/// Reads only while somebody waits. Whoever waits keeps it alive.
+/// Reads only while a caller waits. The caller must keep it alive.
 class Inbox {
  public:
   void open(Channel* channel) { channel_ = channel; }
 
-  /// Calls back, perhaps at once, when there is a whole line, or the end.
+  /// Calls back, perhaps at once, when there is a whole line, or at the end.
   void wait_for_line(std::function<void()> ready);
-  /// Calls back, perhaps at once, when there is anything, or the end.
+  /// Calls back, perhaps at once, when there is anything, or at the end.
   void wait_for_something(std::function<void()> ready);
 
   [[nodiscard]] std::string const& bytes() const { return bytes_; }
   void clear() { bytes_.clear(); }
 
-  /// Why nothing more comes; no error while more may come.
+  /// Returns why nothing more comes, or no error while more may come.
   [[nodiscard]] std::error_code const& end() const { return end_; }
 
   [[nodiscard]] bool has_line() const { return bytes_.find('\n') != std::string::npos; }
-  /// The first line, its `\n` cut off.
+  /// Takes the first line, without its `\n`.
   std::string take_line();
   void put_back(std::string const& line) { bytes_.insert(0, line + "\n"); }
 
-  /// All that is there, for the report of a failure.
+  /// Returns everything that is there, for the report of a failure.
   [[nodiscard]] std::string shown() const;
 
  private:

@@ -70,7 +70,7 @@ void read_forms(Options& options, std::string const& value) {
   }
 }
 
-/// The part of NAME=VALUE before the sign.
+/// Returns the part of NAME=VALUE before the sign.
 std::string name_of(std::string const& option, std::string const& value) {
   std::size_t const equals = value.find('=');
   if (equals == 0 || equals == value.npos) wrong(option + " needs NAME=VALUE, not '" + value + "'");
@@ -102,7 +102,7 @@ void read_option(Options& options, std::string const& option, std::string const&
     wrong("no option is called '" + option + "'");
 }
 
-/// Whether it is an option without a value.
+/// Reads an option without a value. Returns false if it is none.
 bool read_flag(Options& options, std::string const& flag) {
   if (flag == "--strict")
     options.strict = true;

@@ -17,23 +17,23 @@ struct Options {
   enum class Task { play, list, show };
   Task task = Task::play;
   Settings settings;
-  bool tests_server = false;         ///< else only scenes that connect to none can be played
-  std::string host, port;            ///< of the server under test,
-  std::vector<std::string> command;  ///< or how to start it
+  bool tests_server = false;         ///< else only scenes that do not connect to one can be played
+  std::string host, port;            ///< address of the server under test,
+  std::vector<std::string> command;  ///< or the command that starts it
   std::vector<std::string> scenes;   ///< files, folders, names and patterns
   Level level = Level::concurrent;
-  bool split = true, bytewise = true;  ///< forms that are played besides the whole
-  bool terminal = true;                ///< programs can have one
-  std::string only;                    ///< the only form to play, when not empty
+  bool split = true, bytewise = true;  ///< which forms are played besides whole
+  bool terminal = true;                ///< whether programs can have a terminal
+  std::string only;                    ///< if not empty, the only form to play
   unsigned jobs = 32;
   bool strict = false;
   bool tap = false;
-  std::string junit;  ///< a file, when not empty
+  std::string junit;  ///< the file, if not empty
   bool verbose = false;
 };
 
-/// Nothing when help or the version was asked for, or nothing at all; then it is written. Throws std::runtime_error for
-/// a command line that makes no sense.
+/// Parses the command line. Writes the help (also if there are no arguments) or the version if asked to, and then
+/// returns nothing. Throws std::runtime_error for an invalid command line.
 std::optional<Options> read_options(std::vector<std::string> const& arguments, std::ostream& out);
 
 }  // namespace conformance

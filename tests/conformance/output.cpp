@@ -16,7 +16,7 @@ bool has_level(Results const& results, Level level) {
                      [&](Result const& test) { return test.level == level; });
 }
 
-/// What the protocol leaves open is neither passed nor failed.
+/// A scene that the protocol leaves open has neither passed nor failed.
 std::string counts(std::size_t passed, std::size_t failed, std::size_t skipped, std::size_t open) {
   return std::to_string(passed) + " passed, " + std::to_string(failed) + " failed, " + std::to_string(skipped + open) +
          " skipped";
@@ -32,7 +32,7 @@ std::string counts(Results const& results, Level level) {
                 results.count(Kind::skipped, level), results.count(Kind::open, level));
 }
 
-/// As text or as an attribute in XML, where control characters cannot stand at all.
+/// Escapes text or an attribute for XML, which cannot contain control characters at all.
 std::string xml(std::string const& text) {
   std::string result;
   for (char const c : text) {
@@ -47,7 +47,7 @@ std::string xml(std::string const& text) {
   return result;
 }
 
-/// What stands behind a `#` means something to a reader of TAP.
+/// TAP gives the text after a `#` a meaning.
 std::string tap(std::string text) {
   std::replace(text.begin(), text.end(), '#', '.');
   return text;

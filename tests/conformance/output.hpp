@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// The formats in which results are written.
+// The formats of the results.
 #pragma once
 
 #include <iosfwd>
@@ -8,13 +8,13 @@
 
 namespace conformance {
 
-/// For people.
+/// Writes text for people.
 void write_text(std::ostream& out, Results const& results, bool verbose);
 
-/// Test Anything Protocol, version 13.
+/// Writes Test Anything Protocol, version 13.
 void write_tap(std::ostream& out, Results const& results);
 
-/// JUnit's XML: a test suite for each level.
+/// Writes JUnit's XML, with a test suite for each level.
 void write_junit(std::ostream& out, Results const& results);
 
 }  // namespace conformance

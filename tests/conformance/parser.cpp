@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Reads the text of a scene, and refuses one that does not keep the format.
+// Parses the text of a scene, and rejects one that does not keep the format.
 #include "scene.hpp"
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace {
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/// Cuts the first word off, and one blank behind it.
+/// Removes and returns the first word, and one blank after it.
 std::string_view cut_word(std::string_view& rest) {
   std::string_view const word = rest.substr(0, rest.find(' '));
   rest.remove_prefix(std::min(rest.size(), word.size() + 1));
@@ -68,7 +68,7 @@ class Parser {
     }
   }
 
-  /// `008-120 STEP`: the step for each number, which takes the place of `{n}` with as many digits as the first has.
+  /// `008-120 STEP`: repeats the step for each number, which replaces `{n}` with as many digits as the first has.
   void parse_range(std::string_view rest) {
     std::string_view const range = cut_word(rest);
     std::size_t const dash = std::min(range.find('-'), range.size());
@@ -146,7 +146,7 @@ class Parser {
     scene_.steps.push_back(step);
   }
 
-  /// The actor of that name, a new one if there is none; its first verb tells its kind.
+  /// Returns the actor of that name, a new one if there is none. Its first verb determines its kind.
   std::size_t actor(std::string_view name, std::string_view verb) {
     static std::map<std::string_view, Actor> const kinds{{"connect", {{}, Actor::Kind::client, Terminal::none}},
                                                          {"narrow", {{}, Actor::Kind::client, Terminal::none}},
@@ -204,7 +204,7 @@ class Parser {
     if (!known) bad("'" + std::string(verb) + "' is nothing that " + kinds[static_cast<int>(kind)] + " does");
   }
 
-  /// What all kinds of actors do: lines come and go.
+  /// Lines that are sent and received, by any kind of actor.
   bool add_line_step(Step step, std::string_view verb, std::string_view rest) {
     if (verb == ">") {
       push_send(line_of(rest), step);
@@ -332,7 +332,7 @@ class Parser {
   }
 
   Scene scene_;
-  std::vector<bool> ended_;          ///< for each actor
+  std::vector<bool> ended_;          ///< by actor
   std::vector<std::size_t> merged_;  ///< actors with a merge
   std::size_t line_ = 0;
 };

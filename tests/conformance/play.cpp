@@ -12,7 +12,7 @@
 namespace conformance {
 namespace {
 
-/// Eight letters and digits that no other play uses, in this run or, most likely, in another one.
+/// Returns eight letters and digits that no other play uses in this run or, most likely, in any other.
 std::string unique_word() {
   static std::mt19937_64 random{std::random_device{}()};
   constexpr std::uint64_t all = 36ULL * 36 * 36 * 36 * 36 * 36 * 36 * 36;
@@ -124,8 +124,8 @@ void Play::connect() {
   }
   conformance::connect(executor_, endpoints, step().narrow,
                        guarded([this, named](std::error_code const& error, std::unique_ptr<Channel> channel) {
-                         // a program just started may not listen yet; a server may have too many at its door; all
-                         // ports of clients may be in use
+                         // A program that has just started may not listen yet; a server's backlog may be full; all
+                         // ephemeral ports may be in use.
                          bool const refused = error == asio::error::connection_refused;
                          bool const later = (refused && (named || ++refused_ < 100)) || no_port_left(error);
                          if (later) return pause(std::chrono::milliseconds(10), &Play::connect);
@@ -145,7 +145,7 @@ void Play::send_part(std::size_t begin) {
   auto const cut = std::upper_bound(cuts.begin(), cuts.end(), role().sent + begin);
   std::size_t const end = cut == cuts.end() ? burst_.bytes.size() : std::min(*cut - role().sent, burst_.bytes.size());
   auto const sent = [this, end](std::error_code const& error, std::size_t) {
-    role().broken = error;  // not yet a failure: the other end may close, and that is for a later step to judge
+    role().broken = error;  // not a failure yet: the other end may close, and a later step judges that
     if (!error && end < burst_.bytes.size()) {
       limit_step();
       pause_.expires_after(settings_.pause);
@@ -160,7 +160,7 @@ void Play::send_part(std::size_t begin) {
   role().to->write(std::string_view(burst_.bytes).substr(begin, end - begin), guarded(sent));
 }
 
-/// A line as it has to be, or null after a failure.
+/// Returns a valid line, or null after a failure.
 std::unique_ptr<std::string> Play::take_line() {
   Inbox& inbox = role().inbox;
   if (!inbox.has_line()) {
@@ -175,7 +175,7 @@ std::unique_ptr<std::string> Play::take_line() {
   } else {
     if (line->size() + 1 > max_line) wrong = "a line of at most 255 bytes, its end included";
     if (actor().kind == Actor::Kind::connection && line->ends_with('\r')) line->pop_back();
-    // of a reply only the beginning is known
+    // Only the beginning of a reply is known.
     if (line->ends_with('\r') && step().text.ends_in_any()) wrong = "a line that ends in a bare \\n";
   }
   if (wrong.empty()) return line;
@@ -226,7 +226,7 @@ void Play::limit_step() {
   limit_.async_wait(guarded([this, limit](std::error_code const& error) {
     auto const late = std::chrono::steady_clock::now() - limit_.expiry();
     if (error || late.count() < 0) return;
-    if (late > std::chrono::seconds(1)) return limit_step();  // it is we who were not running
+    if (late > std::chrono::seconds(1)) return limit_step();  // this process was not running
     Inbox const& inbox = step().verb == Verb::complain ? role().complaints : role().inbox;
     auto const seconds = std::chrono::duration_cast<std::chrono::seconds>(limit).count();
     std::string came = inbox.shown() + " within " + std::to_string(seconds) + " s";

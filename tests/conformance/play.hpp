@@ -21,52 +21,52 @@
 
 namespace conformance {
 
-/// What all plays of a run have in common.
+/// The settings of all plays of a run.
 struct Settings {
   Endpoints server;                             ///< the server under test
   std::map<std::string, std::string> programs;  ///< name in scenes -> file
   std::map<std::string, std::string> words;     ///< what `{name}` in scenes stands for
   std::chrono::seconds step_limit{10};          ///< how long anything expected may take
   std::chrono::microseconds pause{500};         ///< between two parts of split bytes
-  std::chrono::milliseconds login_deadline{0};  ///< that of the server under test; 0: not known
-  int term = SIGTERM;                           ///< the signal that ends a program in order
+  std::chrono::milliseconds login_deadline{0};  ///< of the server under test; 0: unknown
+  int term = SIGTERM;                           ///< the signal that makes a program end in order
 };
 
 /// Why a play failed.
 struct Failure {
   std::size_t line = 0;  ///< of the step, in the scene's file
   std::string step;
-  std::string actor;  ///< whose step it is
+  std::string actor;  ///< of the step
   std::string expected;
   std::string came;
-  std::vector<std::string> before;  ///< what went well until then, an entry for each step
-  bool no_server = false;           ///< the server under test took no connection
+  std::vector<std::string> before;  ///< what succeeded before, an entry for each step
+  bool no_server = false;           ///< the server under test accepted no connection
 };
 
 class Play : public std::enable_shared_from_this<Play> {
  public:
-  /// Called once, with null when all went as the scene says.
+  /// Called once, with null if everything went as the scene says.
   using Done = std::function<void(Failure const*)>;
 
-  /// The scene and the settings must outlive it.
+  /// The scene and the settings must outlive the play.
   Play(asio::any_io_executor const& executor, Scene const& scene, Form form, Settings const& settings, Done done);
 
   void start() { next(); }
 
-  /// Ends it without calling anybody.
+  /// Ends the play without calling back.
   void abandon();
 
-  /// A failure at the step that is played, or at the last one.
+  /// Describes a failure at the current step, or at the last one.
   [[nodiscard]] Failure failure(std::string const& expected, std::string const& came) const;
 
  private:
-  /// An actor in this play.
+  /// The state of an actor in this play.
   struct Role {
     std::shared_ptr<Channel> to, from, errors;  ///< of a connection, to and from are the same
     std::unique_ptr<Process> process;
     Inbox inbox, complaints;
-    std::size_t sent = 0;            ///< bytes, before the burst that is being sent
-    std::error_code broken;          ///< why nothing can be sent any more
+    std::size_t sent = 0;            ///< bytes before the burst that is being sent
+    std::error_code broken;          ///< why nothing more can be sent
     std::vector<std::string> merge;  ///< the lines of its last merge, in the order in which they came
   };
   using Streams = std::map<int, std::vector<std::size_t>>;  ///< of a merge: the steps still to come
@@ -103,7 +103,7 @@ class Play : public std::enable_shared_from_this<Play> {
   void clear();
   std::string word(std::string const& name);
 
-  /// A callback that does nothing once the play has ended.
+  /// Wraps a callback so that it does nothing once the play has ended.
   template <class Function>
   auto guarded(Function function) {
     return [self = shared_from_this(), function = std::move(function)](auto&&... arguments) mutable {
@@ -116,14 +116,14 @@ class Play : public std::enable_shared_from_this<Play> {
   Form form_;
   Settings const& settings_;
   Done done_;
-  std::vector<std::vector<std::size_t>> cuts_;  ///< for each actor
+  std::vector<std::vector<std::size_t>> cuts_;  ///< by actor
   std::vector<Role> roles_;
   std::map<std::string, std::string> words_;
   Text::Words fill_;
   Ports ports_;
-  std::size_t index_ = 0;  ///< of the step that is played
-  Burst burst_;            ///< that is being sent
-  int refused_ = 0;        ///< how often a connection to the server under test was
+  std::size_t index_ = 0;  ///< of the current step
+  Burst burst_;            ///< the one being sent
+  int refused_ = 0;        ///< how often the server under test refused a connection
   asio::steady_timer limit_;
   asio::steady_timer pause_;
   bool finished_ = false;

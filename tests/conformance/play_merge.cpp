@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Lines of several streams that come mixed, and the same lines again.
+// Steps of a play that receive the lines of several streams in any order, and then the same lines again.
 #include "play.hpp"
 
 namespace conformance {
@@ -32,7 +32,7 @@ void Play::merge_line(Streams streams, std::size_t left) {
       steps.erase(steps.begin());
       role().merge.push_back(*line);
       if (left > 1) return merge_line(std::move(streams), left - 1);
-      // the steps of the merge were played in some order; go on behind them
+      // The steps of the merge were played in some order; continue after them.
       std::size_t const merged = step().actor;
       while (index_ < scene_.steps.size() && step().verb == Verb::receive && step().stream != 0 &&
              step().actor == merged)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a play does with the programs that it starts.
+// Steps of a play for the programs that it starts.
 #include "play.hpp"
 
 #include <system_error>
@@ -46,7 +46,7 @@ void Play::prompt() {
 void Play::exit() {
   role().inbox.wait_for_line(guarded([this] {
     Inbox& inbox = role().inbox;
-    // a terminal may show prompts, which are free text
+    // A terminal may show prompts, which are free text.
     if (actor().terminal == Terminal::both) inbox.clear();
     if (!inbox.bytes().empty()) return fail("on stdout: " + inbox.shown());
     if (!inbox.end()) return exit();

@@ -23,9 +23,9 @@
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/write.hpp>
 
-extern char** environ;  // NOLINT(readability-redundant-declaration): POSIX wants it declared here
+extern char** environ;  // NOLINT(readability-redundant-declaration): POSIX requires this
 
-// NOLINTBEGIN(cppcoreguidelines-pro-type-vararg): open() and fcntl() are what they are
+// NOLINTBEGIN(cppcoreguidelines-pro-type-vararg): open() and fcntl() have such signatures
 
 namespace conformance {
 namespace {
@@ -34,7 +34,7 @@ namespace {
   throw std::system_error(error, std::generic_category(), what);
 }
 
-/// An open file, closed at the end, and not handed on to programs.
+/// An open file that is closed in the end and not inherited by programs.
 class File {
  public:
   File() = default;
@@ -70,7 +70,7 @@ struct Pipe {
   }
 };
 
-/// A terminal that shows bytes as they are: no echo, no signals, no change of line ends.
+/// A terminal that passes bytes unchanged: no echo, no signals, no translation of line ends.
 struct Pty {
   File ours, theirs;
 
@@ -85,7 +85,7 @@ struct Pty {
     if (::tcgetattr(pty.theirs.number(), &settings) != 0) fail("tcgetattr");
     settings.c_iflag = 0;
     settings.c_oflag = 0;
-    settings.c_lflag = ICANON;  // lines, and control-D is the end of input
+    settings.c_lflag = ICANON;  // lines, with control-D for the end of input
     if (::tcsetattr(pty.theirs.number(), TCSANOW, &settings) != 0) fail("tcsetattr");
     return pty;
   }
@@ -99,7 +99,7 @@ class FileChannel : public Channel {
   void read(char* data, std::size_t size, Done done) override {
     file_.async_read_some(asio::buffer(data, size),
                           [done = std::move(done)](std::error_code const& error, std::size_t n) {
-                            // a terminal whose other side is closed says EIO
+                            // A terminal whose other side is closed reports EIO.
                             done(error.value() == EIO ? asio::error::eof : error, n);
                           });
   }
@@ -156,9 +156,9 @@ class PosixProcess final : public Process {
   std::optional<End> end_;
 };
 
-/// The three files become its 0, 1 and 2.
+/// The three files become the program's 0, 1 and 2.
 std::unique_ptr<PosixProcess> spawn(std::vector<std::string> const& arguments, int in, int out, int err) {
-  std::vector<std::string> copies = arguments;  // for whom posix_spawn() does not promise to be const
+  std::vector<std::string> copies = arguments;  // posix_spawn() does not promise not to change them
   std::vector<char*> argv(copies.size() + 1, nullptr);
   std::transform(copies.begin(), copies.end(), argv.begin(), [](std::string& copy) { return copy.data(); });
 
@@ -190,7 +190,7 @@ void keep_from_programs(int handle) { ::fcntl(handle, F_SETFD, FD_CLOEXEC); }
 
 std::unique_ptr<Process> start_program(asio::any_io_executor const& executor, std::vector<std::string> const& arguments,
                                        Terminal terminal) {
-  std::signal(SIGPIPE, SIG_IGN);  // a program that is gone is an error of the write
+  std::signal(SIGPIPE, SIG_IGN);  // so that a write to a program that has ended is only an error
   Pipe in = Pipe::make();
   Pipe out = Pipe::make();
   Pipe err = Pipe::make();

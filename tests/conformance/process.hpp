@@ -15,36 +15,36 @@
 
 namespace conformance {
 
-/// Whether this system can start programs.
 bool can_start_programs();
 
-/// Programs that start later do not get the socket.
+/// Keeps programs that start later from inheriting the socket.
 void keep_from_programs(asio::ip::tcp::socket::native_handle_type handle);
 
 class Process {
  public:
-  /// How it ended: its exit code, or the signal that ended it.
+  /// How a program ended: its exit code, or the signal that ended it.
   struct End {
     int code = 0;
     int signal = 0;
   };
 
-  virtual ~Process() = default;  ///< kills it if it still runs
+  virtual ~Process() = default;  ///< kills it if it is still running
 
   /// The ends of its stdin, stdout and stderr; null where they are not pipes.
   std::unique_ptr<Channel> in, out, err;
 
-  /// How it ended, and nothing while it runs.
+  /// Returns how it ended, or nothing while it runs.
   virtual std::optional<End> poll() = 0;
 
   virtual void signal(int number) = 0;
 };
 
-/// With pipes, or a terminal where asked for, as stdin and stdout, and a pipe as stderr. Throws std::system_error.
+/// Starts a program with pipes, or a terminal where asked for, as stdin and stdout, and a pipe as stderr. Throws
+/// std::system_error.
 std::unique_ptr<Process> start_program(asio::any_io_executor const& executor, std::vector<std::string> const& arguments,
                                        Terminal terminal);
 
-/// With no stdin, and the runner's stderr as stdout and stderr. Throws std::system_error.
+/// Starts a program without stdin, and with the runner's stderr as stdout and stderr. Throws std::system_error.
 std::unique_ptr<Process> start_server(std::vector<std::string> const& arguments);
 
 }  // namespace conformance

@@ -8,7 +8,7 @@
 namespace conformance {
 namespace {
 
-/// Long runs of one character in the notation of scenes.
+/// Shortens long runs of one character, in the notation of scenes.
 std::string compact(std::string const& text) {
   constexpr std::size_t least = 20;
   std::string result;
@@ -83,7 +83,8 @@ Result Report::of_scene(Scene const& scene) const {
   return result;
 }
 
-/// All scenes in pieces are one test: who splits or joins lines wrongly fails in most scenes, but breaks one rule.
+/// All scenes in pieces are one test: a server that splits or joins lines wrongly fails in most scenes, but breaks one
+/// rule.
 std::optional<Result> Report::in_pieces(Form::Kind kind) const {
   if (!options_.only.empty()) return {};
   bool const split = kind == Form::Kind::split;
@@ -131,7 +132,7 @@ Results Report::results() const {
                              "6 Promises 4",
                              {},
                              {"came      " + server_}});
-  // By level, else as they came. (Clang 19 calls std::stable_sort of GCC's library deprecated.)
+  // By level, else in the order of arrival. (Clang 19 calls std::stable_sort of GCC's library deprecated.)
   std::vector<Result> by_level;
   for (Level const level : {Level::basic, Level::robust, Level::concurrent})
     std::copy_if(results.tests.begin(), results.tests.end(), std::back_inserter(by_level),

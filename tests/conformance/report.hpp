@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What became of each scene, collected while they are played and told at the end.
+// Collects the results of the scenes while they are played.
 #pragma once
 
 #include <array>
@@ -25,13 +25,13 @@ struct Result {
   std::string title;
   std::string rule;
   std::string why;                ///< skipped: why it was not played; open: why the protocol leaves it open
-  std::vector<std::string> told;  ///< failed, open: what happened, in lines
+  std::vector<std::string> told;  ///< failed, open: what happened, line by line
 };
 
 struct Results {
   std::vector<Result> tests;  ///< by level, then in the order in which the scenes were named
   std::size_t plays = 0;
-  std::string stopped;  ///< why the run ended before its end; empty when it did not
+  std::string stopped;  ///< why the run ended early; empty if it did not
 
   [[nodiscard]] std::size_t count(Result::Kind kind) const;
   [[nodiscard]] std::size_t count(Result::Kind kind, Level level) const;
@@ -42,19 +42,18 @@ class Report {
  public:
   Report(Options const& options, std::vector<Scene> const& scenes) : options_(options), scenes_(scenes) {}
 
-  /// A play has ended; null when it went well.
+  /// Adds the result of a play; null if it succeeded.
   void add(Scene const& scene, Form form, Failure const* failure);
 
-  /// A scene that is not played at all, and why.
+  /// Adds a scene that is not played, with the reason.
   void skip(Scene const& scene, std::string const& why) { outcomes_[&scene].skipped = why; }
 
-  /// Whether a scene has failed such that this form of it would tell nothing new.
+  /// Whether a scene has failed such that this form of it would show nothing new.
   [[nodiscard]] bool gave_up(Scene const& scene, Form form) const;
 
-  /// Something was wrong with the server under test that is no scene's fault.
+  /// Records a problem of the server under test that no scene has caused.
   void server(std::string const& what) { server_ = what; }
 
-  /// The run ends before its end.
   void stop(std::string const& why) { stopped_ = why; }
 
   [[nodiscard]] Results results() const;
@@ -66,7 +65,7 @@ class Report {
   };
   struct Outcome {
     std::size_t plays = 0;
-    std::array<std::optional<Failed>, 3> failed;  ///< the first failure, for each kind of form
+    std::array<std::optional<Failed>, 3> failed;  ///< the first failure for each kind of form
     std::array<bool, 3> played{};
     std::string skipped;
   };

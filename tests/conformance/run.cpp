@@ -10,7 +10,7 @@
 namespace conformance {
 namespace {
 
-/// Why the run cannot play a scene, empty when it can.
+/// Returns why the run cannot play a scene, or an empty string if it can.
 std::string missing(Scene const& scene, Options const& options, asio::any_io_executor const& executor) {
   if (scene.needs == "login-deadline" && options.settings.login_deadline.count() == 0)
     return "needs --login-deadline MS, how long the server waits for a login";
@@ -38,7 +38,7 @@ Run::Run(asio::io_context& io, Options& options, std::vector<Scene> const& scene
     else
       forms.back() = forms_of(scene, options.split, options.bytewise);
   }
-  // one form of each scene, then the next form of each: different scenes meet at the server
+  // One form of each scene, then the next form of each, so that different scenes meet at the server.
   for (std::size_t nth = 0, left = 1; left != 0; ++nth) {
     left = 0;
     for (std::size_t i = 0; i < scenes.size(); ++i) {
@@ -67,7 +67,7 @@ void Run::play_more() {
   if (now_.empty()) io_.stop();
 }
 
-/// What is to be played next; nothing when that has to wait for the end of a play, and when there is nothing left.
+/// Returns what to play next, or nothing if that has to wait for the end of a play or nothing is left.
 std::optional<Run::Entry> Run::take() {
   if (!suspects_.empty() || alone_) {
     if (!now_.empty()) return {};
@@ -116,7 +116,7 @@ void Run::ended(std::size_t id, Failure const* failure) {
 
 void Run::settle(std::size_t id) {
   auto const found = now_.find(id);
-  if (found == now_.end()) return;  // the server has died in this very moment
+  if (found == now_.end()) return;  // the server has died at this very moment
   Current const& current = found->second;
   if (current.failure && current.failure->no_server && !server_.started()) {
     std::string names;
@@ -163,7 +163,7 @@ void Run::server_ended(std::string const& how) {
   play_more();
 }
 
-/// Those that have passed come last.
+/// Plays that have passed come last.
 void Run::suspect_all() {
   for (bool const passed : {false, true})
     for (auto& [id, current] : now_)

@@ -20,16 +20,16 @@
 
 namespace conformance {
 
-/// First every scene whole, then in pieces those that have passed.
+/// Plays every scene whole first, then in pieces those that have passed.
 ///
-/// When a server that the run has started ends by itself, one of the plays of that moment must have ended it. The
-/// server is started again, and they are played again, one at a time, until it ends once more: that scene has failed.
+/// When a server that the run has started ends by itself, one of the current plays must have ended it. The server is
+/// restarted, and these plays are repeated one at a time until it ends again: that scene has failed.
 class Run {
  public:
   Run(asio::io_context& io, Options& options, std::vector<Scene> const& scenes, ServerUnderTest& server,
       Report& report);
 
-  /// Stops the context when all is played, or when nothing can be played any more.
+  /// Stops the context when everything has been played, or nothing more can be played.
   void start();
 
  private:
@@ -61,14 +61,14 @@ class Run {
   Options& options_;
   ServerUnderTest& server_;
   Report& report_;
-  std::deque<Entry> queue_;             ///< what is played now,
-  std::deque<Entry> pieces_;            ///< and when all of that has ended
+  std::deque<Entry> queue_;             ///< to be played now
+  std::deque<Entry> pieces_;            ///< to be played when the queue has ended
   std::deque<Current> suspects_;        ///< to be played alone, before all others
-  bool alone_ = false;                  ///< one of them is playing
-  bool unexplained_ = false;            ///< none of them ended the server when it was alone
-  std::map<std::size_t, Current> now_;  ///< by the number of the play
+  bool alone_ = false;                  ///< a suspect is playing
+  bool unexplained_ = false;            ///< no suspect ended the server when played alone
+  std::map<std::size_t, Current> now_;  ///< by number of the play
   std::size_t next_id_ = 0;
-  std::size_t playing_ = 0;  ///< how many of them have not ended
+  std::size_t playing_ = 0;  ///< how many of these have not ended
 };
 
 }  // namespace conformance

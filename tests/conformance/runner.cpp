@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// Plays scenes of the chat protocol against a server, or against client programs, and tells which rule was broken.
+// Plays scenes of the chat protocol against a server, or against client programs, and reports which rule was broken.
 //
-// It uses no header of chatproto: it judges any implementation by the protocol's text alone.
+// Uses no header of chatproto: it judges any implementation by the protocol's text alone.
 #include <csignal>
 #include <fstream>
 #include <iomanip>

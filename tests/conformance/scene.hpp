@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// A scene: a transcript of several clients, read from a text file. README.md tells the format.
+// A scene: a transcript of several clients, read from a text file. README.md describes the format.
 #pragma once
 
 #include <cstddef>
@@ -11,26 +11,26 @@
 
 namespace conformance {
 
-/// The longest line of the protocol, its end included.
+/// The longest line of the protocol, including its end.
 inline constexpr std::size_t max_line = 255;
 
-/// What stands in a scene for bytes: literal parts, `{words}` that differ in each play, and `*`.
+/// The notation for bytes in a scene: literal parts, `{words}` that differ in each play, and `*`.
 class Text {
  public:
-  /// What a `{word}` stands for in a play.
+  /// Returns what a `{word}` stands for in a play.
   using Words = std::function<std::string(std::string const&)>;
 
   void add(std::string const& bytes, std::size_t times = 1);
   void add_word(std::string const& word);
   void add_any();
 
-  /// The bytes, each word filled in. Only for a text without `*`.
+  /// Returns the bytes, with each word replaced. Only for a text without `*`.
   [[nodiscard]] std::string bytes(Words const& words) const;
 
-  /// Whether a line is what the text describes; each `*` stands for any bytes, also none.
+  /// Whether a line matches the text. Each `*` stands for any bytes, or none.
   [[nodiscard]] bool matches(std::string_view line, Words const& words) const;
 
-  /// As written in a scene, each word filled in.
+  /// Returns the text as written in the scene, with each word replaced.
   [[nodiscard]] std::string shown(Words const& words) const;
 
   [[nodiscard]] bool empty() const { return parts_.empty(); }
@@ -47,44 +47,44 @@ class Text {
   std::vector<Part> parts_;
 };
 
-/// Reads what is written in a scene for bytes. Throws std::invalid_argument.
+/// Parses the notation for bytes in a scene. Throws std::invalid_argument.
 Text parse_text(std::string_view written);
 
 enum class Verb {
   connect,   ///< a client connects, to the server under test or to a port named in the scene
   accept,    ///< the scripted server takes the next connection
   run,       ///< a program starts
-  send,      ///< bytes go out: to the other end, or into the program's stdin
+  send,      ///< bytes are sent: to the other end, or to the program's stdin
   receive,   ///< a whole line comes: from the other end, or from the program's stdout
-  maybe,     ///< as receive, but the line may be missing
+  maybe,     ///< like receive, but the line may be missing
   same,      ///< the lines of another actor's last merge come, in the same order
   complain,  ///< a whole line comes from the program's stderr
-  prompt,    ///< something comes on the program's terminal, not necessarily a whole line
-  eof,       ///< the other end closes in order, and nothing comes before that
-  closed,    ///< as eof, but a reset will do
-  close,     ///< close
-  shutdown,  ///< close the sending direction; of a program: end of its stdin
-  reset,     ///< close abruptly
-  exit,      ///< the program ends, nothing more is on its stdout and stderr, and its exit code fits
+  prompt,    ///< anything comes from the program's terminal, not necessarily a whole line
+  eof,       ///< the other end closes in order, with nothing before that
+  closed,    ///< like eof, but a reset will do
+  close,
+  shutdown,  ///< closes the sending direction; of a program: the end of its stdin
+  reset,     ///< aborts the connection
+  exit,      ///< the program ends with this exit code, with nothing more on its stdout and stderr
   signal,    ///< the program gets a signal
   wait       ///< a part of the login deadline passes
 };
 
 struct Step {
   Verb verb{};
-  std::size_t line = 0;         ///< its line in the file
+  std::size_t line = 0;         ///< line in the file
   std::size_t actor = 0;        ///< index into Scene::actors
-  std::size_t other = 0;        ///< same: the actor to compare with
-  int stream = 0;               ///< receive: number of its stream in a merge, 0 when in none
-  int number = 0;               ///< exit: the code, wait: percent, signal: its number
-  bool free_stderr = false;     ///< exit: whatever is on stderr
+  std::size_t other = 0;        ///< same: index of the actor to compare with
+  int stream = 0;               ///< receive: number of its stream in a merge; 0 in none
+  int number = 0;               ///< exit: code; wait: percent; signal: number
+  bool free_stderr = false;     ///< exit: whether anything may be on stderr
   bool narrow = false;          ///< connect: with small buffers
   Text text;                    ///< send, receive, complain, connect: the port
-  std::vector<Text> arguments;  ///< run: program and arguments; connect: host, when named
+  std::vector<Text> arguments;  ///< run: program and arguments; connect: host, if named
   std::string source;           ///< as written, for the report
 };
 
-/// exit: any code but 0.
+/// exit: any code except 0.
 inline constexpr int nonzero = -1;
 
 enum class Terminal { none, in, out, both };
@@ -105,27 +105,27 @@ struct Scene {
   std::string title;
   std::string rule;  ///< section and sentence of protocol.md
   Level level = Level::basic;
-  std::string needs;  ///< what the run must offer, else the scene is skipped
-  std::string open;   ///< why the protocol leaves this open; a failure does not count
+  std::string needs;  ///< what the run must provide, else the scene is skipped
+  std::string open;   ///< why the protocol leaves this open, in which case a failure does not count
   Text must_fail;     ///< a self-test: how its failure must read; empty: it must not fail
   bool whole_only = false;
-  int seconds = 0;  ///< time limit of a step; 0: that of the run
+  int seconds = 0;  ///< time limit of a step; 0: the run's
   std::vector<Actor> actors;
   std::vector<Step> steps;
 
   [[nodiscard]] bool starts_program() const;
   /// Whether a program gets a terminal.
   [[nodiscard]] bool needs_terminal() const;
-  /// Whether somebody connects to the server under test.
+  /// Whether a client connects to the server under test.
   [[nodiscard]] bool needs_server() const;
 };
 
-/// A scene file that cannot be read or does not keep the format; what() begins with the file, and the line.
+/// Reports a scene file that cannot be read or does not keep the format. what() begins with the file and the line.
 struct BadScene : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The text of a scene file. Throws BadScene.
+/// Parses the text of a scene file. Throws BadScene.
 Scene parse_scene(std::string const& file, std::string_view text);
 
 struct SceneText {
@@ -133,11 +133,11 @@ struct SceneText {
   std::string text;
 };
 
-/// The scenes of the chat protocol, which are part of this program: a build step writes them out of the folder scenes.
+/// Returns the scenes that are part of this program: a build step generates them from the folder scenes.
 std::vector<SceneText> built_in_scenes();
 
-/// The texts of the scenes that a name stands for: a file, a folder of *.scene files, a scene that is part of this
-/// program, or all of those that fit a pattern with `*`. Throws BadScene when there is none.
+/// Returns the texts of the scenes that a name stands for: a file, a folder of *.scene files, a built-in scene, or all
+/// built-in scenes that match a pattern with `*`. Throws BadScene if there are none.
 std::vector<SceneText> find_scenes(std::string const& name);
 
 /// Throws std::invalid_argument.
@@ -145,11 +145,11 @@ Level level_of(std::string_view name);
 
 char const* name_of(Level level);
 
-/// Bytes in a form to be read by people, in the notation of scenes; long ones are shortened.
+/// Formats bytes for people, in the notation of scenes. Long ones are shortened.
 std::string escaped(std::string_view bytes);
 
-/// Whether a terminal could take some byte of a line as a command: control characters, also those of two bytes in
-/// UTF-8, and bytes that are control characters where a terminal does not decode UTF-8. A tab is harmless.
+/// Whether a terminal could take some byte of a line as a command: control characters, also the two-byte ones of UTF-8,
+/// and bytes that are control characters to a terminal that does not decode UTF-8. A tab is harmless.
 bool drives_terminal(std::string_view line);
 
 }  // namespace conformance

@@ -28,7 +28,7 @@ Endpoints find_server(asio::io_context& io, std::string const& host, std::string
   tcp::socket socket(io);
   if (!error) asio::connect(socket, found, error);
   if (error) throw std::runtime_error("no server at " + host + " port " + port + ": " + error.message());
-  return {socket.remote_endpoint()};  // the one that answers; not each play has to try the others
+  return {socket.remote_endpoint()};  // the one that answered, so that plays need not try the others
 }
 
 ServerUnderTest::ServerUnderTest(asio::io_context& io, std::vector<std::string> command, int term)
@@ -79,7 +79,7 @@ std::string ServerUnderTest::stop() {
   process_->signal(term_);
   for (auto const until = std::chrono::steady_clock::now() + 20s; std::chrono::steady_clock::now() < until;) {
     if (auto const end = process_->poll()) {
-      // to die of the signal, or to say so with the code that shells use, is how programs end that do not handle it
+      // A program that does not handle the signal is killed by it, or exits with the code that shells report for that.
       bool const well = end->signal == term_ || (end->signal == 0 && (end->code == 0 || end->code == 128 + term_));
       return well ? std::string() : how_it_ended(*end);
     }

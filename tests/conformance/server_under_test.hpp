@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// The server under test: found at an address, or started on a free port and ended with the run.
+// The server under test: found at an address, or started on a free port and stopped at the end of the run.
 #pragma once
 
 #include <functional>
@@ -15,23 +15,23 @@
 
 namespace conformance {
 
-/// Finds a server, and connects to see whether it is there. Throws.
+/// Finds a server, and connects to see whether it is running. Throws.
 Endpoints find_server(asio::io_context& io, std::string const& host, std::string const& port);
 
 class ServerUnderTest {
  public:
-  /// `{port}` in the command stands for the port; the signal `term` ends it.
+  /// `{port}` in the command stands for the port. The signal `term` stops the server.
   ServerUnderTest(asio::io_context& io, std::vector<std::string> command, int term);
 
-  /// Starts it, on another port when it ends at once, and waits until it takes connections. Throws.
+  /// Starts the server, on another port if it ends at once, and waits until it accepts connections. Throws.
   Endpoints start();
 
   [[nodiscard]] bool started() const { return process_ != nullptr; }
 
-  /// Calls back when it ends by itself.
+  /// Calls back when the server ends by itself.
   void watch(std::function<void(std::string const& how)> ended);
 
-  /// Ends it; tells what was wrong with that, if anything was.
+  /// Stops the server. Returns what was wrong with that, or an empty string.
   std::string stop();
 
  private:

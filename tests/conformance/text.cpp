@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Text: what stands in a scene for bytes.
+// The notation for bytes in a scene.
 #include "scene.hpp"
 
 #include <algorithm>
@@ -12,7 +12,7 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 [[noreturn]] void bad(std::string const& what) { throw std::invalid_argument(what); }
 
-/// The byte that a character or an escape stands for.
+/// Removes the first character or escape, and returns its byte.
 char cut_byte(std::string_view& rest) {
   char const c = rest.front();
   rest.remove_prefix(1);
@@ -40,7 +40,7 @@ char cut_byte(std::string_view& rest) {
   }
 }
 
-/// The count in `{250}`, and 1 when there is none.
+/// Removes the count in `{250}`, and returns it, or 1 if there is none.
 std::size_t cut_count(std::string_view& rest) {
   if (rest.size() < 2 || rest.front() != '{' || !is_digit(rest[1])) return 1;
   std::size_t const end = std::min(rest.find('}'), rest.size());
@@ -99,7 +99,7 @@ std::string Text::bytes(Words const& words) const {
 }
 
 bool Text::matches(std::string_view line, Words const& words) const {
-  std::vector<std::string> pieces(1);  // what stands between the stars
+  std::vector<std::string> pieces(1);  // the parts between the stars
   for (Part const& part : parts_) {
     if (part.kind == Kind::any)
       pieces.emplace_back();
@@ -170,7 +170,7 @@ std::string escaped(std::string_view bytes) {
 }
 
 bool drives_terminal(std::string_view line) {
-  unsigned more = 0;  // bytes still to come of a character in UTF-8
+  unsigned more = 0;  // bytes still missing of a UTF-8 character
   for (std::size_t i = 0; i < line.size(); ++i) {
     auto const byte = static_cast<unsigned char>(line[i]);
     if (byte < 0x80) {

@@ -1,4 +1,4 @@
-"""conan_recipe.py RECIPE VERSION: plays the Conan recipe with stand-ins for Conan's own functions, which are not to be had offline."""
+"""conan_recipe.py RECIPE VERSION: runs the Conan recipe with stand-ins for Conan's functions, which need a network."""
 
 import importlib.util
 import pathlib
@@ -18,7 +18,8 @@ def copy(recipe, pattern, src, dst):
     found = [file for file in source.rglob("*") if file.is_file() and file.relative_to(source).match(pattern)]
     if "/" in pattern:  # Conan's patterns match whole paths, and a star matches slashes
         head, tail = pattern.split("*")
-        found = [f for f in source.rglob("*") if f.is_file() and str(f.relative_to(source)).startswith(head) and f.name.endswith(tail)]
+        found = [f for f in source.rglob("*")
+                 if f.is_file() and str(f.relative_to(source)).startswith(head) and f.name.endswith(tail)]
     if not found:
         sys.exit(f"conan: {pattern} finds nothing in {src}")
     for file in found:

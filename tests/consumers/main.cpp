@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// A user's program: a message there and back, a server started and stopped.
+// A user's program: encodes and parses a message, starts and stops a server.
 #include <chatproto/chatproto.hpp>
 
 #include <thread>

@@ -1,5 +1,6 @@
-# cmake -D SOURCES=... -D WORK=... -D VERSION=... -D GENERATOR=... -P vcpkg_port.cmake: plays the vcpkg port with stand-ins for vcpkg's own functions, which
-# are not to be had offline. What they would change in the files, they do not.
+# cmake -D SOURCES=... -D WORK=... -D VERSION=... -D GENERATOR=... -P vcpkg_port.cmake: runs the vcpkg port with
+# stand-ins for vcpkg's functions, which are not available offline. The stand-ins do not edit files as vcpkg's functions
+# would.
 cmake_minimum_required(VERSION 3.25)
 set(port_dir ${SOURCES}/cmake/vcpkg/chatproto)
 file(REMOVE_RECURSE ${WORK})

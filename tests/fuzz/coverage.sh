@@ -1,5 +1,6 @@
 #!/bin/sh
-# sh tests/fuzz/coverage.sh [-v]: how many lines of the headers without I/O the kept corpora run; -v: and which they do not.
+# sh tests/fuzz/coverage.sh [-v]: tells how many lines of the headers without I/O the kept corpora run; -v: and which
+# lines they do not run.
 # shellcheck disable=SC2046,SC2086  # lists are meant to be split
 set -eu
 cd "$(dirname "$0")/../.."
@@ -9,7 +10,7 @@ build=build/fuzz-coverage
 flags='-std=c++20 -O0 -g -fprofile-instr-generate -fcoverage-mapping -Iinclude'
 mkdir -p $build
 
-# One program of all targets: the counts of several cannot be added up.
+# One program for all targets, because counts of several cannot be added.
 objects=''
 for name in $targets; do
   renamed="-DLLVMFuzzerTestOneInput=fuzz_$name -Dmain=replay_$name"
@@ -31,7 +32,8 @@ cover() {
   command=$1
   shift
   llvm-cov-19 "$command" $build/replay -instr-profile $build/profdata "$@" \
-    $(printf 'include/chatproto/%s.hpp ' error message line_reader message_queue peer room_log room room_table service chat_service detail/server/link_rules)
+    $(printf 'include/chatproto/%s.hpp ' error message line_reader message_queue peer room_log room \
+      room_table service chat_service detail/server/link_rules)
 }
 cover report -show-branch-summary=0 -show-region-summary=0
 [ "${1-}" != -v ] || cover show | grep -E '^/|^ +[0-9]+\| +0\|'

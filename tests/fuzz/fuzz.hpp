@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// What the fuzz targets share. Included first.
+// Helpers for the fuzz targets. Must be included first.
 #pragma once
 
-#undef NDEBUG  // a fuzzer without assertions finds nothing
+#undef NDEBUG  // without assertions a fuzzer finds nothing
 #include <cassert>
 #include <cstddef>
 #include <cstdint>

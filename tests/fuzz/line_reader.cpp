@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// However the bytes are split, LineReader finds the lines that a plain loop over all of them finds. The first byte of
+// However the bytes are split, LineReader must find the same lines as a plain loop over all of them. The first byte of
 // the input seeds the splits.
 #include "fuzz.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Whatever parse accepts is what the line says, and encode makes the same line of it, if a line can carry it. What
-// throws and what does not agree.
+// A line that parse accepts must encode to the same line, if a line can carry it. The throwing and non-throwing
+// functions must agree.
 #include "fuzz.hpp"
 
 #include <algorithm>
@@ -11,7 +11,6 @@
 
 namespace {
 
-/// What `call` throws.
 std::error_code thrown_by(auto call) {
   try {
     call();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// A queue does what a plain list of blocks and a sum do: nothing is lost, doubled or out of order, whatever is
-// written in parts, and its limit is kept to the byte. Each byte of the input is something that happens, some with an
-// argument.
+// A queue must do what a plain list of blocks and a sum do: nothing is lost, duplicated or reordered, whatever is
+// written in parts, and its limit is exact to the byte. Each byte of the input is an event, some with an argument.
 #include "fuzz.hpp"
 
 #include <algorithm>
@@ -24,7 +23,7 @@ struct Queue final : MessageQueue {
   int wakes = 0;
 };
 
-/// What the queue must be.
+/// The expected state of the queue.
 struct Plain {
   std::size_t limit;
   std::vector<std::string> blocks = {};
@@ -96,7 +95,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
       case 0:
       case 1: {
         auto const block = next_block(argument() % 200);
-        auto const unread = what % 16 == 1;  // which may come when it is closing
+        auto const unread = what % 16 == 1;  // this may also come while the queue is closing
         assert((unread ? queue.push_unread(block) : queue.push(block)) ==
                plain.push(*block, unread ? State::closing : State::open));
         break;
@@ -122,7 +121,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
           queue.abort();
           plain.cut(State::aborted);
         }
-        if (meanwhile % 7 == 6) {  // something else was to be written before it, and stalled
+        if (meanwhile % 7 == 6) {  // another batch had to be written first, and stalled
           batch.clear();
           batch.blocks.push_back(next_block(5));
           queue.put_back(batch, 0);
@@ -146,7 +145,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
         plain.close();
         break;
       case 5:
-        switch (argument() % 8) {  // mostly nothing, or most runs would be short
+        switch (argument() % 8) {  // mostly nothing, else most runs would be short
           case 0:
             queue.abort();
             plain.cut(State::aborted);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Runs a fuzz target over the files, or all files of the folders, that are named.
+// Runs a fuzz target with the given files, or with all files of the given folders.
 #include <filesystem>
 #include <fstream>
 #include <iostream>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// However it is appended to and read, in parts that end at any byte, a log gives each reader what a plain list of
-// lines gives it, and keeps no more than its readers have still to read. Each byte of the input is something that
-// happens, some with arguments.
+// However it is appended to and read, in parts that end at any byte, a log must give each reader what a plain list of
+// lines gives it, and keep no more than its readers have still to read. Each byte of the input is an event, some with
+// arguments.
 #include "fuzz.hpp"
 
 #include <algorithm>
@@ -29,13 +29,13 @@ struct Plain {
   std::uint64_t begin;
 };
 
-/// As a member of a room: without a place it sleeps, and the next line that is for it wakes it.
+/// Behaves like a room's member: without a place it sleeps, and the next line for it wakes it.
 struct Reader {
   std::string_view name;
   RoomLog::Place place = {};
   std::uint64_t until = never;
-  std::size_t next = 0;       // of the lines
-  std::size_t taken = 0;      // so many bytes of that line
+  std::size_t next = 0;       // index of the next line
+  std::size_t taken = 0;      // bytes taken of that line
   RoomLog::Pieces held = {};  // what it is writing
   bool writes = false;
 };
@@ -45,7 +45,7 @@ struct Test {
   std::vector<Plain> lines;
   std::array<std::string, 4> names = {"a", "b", "Ann7", std::string(240, 'n')};
   std::array<Reader, 5> readers = {Reader{names[0]}, {names[1]}, {names[2]}, {names[3]}, {names[0]}};
-  bool unread = false;  // something was appended that was for nobody
+  bool unread = false;  // something was appended that was for no reader
 
   void append(RoomLog::Audience audience, std::size_t count, std::size_t size) {
     std::string block;
@@ -65,7 +65,7 @@ struct Test {
     unread = unread || std::none_of(readers.begin(), readers.end(), [](auto const& each) { return bool(each.place); });
   }
 
-  /// What it has still to read.
+  /// Returns what the reader has still to read.
   std::string rest_of(Reader const& reader) const {
     std::string rest;
     for (auto i = reader.next; i < lines.size() && lines[i].begin < reader.until; ++i)
@@ -80,7 +80,7 @@ struct Test {
     assert(rest_of(reader).empty());
     go_to(reader, reader.held.end);
   }
-  /// It has written so many bytes of what it held: others may have said more meanwhile.
+  /// The reader has written `bytes` bytes of what it held. Others may have appended meanwhile.
   void advance(Reader& reader, std::size_t bytes) {
     if (!std::exchange(reader.writes, false)) return;
     auto const text = test::text_of(reader.held);
@@ -111,9 +111,9 @@ struct Test {
     log.unpin(reader.place);
     unread = false;
   }
-  /// It reads no further than now.
+  /// The reader reads no further than the current end.
   void finish(Reader& reader) { reader.until = std::min(reader.until, log.end()); }
-  /// It leaves, and comes again.
+  /// The reader leaves, and comes again.
   void leave(Reader& reader) {
     if (reader.place) {
       assert(log.read_all(reader.place, reader.name, reader.until) == rest_of(reader));
@@ -136,7 +136,7 @@ struct Test {
       assert(unread || log.memory() < 1024);
       return;
     }
-    // A segment that is read in part stays, and a new one may be twice as large as it must be.
+    // A partly read segment stays, and a new one may be twice as large as it must be.
     std::size_t needed = 0, largest = 64 * 1024;
     for (auto i = oldest; i < lines.size(); ++i) needed += lines[i].text.size() + 256;
     for (auto const& line : lines) largest = std::max(largest, 4 * line.text.size());

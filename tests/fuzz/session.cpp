@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: BSL-1.0
-// The whole chat without a socket: four clients, moved by the real rules of their links, send any bytes, read slowly,
-// are cut, and come again. Each must see, byte for byte but for the text of a reply, what model.hpp says, in that
-// order; if it is cut, a part of that without a gap.
+// The whole chat without sockets: four clients, driven by the real rules of their links, send any bytes, read slowly,
+// are disconnected, and come again. Each must see, byte for byte except for the text of replies, what model.hpp says,
+// in that order; if it is disconnected, a prefix of that.
 //
 // The bytes of the input go to one client, except:
-//   F8 to FB  go on with client 0 to 3
-//   FC        this read is over
-//   FD        the client is gone and another one comes
-//   FE        the client sends no more
-//   F7 n      it takes n bytes of what waits for it; FF: all
-//   F6        its session pauses after the next line, or goes on
-//   F5        it is closed
-//   F3        it is aborted
-//   F4 n      as FD, but the new one has a queue of 4n bytes
+//   F8 to FB  continue with client 0 to 3
+//   FC        ends this read
+//   FD        disconnects the client, and connects another one
+//   FE        the client shuts down sending
+//   F7 n      the client accepts n bytes of what waits for it; FF: all
+//   F6        pauses its session after the next line, or resumes it
+//   F5        closes the client
+//   F3        aborts the client
+//   F4 n      like FD, but the new client has a queue of 4n bytes
 #include "fuzz.hpp"
 
 #include <algorithm>
@@ -48,7 +48,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     chat_.connect(number_);
   }
   void start() { rules_.open(Opening{*this}); }
-  /// Its connection breaks.
+  /// The connection breaks.
   void end() {
     finish();
     rules_.forget();
@@ -69,7 +69,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     if (is_over() || !rules_.wants_input() || rules_.wants_shutdown()) return;
     rules_.input_ended();
     chat_.end_of_input(number_);
-    take(0);  // it leaves its room
+    take(0);  // removes it from its room
   }
   void close() {
     if (is_over()) return;
@@ -85,7 +85,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       pauses_ = true;
   }
 
-  /// Takes at most so many bytes of what waits for it, and compares.
+  /// Takes at most `most` bytes of what waits for the client, and compares them.
   void take(std::size_t most) {
     while (!is_over()) {
       auto const expected = std::exchange(woken_, false) || rules_.wants_writable();
@@ -111,7 +111,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   }
   void take_all() { take(static_cast<std::size_t>(-1)); }
 
-  /// As a link does when it finds the queue cut.
+  /// Ends the client if its queue was cut, as a link does.
   void end_if_cut() {
     if (is_cut()) take_all();
   }
@@ -123,7 +123,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   }
 
  private:
-  /// The chat's session, and the model gets what it gets.
+  /// Wraps the chat's session, and passes its input on to the model.
   struct Session {
     Client& client;
     ChatService::Session chat;
@@ -184,7 +184,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     if (std::exchange(pauses_, false)) Peer(shared_from_this()).pause();
   }
 
-  /// The model gets the next line. Of one that is too long the reader speaks before its end has come.
+  /// Passes the next line to the model. The reader reports a line that is too long before its end has come.
   void tell_model() {
     auto const tell = [this] {
       auto const line = untold_.substr(0, untold_.find('\n'));
@@ -223,7 +223,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   ServerOptions const options_ = {};
   Rules rules_;
   detail::Output output_;
-  std::string unread_, untold_, unseen_;  // not read; read, but the model has not got it; half a line
+  std::string unread_, untold_, unseen_;  // not read; read but not in the model yet; an unfinished line
   std::deque<Sight> due_;
   bool woken_ = false, paused_ = false, pauses_ = false, too_long_ = false;
 };
@@ -250,7 +250,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
     number = 0;
     auto const settle = [&] {
       for (auto& client : clients) client->end_if_cut();
-      // Who is closed stays, unseen, until it has read what was said before.
+      // A closed client stays, unseen, until it has read what was sent before.
       auto const closing =
           std::count_if(clients.begin(), clients.end(), [](auto const& client) { return client->is_closing(); });
       assert(service.room_count() >= chat.rooms());

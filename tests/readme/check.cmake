@@ -1,5 +1,5 @@
 cmake_minimum_required(VERSION 3.22)
-# cmake -D PAGE=... -D FILES=... -P check.cmake: each C++ block of PAGE is one of FILES, and the other way round.
+# cmake -D PAGE=... -D FILES=... -P check.cmake: checks that the C++ blocks of PAGE are exactly FILES.
 file(READ ${PAGE} page)
 foreach(file IN LISTS FILES)
   file(READ ${file} text)

@@ -1,9 +1,11 @@
 #!/bin/sh
-# sh commands.sh SOURCE: what the pages tell to type in a shell is there: scripts that parse, and the options that they are given;
-# presets; variables of CMake. (The tutorial's are played, by tutorial.sh. What the commands do is tested elsewhere, or takes long.)
+# sh commands.sh SOURCE: checks that what the pages tell a reader to type exists: scripts that parse, the options they
+# are given, presets, CMake variables. (tutorial.sh runs the tutorial's commands. What the others do is tested
+# elsewhere, or takes long.)
 set -eu
 cd "$1"
-lines=$(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside && FILENAME != "docs/tutorial.md" { sub(/ #.*/, ""); print }' \
+lines=$(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 }
+  inside && FILENAME != "docs/tutorial.md" { sub(/ #.*/, ""); print }' \
   README.md CONTRIBUTING.md docs/*.md examples/README.md tests/conformance/README.md)
 [ -n "$lines" ]
 set -f
@@ -13,7 +15,7 @@ grep -o '^| `--[^|]*' docs/operate.md | grep -o -e '--[a-z-]*' | while read -r f
   grep -rqF "\"$flag\"" examples || exit 1
 done
 
-known_to() { # FILE WORD...: whether the file knows all that begin with --
+known_to() { # FILE WORD...: whether the file contains all words that begin with --
   for word in "$@"; do
     case $word in
       --) break ;; # another program's
@@ -41,7 +43,8 @@ echo "$lines" | sed 's/ && /\n/g' | while read -r program rest; do
       done
       ;;
     *chatproto-conformance) known_to tests/conformance/options.cpp "$@" || exit 1 ;;
-    --program | apt | build/* | docker | pacman | PATH=*) ;; # of others, of the line before, or what the command before has made
+    # Commands of others, a continuation of the line before, or programs that the command before has built.
+    --program | apt | build/* | docker | pacman | PATH=*) ;;
     *) exit 1 ;;
   esac
 done

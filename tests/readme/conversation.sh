@@ -1,4 +1,5 @@
-# conversation.sh SERVER CLIENT LISTENER: the how-to's client speaks, its listener hears it, and its server ends in order.
+# conversation.sh SERVER CLIENT LISTENER: the how-to's client sends, its listener receives that, and its server shuts
+# down cleanly.
 set -eu
 out=$(mktemp)
 heard=$(mktemp)
@@ -7,13 +8,13 @@ server=$!
 listener=
 trap 'kill -9 $server $listener 2> /dev/null || :; rm -f "$out" "$heard"' EXIT
 while ! grep -q '^listening on port [0-9]' "$out"; do
-  kill -0 $server  # or it has died
+  kill -0 $server  # else it has died
   sleep 0.05
 done
 port=$(sed -n 's/^listening on port //p' "$out")
 "$3" "$port" > "$heard" &
 listener=$!
-until test -s "$heard"; do  # it may not be there yet
+until test -s "$heard"; do  # it may not have joined yet
   test "$("$2" "$port")" = "ok: sent"
   sleep 0.05
 done

@@ -1,4 +1,4 @@
-# news.sh NEWS: the how-to's news reach everybody who is connected, and its server ends with its input.
+# news.sh NEWS: the how-to's news reach every connected client, and its server ends with its input.
 set -euo pipefail
 dir=$(mktemp -d)
 mkfifo "$dir/in"
@@ -7,12 +7,12 @@ server=$!
 trap 'kill -9 $server 2>/dev/null || :; rm -rf "$dir"' EXIT
 exec 9>"$dir/in"
 until grep -q '^listening on port [0-9]' "$dir/out"; do
-  kill -0 $server # or it has died
+  kill -0 $server # else it has died
   sleep 0.05
 done
 port=$(sed -n 's/^listening on port //p' "$dir/out")
 exec 3<>"/dev/tcp/127.0.0.1/$port" 4<>"/dev/tcp/127.0.0.1/$port"
-for reader in 3 4; do # an answer says that it is there
+for reader in 3 4; do # an answer shows that it is connected
   echo hello >&$reader
   read -r line <&$reader
   test "$line" = 'nobody listens to you here'

@@ -1,11 +1,11 @@
-# tls.sh HOWTO SERVER: the how-to's commands for TLS give a chat over TLS, on ports of their own.
+# tls.sh HOWTO SERVER: the how-to's commands for TLS provide a chat over TLS, on other ports.
 set -euo pipefail
 command -v stunnel >/dev/null && command -v openssl >/dev/null || exit 77
 dir=$(mktemp -d)
 server=$(realpath "$2")
 started=
 trap 'kill $started 2>/dev/null || :; rm -rf "$dir"' EXIT
-# Below the ports that systems give to connections: a try to connect to one that is still free could connect to itself.
+# Below the ephemeral ports: an attempt to connect to one of these that is free could connect to itself.
 plain=$((RANDOM % 10000 + 10000))
 tls=$((plain + 10000))
 awk '/^## / { inside = /TLS/ } inside && /^```/ { block = !block; next } inside && block' "$1" |
@@ -21,7 +21,7 @@ stunnel stunnel.conf 2>stunnel.log &
 started+=" $!"
 for port in "$plain" "$tls"; do
   until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-    for process in $started; do kill -0 "$process"; done # or it has died
+    for process in $started; do kill -0 "$process"; done # else it has died
     sleep 0.05
   done
 done

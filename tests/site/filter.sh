@@ -1,5 +1,6 @@
 #!/bin/sh
-# sh filter.sh AWK FILTER: what docs/filter.awk makes of a page, and that it refuses a diagram which it would draw wrongly.
+# sh filter.sh AWK FILTER: checks what docs/filter.awk makes of a page, and that it rejects a diagram that it would draw
+# wrongly.
 set -eu
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -8,7 +9,8 @@ fence='```'
 cat >"$scratch/page.md" <<END
 # Title
 
-A [header](../include/chatproto/server_options.hpp), an [example](examples/echo_service.hpp), \`one\`, \`'two'\`, **\`three\`: bold**, **bold**.
+A [header](../include/chatproto/server_options.hpp), an [example](examples/echo_service.hpp), \`one\`, \`'two'\`, \
+**\`three\`: bold**, **bold**.
 
 ${fence}mermaid
 sequenceDiagram
@@ -36,7 +38,8 @@ cat >"$scratch/expected" <<END
 
 [TOC]
 
-A [header](server__options_8hpp.html), an [example](echo_service_8hpp-example.html), \`one\`, \`\`'two'\`\`, <b>\`three\`: bold</b>, **bold**.
+A [header](server__options_8hpp.html), an [example](echo_service_8hpp-example.html), \`one\`, \`\`'two'\`\`, \
+<b>\`three\`: bold</b>, **bold**.
 
 \\msc
 wordwraparcs=true;
@@ -48,7 +51,8 @@ a box b [label="both"];
 
 \\dot
 digraph {
-rankdir=LR; node [shape=box fontname=Helvetica fontsize=10 height=0.3]; edge [fontname=Helvetica fontsize=9]; fontname=Helvetica; fontsize=10;
+rankdir=LR; node [shape=box fontname=Helvetica fontsize=10 height=0.3]; \
+edge [fontname=Helvetica fontsize=9]; fontname=Helvetica; fontsize=10;
 subgraph cluster_g {
 label="group";
 x [label="a \`x\`"];

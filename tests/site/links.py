@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""links.py SITE: each link, anchor, image, script and style within SITE leads to something. Nothing is fetched from elsewhere.
+"""links.py SITE: checks that each link, anchor, image, script and style within SITE has a target. Fetches nothing.
 
-Looks at the pages, at the pictures (*.svg), and at the scripts that Doxygen makes for its menu and its search.
-links.py --self-test: whether it finds what is dead."""
+Reads the pages, the pictures (*.svg), and the scripts that Doxygen makes for its menu and its search.
+links.py --self-test: checks that dead links are found."""
 import html.parser
 import pathlib
 import re
@@ -10,13 +10,13 @@ import sys
 import tempfile
 import urllib.parse
 
-# What a script of Doxygen's leads to stands in it as a whole string.
+# Doxygen's scripts contain their link targets as whole strings.
 IN_SCRIPT = re.compile(r"""["']((?:\.\./)?[\w./-]+\.html(?:#[\w.:-]+)?)["']""")
-MADE = re.compile(r"^search/\w+_\w+\.js$|^\w+\.js$")  # the menu and what the search finds
+MADE = re.compile(r"^search/\w+_\w+\.js$|^\w+\.js$")  # the menu and the search results
 
 
 class Page(html.parser.HTMLParser):
-    """The anchors of a page or picture, and what it links to, with the line."""
+    """The anchors of a page or picture, and its link targets with their lines."""
 
     def __init__(self, text):
         super().__init__()
@@ -35,16 +35,17 @@ class Page(html.parser.HTMLParser):
 
 
 def check(site):
-    """The dead links of a site, as text, and how many pages and links there are."""
+    """Returns a site's dead links, as text, and how many pages and links there are."""
     pages = {}
     for path in sorted(site.rglob("*")):
-        if path.name == "doxygen.svg":  # its logo, not ours
+        if path.name == "doxygen.svg":  # Doxygen's logo
             continue
         if path.suffix in (".html", ".svg"):
             pages[path] = Page(path.read_text(encoding="utf-8"))
         elif MADE.search(path.relative_to(site).as_posix()) and not path.name.startswith("navtreeindex"):
             pages[path] = script = Page("")
-            text, _, _ = path.read_text(encoding="utf-8").partition("NAVTREEINDEX")  # where parts of an index begin: no links
+            # What follows NAVTREEINDEX tells where the parts of the index begin, and is no link.
+            text, _, _ = path.read_text(encoding="utf-8").partition("NAVTREEINDEX")
             for number, line in enumerate(text.splitlines(), 1):
                 script.links += [(number, link) for link in IN_SCRIPT.findall(line)]
     dead, count = [], 0
@@ -68,7 +69,8 @@ def check(site):
 def self_test():
     with tempfile.TemporaryDirectory() as folder:
         site = pathlib.Path(folder).resolve()
-        (site / "a.html").write_text('<a href="b.html#here">x</a><img src="a.svg"><a href="https://example.org/no">x</a>'
+        (site / "a.html").write_text('<a href="b.html#here">x</a><img src="a.svg">'
+                                      '<a href="https://example.org/no">x</a>'
                                      '<a href="#up" id="up">x</a>', encoding="utf-8")
         (site / "b.html").write_text('<h1 id="here"></h1>', encoding="utf-8")
         (site / "a.svg").write_text('<svg><a xlink:href="b.html"></a></svg>', encoding="utf-8")
@@ -77,7 +79,8 @@ def self_test():
         assert (dead, pages, links) == ([], 2, 5), (dead, pages, links)
         for name, text in (("a.html", '<a href="c.html">x</a>'), ("a.html", '<a href="b.html#there">x</a>'),
                            ("a.html", '<img src="b.svg">'), ("a.html", '<a href="../a.html">x</a>'),
-                           ("a.html", '<a href="file:///etc">x</a>'), ("a.svg", '<svg><a xlink:href="c.html"></a></svg>'),
+                           ("a.html", '<a href="file:///etc">x</a>'),
+                           ("a.svg", '<svg><a xlink:href="c.html"></a></svg>'),
                            ("navtreedata.js", '[ "x", "b.html#there" ]')):
             before = (site / name).read_text(encoding="utf-8")
             (site / name).write_text(text, encoding="utf-8")

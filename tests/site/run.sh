@@ -1,5 +1,6 @@
 #!/bin/sh
-# sh tests/site/run.sh [SHOTS]: installs what is missing, builds the site in build/docs/html, and tests it; SHOTS: a folder for pictures of it.
+# sh tests/site/run.sh [SHOTS]: installs what is missing, builds the site in build/docs/html and tests it. SHOTS is a
+# folder for pictures of it.
 set -eu
 cd "$(dirname "$0")/../.."
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// One of two translation units that use the same things: what is not inline would be there twice.
+// One of two translation units that use the same functions: one that is not inline would be defined twice.
 #include <chatproto/chatproto.hpp>
 
 chatproto::Server<chatproto::StrandPool>* other_server();

@@ -1,5 +1,5 @@
-# An overlay port, which takes the sources that it lies in: vcpkg install chatproto --overlay-ports=cmake/vcpkg
-# In a registry, vcpkg_from_github() with a release takes the place of the next line.
+# An overlay port that takes the sources from around it: vcpkg install chatproto --overlay-ports=cmake/vcpkg
+# In a registry, vcpkg_from_github() with a release replaces the next line.
 get_filename_component(SOURCE_PATH "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
 
 set(VCPKG_BUILD_TYPE release)  # header-only

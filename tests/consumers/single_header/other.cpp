@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: BSL-1.0
-// Two units that include it make one program.
+// A second translation unit that includes the header, to be linked with the first.
 #include <chatproto/chatproto.hpp>
