@@ -117,13 +117,26 @@ struct ServerFlags {
   }
 };
 
+/// Tells a person at the terminal that the server listens and how it serves, and a script which port it has got.
+inline void announce(ServerFlags const& flags, std::uint16_t port) {
+  auto line = "listening on port " + std::to_string(port);
+  if (is_terminal(stderr)) {
+    auto const count = flags.options.threads != 0 ? flags.options.threads : std::thread::hardware_concurrency();
+    auto const threads = std::to_string(std::max(count, 1u)) + (count > 1 ? " threads" : " thread");
+    line += flags.policy == "thread-per-client" ? " (thread-per-client)" : " (" + flags.policy + ", " + threads + ")";
+  } else if (flags.options.port != 0) {
+    return;
+  }
+  complain(line);
+}
+
 /// Serves until SIGINT or SIGTERM; a second signal stops without waiting for clients to read. The object that `beside`
 /// makes for the server lives while it serves.
 template <class Server, class... Args>
-void serve_until_signal(chatproto::ServerOptions const& options, auto const& beside, Args const&... service_args) {
+void serve_until_signal(ServerFlags const& flags, auto const& beside, Args const&... service_args) {
   auto server = [&] {
     try {
-      return std::make_unique<Server>(options, service_args...);
+      return std::make_unique<Server>(flags.options, service_args...);
     } catch (std::system_error const& error) {
       throw std::runtime_error(error.what());  // not a lost connection
     }
@@ -138,7 +151,7 @@ void serve_until_signal(chatproto::ServerOptions const& options, auto const& bes
       signals.clear();  // a third signal ends even a server whose sessions hang
     });
   });
-  if (options.port == 0) complain("listening on port " + std::to_string(server->port()));
+  announce(flags, server->port());
   [[maybe_unused]] auto const companion = beside(*server);
   server->run();
 }
@@ -155,11 +168,11 @@ int serve_beside(ServerFlags const& flags, auto const& beside, Args const&... se
   raise_descriptor_limit();  // each client needs at least one
   using namespace chatproto;
   if (flags.policy == "thread-per-client")
-    serve_until_signal<Server<ThreadPerClient, Service>>(flags.options, beside, service_args...);
+    serve_until_signal<Server<ThreadPerClient, Service>>(flags, beside, service_args...);
   else if (flags.policy == "strand")
-    serve_until_signal<Server<StrandPool, Service>>(flags.options, beside, service_args...);
+    serve_until_signal<Server<StrandPool, Service>>(flags, beside, service_args...);
   else
-    serve_until_signal<Server<ThreadPool, Service>>(flags.options, beside, service_args...);
+    serve_until_signal<Server<ThreadPool, Service>>(flags, beside, service_args...);
   return 0;
 }
 template <class Service, class... Args>

@@ -4,6 +4,7 @@
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/reliable_timer.hpp>
+#include <chatproto/listen.hpp>
 #include <chatproto/room_table.hpp>
 #include <chatproto/threading.hpp>
 
@@ -18,10 +19,12 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
 #include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
 
 #include "catch.hpp"
 #include "sanitized.hpp"
@@ -175,6 +178,23 @@ class Known {
 };
 
 }  // namespace
+
+TEST_CASE("listen: a system whose IPv6 sockets take no IPv4, as OpenBSD's, listens on IPv4", "[faults]") {
+  auto fallen_back = 0;
+  std::size_t n = 1;
+  for (auto again = true; again; ++n) {
+    asio::io_context context;
+    asio::ip::tcp::acceptor acceptor(context);
+    Failing failing(Fault::call, n);
+    try {
+      chatproto::listen(acceptor, 0);
+      if (acceptor.local_endpoint().protocol() == asio::ip::tcp::v4()) ++fallen_back;
+    } catch (std::system_error const&) {  // another call
+    }
+    again = failing.happened();
+  }
+  CHECK(fallen_back == 1);
+}
 
 TEMPLATE_TEST_CASE("each system call fails once", "[faults]", POLICIES) {
   fail_each<TestType>(Fault::call, GENERATE(range(std::size_t(0), std::size_t(4))));

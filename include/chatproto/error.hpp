@@ -6,6 +6,12 @@
 #include <string>
 #include <system_error>
 
+#include <chatproto/detail/visibility.hpp>
+
+#if !defined(__cpp_exceptions) && !defined(_CPPUNWIND)
+#error "chatproto needs exceptions: compile without -fno-exceptions"
+#endif
+
 namespace chatproto {
 
 /// The errors of lines, messages and names.
@@ -21,7 +27,7 @@ enum class Errc {
 };
 
 /// Returns the category of `Errc`, whose name is "chatproto". Any thread may call it.
-inline std::error_category const& chatproto_category() noexcept {
+CHATPROTO_ONE_PER_PROCESS inline std::error_category const& chatproto_category() noexcept {
   struct Category final : std::error_category {
     char const* name() const noexcept override { return "chatproto"; }
     std::string message(int value) const override {

@@ -3,6 +3,8 @@
 /// `executor_of`, which returns a client's executor for a session's own asynchronous operations.
 #pragma once
 
+#include <exception>
+
 #include <asio/any_io_executor.hpp>
 
 #include <chatproto/message_queue.hpp>

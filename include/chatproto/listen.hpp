@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <string>
 #include <system_error>
 
@@ -19,7 +20,7 @@
 namespace chatproto {
 
 /// Opens `acceptor`, binds it and starts to listen, as `Server` does: on `address`, or, if that is empty, on all
-/// addresses, IPv6 and IPv4.
+/// addresses: IPv6 and IPv4, or only IPv4 if the system cannot do both with one socket.
 ///
 /// Port 0 selects a free port, see `acceptor.local_endpoint()`. A server can restart on its port at once, and no two
 /// servers can have the same port. Child processes do not inherit the socket. Throws `std::system_error`, whose text
@@ -35,7 +36,10 @@ void listen(asio::basic_socket_acceptor<asio::ip::tcp, Executor>& acceptor, std:
     tcp::endpoint endpoint(tcp::v6(), port);
     if (!address.empty()) endpoint = {asio::ip::make_address(address), port};
     acceptor.open(endpoint.protocol(), ec);
-    if (ec && address.empty()) {  // a machine without IPv6
+    if (!ec && address.empty()) acceptor.set_option(asio::ip::v6_only(false), ec);
+    if (ec && address.empty()) {  // a machine without IPv6, or whose IPv6 sockets take no IPv4, as OpenBSD's
+      std::error_code ignored;
+      acceptor.close(ignored);
       endpoint = {tcp::v4(), port};
       acceptor.open(endpoint.protocol(), ec);
     }
@@ -46,7 +50,6 @@ void listen(asio::basic_socket_acceptor<asio::ip::tcp, Executor>& acceptor, std:
 #else
     ::fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);
 #endif
-    if (address.empty() && endpoint.protocol() == tcp::v6()) acceptor.set_option(asio::ip::v6_only(false));
 #ifdef _WIN32  // on Windows SO_REUSEADDR would let a second server take the port
     acceptor.set_option(asio::detail::socket_option::boolean<SOL_SOCKET, SO_EXCLUSIVEADDRUSE>(true));
 #else  // allows a restart at once

@@ -134,7 +134,7 @@ class RoomTable {
 ///   Session open(chatproto::Peer peer) { return {chatproto::Participant(std::move(peer)), rooms}; }
 ///   chatproto::RoomTable rooms;
 /// };
-/// chatproto::Server<chatproto::ThreadPool, Shouting> server({.port = 47375});
+/// chatproto::Server<chatproto::ThreadPool, Shouting> server({.port = 17375});
 /// @endcode
 ///
 /// Where queues make senders wait (`Overflow::block_sender`), a session must call `Room::must_wait` after sending a

@@ -5,6 +5,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <exception>
 #include <utility>
 
 #include <asio/io_context.hpp>

@@ -70,7 +70,7 @@ concept Opens = requires(S& service, Args... args) {
 ///   };
 ///   Session open(chatproto::Peer peer) { return {std::move(peer)}; }
 /// };
-/// chatproto::Server<chatproto::ThreadPool, Echo> server({.port = 47375});
+/// chatproto::Server<chatproto::ThreadPool, Echo> server({.port = 17375});
 /// @endcode
 template <class S>
 concept Service = LineSession<typename S::Session> &&(Opens<S, Peer> || Opens<S, Peer, std::string>);

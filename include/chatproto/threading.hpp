@@ -6,6 +6,7 @@
 #include <concepts>
 #include <condition_variable>
 #include <cstddef>
+#include <exception>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -19,6 +20,10 @@
 #include <asio/post.hpp>
 #include <asio/require.hpp>
 #include <asio/strand.hpp>
+
+#ifdef ASIO_DISABLE_THREADS
+#error "chatproto's policies run threads: compile without ASIO_DISABLE_THREADS"
+#endif
 
 namespace chatproto {
 

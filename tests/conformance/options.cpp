@@ -12,8 +12,8 @@ namespace {
 constexpr char const* usage = R"(usage: chatproto-conformance [OPTION]... HOST PORT [SCENE]...
        chatproto-conformance [OPTION]... [SCENE]... -- COMMAND {port} [ARGUMENT]...
 
-Tests whether a chat server keeps the chat protocol: one that runs at HOST PORT, or one that COMMAND starts ({port} stands
-for a free port) and that is started again if it dies.
+Tests whether a chat server keeps the chat protocol: one that runs at HOST PORT, or one that COMMAND starts ({port}
+stands for a free port) and that is started again if it dies.
 
 Plays scenes, each a conversation of several clients, and tells for each that fails which rule was broken, what was
 expected and what came. A SCENE is the name of one that is part of this program, a pattern like 'lines-*', a file, or a

@@ -28,7 +28,7 @@ class Clock {
 };
 
 int main(int argc, char** argv) {
-  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 47379);
+  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 17379);
   Server server({.port = port});
   Clock const clock(server);
   server.run();

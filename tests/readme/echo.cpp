@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <string>
 
-// Says back each line. Try it: nc localhost 47375
+// Says back each line. Try it: nc localhost 17375
 struct Echo {
   struct Session {
     chatproto::Peer peer;
@@ -13,7 +13,7 @@ struct Echo {
 };
 
 int main(int argc, char** argv) {
-  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 47375);
+  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 17375);
   chatproto::Server<chatproto::StrandPool, Echo> server({.port = port});
   server.run();
 }

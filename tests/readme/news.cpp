@@ -39,7 +39,7 @@ class News {
 };
 
 int main(int argc, char** argv) {
-  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 47378);
+  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 17378);
   chatproto::Server<chatproto::ThreadPool, News> server({.port = port});
   std::cout << "listening on port " << server.port() << std::endl;
   std::thread serving([&] { server.run(); });

@@ -43,7 +43,7 @@ struct Phonebook {
 };
 
 int main(int argc, char** argv) {
-  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 47377);
+  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 17377);
   chatproto::Server<chatproto::ThreadPool, Phonebook> server({.port = port});
   server.run();
 }

@@ -31,7 +31,7 @@ struct Reminder {
 };
 
 int main(int argc, char** argv) {
-  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 47376);
+  auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 17376);
   chatproto::Server<chatproto::ThreadPool, Reminder> server({.port = port});
   server.run();
 }

@@ -8,11 +8,13 @@
 #include <cstdint>
 #include <utility>
 
+#include <chatproto/detail/visibility.hpp>
+
 namespace chatproto::detail {
 
 /// Counts the bytes that all servers of the process hold for clients: logs of rooms, pending output and pending input.
 /// There is one count, because a process has one memory. Any thread may use it.
-class HeldMemory {
+class CHATPROTO_ONE_PER_PROCESS HeldMemory {
  public:
   static void add(std::size_t bytes) noexcept { total_.fetch_add(bytes, std::memory_order_relaxed); }
   static void remove(std::size_t bytes) noexcept { total_.fetch_sub(bytes, std::memory_order_relaxed); }

@@ -44,10 +44,12 @@ std::size_t client_limit([[maybe_unused]] unsigned threads) noexcept {
   std::size_t each = 1;
   if constexpr (requires { Policy::descriptors_per_client; }) each = Policy::descriptors_per_client;
 #ifndef _WIN32
-  auto const reserve = 32 + rlim_t(3) * threads;  // epoll, its event and its timer
+  auto const reserve = 32 + std::uint64_t(3) * threads;  // epoll, its event and its timer
   rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-    return std::max<std::size_t>((limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur, reserve)) / each, 1);
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    auto const most = static_cast<std::uint64_t>(limit.rlim_cur);  // which is signed on some systems
+    return std::max<std::size_t>(static_cast<std::size_t>((most - std::min(most, reserve)) / each), 1);
+  }
 #endif
   return std::numeric_limits<std::size_t>::max() / each;
 }
@@ -121,8 +123,12 @@ inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& optio
   [[maybe_unused]] constexpr auto probes = 4;
   [[maybe_unused]] auto const seconds = static_cast<int>(options.keepalive.count()),
                               interval = std::max(seconds / 4, 1);
-#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+#ifdef TCP_KEEPIDLE
   acceptor.set_option(TcpOption<TCP_KEEPIDLE>(seconds), ignored);
+#elif defined(TCP_KEEPALIVE)  // macOS
+  acceptor.set_option(TcpOption<TCP_KEEPALIVE>(seconds), ignored);
+#endif
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
   acceptor.set_option(TcpOption<TCP_KEEPINTVL>(interval), ignored);
   acceptor.set_option(TcpOption<TCP_KEEPCNT>(probes), ignored);
 #endif
