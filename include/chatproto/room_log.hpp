@@ -78,7 +78,7 @@ class RoomLog {
   /// Appends whole lines and returns their place, which pins nothing yet. If it throws `std::bad_alloc`, nothing has
   /// changed.
   Place append(std::string_view lines, Audience audience) {
-    auto const need = lines.size() + Run::size_of(audience.user);
+    auto const need = lines.size() + Run::size_of(audience.user.size());
     if (last_ == nullptr || need > last_->runs - last_->text) add_segment(need);
     auto& segment = *last_;
     Place place;
@@ -178,8 +178,8 @@ class RoomLog {
     std::uint32_t name_size : 31;
     std::uint32_t only : 1;
 
-    static std::uint32_t size_of(std::string_view name) noexcept {
-      return static_cast<std::uint32_t>((sizeof(Run) + name.size() + 7) / 8 * 8);
+    static std::uint32_t size_of(std::size_t name_size) noexcept {
+      return static_cast<std::uint32_t>((sizeof(Run) + name_size + 7) / 8 * 8);
     }
   };
 
@@ -209,7 +209,7 @@ class RoomLog {
       std::memcpy(bytes() + last_run - sizeof run, &run, sizeof run);
       // not memcpy: an empty name may be a null pointer
       std::copy(audience.user.begin(), audience.user.end(), bytes() + last_run - sizeof run - audience.user.size());
-      runs -= Run::size_of(audience.user);
+      runs -= Run::size_of(audience.user.size());
       return last_run;
     }
     void set_end(std::uint32_t at, std::uint32_t end) noexcept {
@@ -240,7 +240,7 @@ class RoomLog {
         }
         // Stay in the last run, which may still grow.
         if (run_end == most || place.run_ == segment.last_run) break;
-        place.run_ -= Run::size_of({nullptr, run.name_size});
+        place.run_ -= Run::size_of(run.name_size);
       }
       if (segment.next == nullptr || place.text_ < segment.text || until <= segment.next->base) return;
       place.segment_ = segment.next;
