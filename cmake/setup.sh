@@ -35,7 +35,9 @@ here() {
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;
     clang-14 | clang-19) command -v "clang++-${1#clang-}" ;;
     llvm-19) command -v llvm-symbolizer-19 ;;
-    libclang-rt-* | libc++*-dev | g++-multilib) dpkg-query --show --showformat='${Status}' "$1" | grep -q ' installed$' ;;
+    libclang-rt-* | libc++*-dev | g++-multilib)
+      dpkg-query --show --showformat='${Status}' "$1" | grep -q ' installed$'
+      ;;
     *) command -v "$1" ;;
   esac >/dev/null 2>&1
 }
