@@ -99,17 +99,17 @@ started=$server
 port_of() { sed -n 's/^listening on port //p' "$scratch/$1"; }
 wait_until grep -q '^listening on port' "$scratch/server"
 port=$(port_of server)
-printf '\nThe server listens on port %s. Two receivers come, each to a room:\n' "$port"
+printf '\nThe server listens on port %s. Two receivers come, and each joins a room:\n' "$port"
 listen alice cafe
 listen dave library
 
-printf '\nTwo senders come. Who is in no room yet is refused:\n'
+printf '\nTwo senders come. A sender must join a room before it speaks:\n'
 come bob 4
 come carol 5
 types bob 'hello?'
 sees bob 'join a room first'
 
-printf '\nA text goes to those who listen in its room:\n'
+printf '\nA text goes to the receivers in its room:\n'
 types bob '/join cafe'
 types bob 'hey everybody!'
 sees alice 'bob: hey everybody!'
@@ -117,21 +117,21 @@ types carol '/join library'
 types carol 'Hush, I am reading.'
 sees dave 'carol: Hush, I am reading.'
 
-printf '\nBob goes to the other room:\n'
+printf '\nBob moves to the other room:\n'
 types bob '/join library'
 types bob 'What is it about?'
 sees dave 'bob: What is it about?'
 types carol 'Threads.'
 sees dave 'carol: Threads.'
 
-printf '\nWhat is no name of a room is refused, and Bob stays where he is:\n'
+printf '\nAn invalid room name is refused, and Bob stays where he is:\n'
 types bob '/join the garden'
 sees bob 'invalid room name (letters and digits only)'
 types bob 'Then I stay.'
 sees dave 'bob: Then I stay.'
 
 texts=20000
-printf '\nEve comes to the cafe, too, and is stopped: she reads nothing. Dan types %s lines there:\n' $texts
+printf '\nEve joins the cafe, but her receiver is stopped and reads nothing. Dan types %s lines:\n' $texts
 listen eve cafe
 eve=$!
 kill -STOP "$eve"
@@ -156,7 +156,7 @@ wait "$server" || fail "the server has ended with exit code $?"
 sees alice 'receiver: the server has closed the connection'
 sees dave 'receiver: the server has closed the connection'
 
-printf '\nThe same server with another service, which says back each line until "end":\n'
+printf '\nThe same server with another service, which echoes each line until "end":\n'
 : >"$scratch/echo"
 $bin/echo_server 0 2>"$scratch/echo" >/dev/null &
 started="$started $!"
