@@ -35,7 +35,7 @@ enum class PushResult : std::uint8_t {
 /// What happens when a client does not read what is sent to it.
 enum class Overflow : std::uint8_t {
   disconnect,    ///< The client is disconnected.
-  block_sender,  ///< The clients that send to its room wait, and nothing is lost; see `Room::must_wait`.
+  block_sender,  ///< The clients that send to its room wait; see `Room::must_wait` and `ServerOptions::overflow`.
 };
 
 /// The pending output of one client: replies, and what else a service sends. The texts of its room are in the room's

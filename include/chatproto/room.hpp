@@ -30,7 +30,7 @@ namespace chatproto {
 /// then:
 /// - `disconnect`: the room asks the client's link to write, and the link disconnects the client if the socket takes
 ///   nothing. A member that is behind by `MessageQueue::hard_limit_factor` times its limit is disconnected without a
-///   try. So is the member furthest behind in a log that takes more than twice that in memory.
+///   try. So is the member furthest behind in a log that takes more memory than twice that and 256 KiB.
 /// - `block_sender`: no member is disconnected for being slow; senders wait (`must_wait`).
 ///
 /// Thread safety: distinct objects: safe. Shared objects: safe.

@@ -43,8 +43,9 @@ struct ServerOptions {
   /// is half a second of a fast chat. A client above the limit is disconnected only after a write was tried and its
   /// socket took nothing, or, without a try, above 64 times the limit. See `MessageQueue` and `Room`.
   std::size_t queue_limit = MessageQueue::default_limit;
-  /// What happens above `queue_limit`: the client is disconnected, or the clients that send to its room wait, and
-  /// nothing is lost.
+  /// What happens above `queue_limit`: the client is disconnected, or the clients that send to its room wait, so that
+  /// it loses no text by being slow. In both cases the write deadline and `memory_limit` apply, and a client whose
+  /// queue exceeds 64 times the limit is disconnected.
   Overflow overflow = Overflow::disconnect;
   /// The system's send buffer for a client, in bytes. 0: the system's default, which may be megabytes for a client that
   /// does not read. Smaller buffers cost more system calls when much is sent.
