@@ -199,7 +199,7 @@ async function main() {
     await page.goto(site);
     await shoot(page, 'no-script');
     assert.match(await page.locator('.contents').innerText(), /network services/);
-    const links = ['tutorial', 'how-to', 'Install', 'operate', 'protocol', 'design', 'synchronisation', 'reliability', 'performance', 'Server', 'Connection'];
+    const links = ['tutorial', 'how-to', 'Install', 'operate', 'protocol', 'Design', 'synchronisation', 'reliability', 'performance', 'Server', 'Connection'];
     for (const text of links) {
       await page.goto(site);
       await page.locator('.contents a').filter({ hasText: new RegExp(`^${text}$`) }).first().click();
