@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PICTURE = ROOT / "docs/demo.svg"
 COLUMNS, ROWS = 88, 18  # of the terminal
 LINE, LETTER = 19, 8.4  # the height of a line and the width of a letter, in pixels
-PAUSE = 6  # seconds for which the whole conversation stays
-COLOURS = {"types": "#7ee787", "type": "#7ee787", "sees": "#79c0ff", "see": "#79c0ff", "logs": "#ffa657"}
+PAUSE = 6  # seconds from the last line to the first again
+COLOURS = {"type": "#7ee787", "see": "#79c0ff", "log": "#ffa657"}
 
 
 def play():
@@ -59,8 +59,8 @@ def draw(lines):
                       f".l{number}{{animation:l{number} {total:.1f}s infinite}}")
         if number >= ROWS:
             scrolls.append(f"{begin:.2f}%{{transform:translateY({(ROWS - 1 - number) * LINE}px)}}")
-        actor = re.match(r"  (\S+) +(types?|sees?|logs) +(.*)", line)
-        colour = COLOURS[actor[2]] if actor else "#8b949e" if line.startswith("  ") else "#e6edf3"
+        verb = re.match(r"  \S+ +(type|see|log)s? ", line)
+        colour = COLOURS[verb[1]] if verb else "#8b949e" if line.startswith("  ") else "#e6edf3"
         if line:
             texts.append(f'<text class="l{number}" x="{2 * LETTER:.0f}" y="{LINE * (number + 1.7):.0f}" '
                          f'fill="{colour}" xml:space="preserve">{escape(line[:COLUMNS])}</text>')
