@@ -118,14 +118,13 @@ struct ServerFlags {
 };
 
 /// Tells a person at the terminal that the server listens and how it serves, and a script which port it has got.
-inline void announce(ServerFlags const& flags, std::uint16_t port) {
-  auto line = "listening on port " + std::to_string(port);
+inline void announce(auto const& server, std::string const& policy) {
+  auto const& options = server.options();
+  if (options.port != 0 && !is_terminal(stderr)) return;
+  auto line = "listening on port " + std::to_string(server.port());
   if (is_terminal(stderr)) {
-    auto const count = flags.options.threads != 0 ? flags.options.threads : std::thread::hardware_concurrency();
-    auto const threads = std::to_string(std::max(count, 1u)) + (count > 1 ? " threads" : " thread");
-    line += flags.policy == "thread-per-client" ? " (thread-per-client)" : " (" + flags.policy + ", " + threads + ")";
-  } else if (flags.options.port != 0) {
-    return;
+    auto const threads = std::to_string(options.threads) + (options.threads == 1 ? " thread" : " threads");
+    line += " (" + policy + (options.threads == 0 ? ")" : ", " + threads + ")");
   }
   complain(line);
 }
@@ -151,7 +150,7 @@ void serve_until_signal(ServerFlags const& flags, auto const& beside, Args const
       signals.clear();  // a third signal ends even a server whose sessions hang
     });
   });
-  announce(flags, server->port());
+  announce(*server, flags.policy);
   [[maybe_unused]] auto const companion = beside(*server);
   server->run();
 }

@@ -78,6 +78,31 @@ level=info event=ended reason=closed client=1
 level=info event=stopped accepted=1 refused=0 lines_in=4 texts=1
 END
 
+echo 'a person at a terminal is told how it serves'
+if script --version 2>/dev/null | grep -q util-linux; then
+  while read -r flags; do
+    : >"$dir/log"
+    script -qefc "'$server' 0 $flags" "$dir/log" </dev/null >/dev/null &
+    terminal=$!
+    started+=("$terminal")
+    await '^listening on port .*)' "$terminal"
+    kill "$terminal"
+    wait "$terminal" || :
+    grep -o 'listening .*)' "$dir/log"
+  done >"$dir/said" <<'END'
+--threads 2
+--threads 1 --policy strand
+--policy thread-per-client
+END
+  diff - <(sed -E 's/[0-9]+ \(/N (/' "$dir/said") <<'END' || fail 'not this'
+listening on port N (pool, 2 threads)
+listening on port N (strand, 1 thread)
+listening on port N (thread-per-client)
+END
+else
+  echo 'skipped: no script of util-linux'
+fi
+
 echo 'off, and error: nothing'
 for level in off error; do
   start --log $level --max-clients 1

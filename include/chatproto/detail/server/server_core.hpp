@@ -56,7 +56,7 @@ class ServerCore {
         deadline_(io_, deadline_memory_, callback<&ServerCore::stop_now>(this)),
         memory_timer_(io_, memory_timer_memory_, callback<&ServerCore::look_at_memory>(this)),
         acceptor_(*this, acceptor_memory_),
-        policy_(make_policy(threads_of(options_))) {}
+        policy_(make_policy(options_.threads)) {}
   ServerCore(ServerCore const&) = delete;
   ServerCore& operator=(ServerCore const&) = delete;
   ~ServerCore() {
@@ -163,9 +163,10 @@ class ServerCore {
     if constexpr (!std::constructible_from<Policy, unsigned>) return 0;
     return options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   }
-  /// Fills in the limits that are 0.
+  /// Fills in what is 0.
   static ServerOptions complete(ServerOptions options) noexcept {
-    if (options.max_clients == 0) options.max_clients = client_limit<Policy>(threads_of(options));
+    options.threads = threads_of(options);
+    if (options.max_clients == 0) options.max_clients = client_limit<Policy>(options.threads);
     if (options.memory_limit == 0) options.memory_limit = half_of_memory();
     return options;
   }
