@@ -45,6 +45,9 @@ int main() {
 }
 END
 
+{ echo '#define CHATPROTO_COMPILED' && cat "$scratch/server.cpp"; } >"$scratch/user.cpp"
+echo '#include <chatproto/compiled.hpp>' >"$scratch/compiled.cpp"
+
 # With the Asio headers that server.hpp includes, directly or through another header of the library: their cost is not
 # the library's.
 run_compiler -MM "$scratch/server.cpp" | sed 's|[ \\]|\n|g' | grep -F "$root/include/chatproto/" >"$scratch/headers" ||
@@ -82,13 +85,14 @@ size_of() { # FILE: its bytes without symbols
   wc -c <"$scratch/stripped"
 }
 
-units=(empty message asio server)
+units=(empty message asio server user compiled)
 for ((round = 1; round <= rounds; ++round)); do
   for unit in "${units[@]}"; do
     compile "$unit" >>"$scratch/$unit.times" || { cat "$scratch/log" >&2 && fail "$unit.cpp does not compile" 1; }
   done
 done
 for unit in asio server; do run_compiler "$scratch/$unit.o" -o "$scratch/$unit"; done
+run_compiler "$scratch/user.o" "$scratch/compiled.o" -o "$scratch/user"
 
 row() { printf '%-58s %10s %12s\n' "$1" "$2" "${3:-}"; }
 time_of() { median "$scratch/$1.times"; }
@@ -98,9 +102,13 @@ row 'a  <string>' "$(time_of empty)"
 row 'b  <string>, <chatproto/message.hpp>' "$(time_of message)"
 row "c  Asio's headers, an accept loop" "$(time_of asio)" "$(size_of "$scratch/asio")"
 row 'd  <chatproto/server.hpp>, a Server<ThreadPool>' "$(time_of server)" "$(size_of "$scratch/server")"
+row 'e  the same, linked to chatproto::compiled' "$(time_of user)" "$(size_of "$scratch/user")"
+row 'f  chatproto::compiled, once for a program' "$(time_of compiled)"
 row 'b - a' "$(awk "BEGIN { printf \"%.2f\", $(time_of message) - $(time_of empty) }")"
 row 'd / c' "$(awk "BEGIN { printf \"%.2f\", $(time_of server) / $(time_of asio) }")" \
   "$(awk "BEGIN { printf \"%.2f\", $(size_of "$scratch/server") / $(size_of "$scratch/asio") }")"
+row 'e / c' "$(awk "BEGIN { printf \"%.2f\", $(time_of user) / $(time_of asio) }")" \
+  "$(awk "BEGIN { printf \"%.2f\", $(size_of "$scratch/user") / $(size_of "$scratch/asio") }")"
 for program in server echo_server poke_server arrival_server; do
   file=build/release/bin/$program
   [[ ! -x $root/$file ]] || row "$file" '' "$(size_of "$root/$file")"

@@ -45,39 +45,92 @@ class Server {
   /// Constructs the service from `service_args` and starts to listen. Throws `std::system_error` if the address is
   /// invalid or cannot be bound, or the policy cannot start its threads.
   template <class... Args>
-    requires std::constructible_from<Svc, Args...>
-  explicit Server(ServerOptions options = {}, Args&&... service_args)
-      : core_(std::move(options), std::forward<Args>(service_args)...) {}
+    requires(std::constructible_from<Svc, Args...>)
+  explicit Server(ServerOptions options = {}, Args&&... service_args);
   Server(Server const&) = delete;
   Server& operator=(Server const&) = delete;
   /// Disconnects the clients that are still connected because an exception left `run()`.
-  ~Server() = default;
+  ~Server();
 
   /// Returns the port that the server listens on.
-  std::uint16_t port() const noexcept { return core_.port(); }
+  std::uint16_t port() const noexcept;
   /// Returns the service.
-  Svc& service() noexcept { return core_.service(); }
-  /// Returns the options. `max_clients` and `memory_limit` are the actual limits, never 0.
-  ServerOptions const& options() const noexcept { return core_.options(); }
+  Svc& service() noexcept;
+  /// Returns the options. `max_clients` and `memory_limit` are the actual limits, never 0; `threads` is their actual
+  /// number, 0 for a policy without a fixed number of them. Any thread may call it.
+  ServerOptions const& options() const noexcept;
   /// Returns a snapshot of the counters, which need not all be of the same instant.
-  ServerStats stats() const { return core_.stats(); }
+  ServerStats stats() const;
   /// Returns the context on which clients are accepted, run by `run()`: for a `signal_set` or a timer of the program's
   /// own.
-  asio::io_context& context() noexcept { return core_.context(); }
+  asio::io_context& context() noexcept;
 
   /// Serves clients until the server is stopped and the last client has ended. Timers and signal sets pending on
   /// `context()` do not delay its return. Call it once. Exceptions of the program's own handlers on `context()` leave
   /// it.
-  void run() { core_.run(); }
+  void run();
 
   /// Makes `run()` return, even if `run()` is only called later. Returns at once and allocates no memory. Idempotent;
   /// `StopMode::now` cuts short a drain under way. Any thread may call it, also from a session.
-  void stop(StopMode how = StopMode::drain) noexcept {
-    how == StopMode::now ? core_.ask_to_stop() : core_.ask_to_drain();
-  }
+  void stop(StopMode how = StopMode::drain) noexcept;
 
  private:
   detail::ServerCore<Policy, Svc> core_;
 };
+
+// These are defined outside of the class, so that `extern template` keeps a compiler from instantiating them.
+
+template <ThreadingPolicy Policy, Service Svc>
+template <class... Args>
+  requires(std::constructible_from<Svc, Args...>)
+Server<Policy, Svc>::Server(ServerOptions options, Args&&... service_args)
+    : core_(std::move(options), std::forward<Args>(service_args)...) {}
+
+template <ThreadingPolicy Policy, Service Svc>
+Server<Policy, Svc>::~Server() = default;
+
+template <ThreadingPolicy Policy, Service Svc>
+std::uint16_t Server<Policy, Svc>::port() const noexcept {
+  return core_.port();
+}
+
+template <ThreadingPolicy Policy, Service Svc>
+Svc& Server<Policy, Svc>::service() noexcept {
+  return core_.service();
+}
+
+template <ThreadingPolicy Policy, Service Svc>
+ServerOptions const& Server<Policy, Svc>::options() const noexcept {
+  return core_.options();
+}
+
+template <ThreadingPolicy Policy, Service Svc>
+ServerStats Server<Policy, Svc>::stats() const {
+  return core_.stats();
+}
+
+template <ThreadingPolicy Policy, Service Svc>
+asio::io_context& Server<Policy, Svc>::context() noexcept {
+  return core_.context();
+}
+
+template <ThreadingPolicy Policy, Service Svc>
+void Server<Policy, Svc>::run() {
+  core_.run();
+}
+
+template <ThreadingPolicy Policy, Service Svc>
+void Server<Policy, Svc>::stop(StopMode how) noexcept {
+  how == StopMode::now ? core_.ask_to_stop() : core_.ask_to_drain();
+}
+
+#ifdef CHATPROTO_COMPILED  // see compiled.hpp
+extern template class Server<ThreadPerClient>;
+extern template class Server<ThreadPool>;
+extern template class Server<StrandPool>;
+extern template Server<ThreadPerClient>::Server(ServerOptions);
+extern template Server<ThreadPool>::Server(ServerOptions);
+extern template Server<StrandPool>::Server(ServerOptions);
+#endif
 
 }  // namespace chatproto
