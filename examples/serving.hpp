@@ -15,9 +15,9 @@
 #include <system_error>
 
 #include <asio/ip/address.hpp>
-#include <asio/signal_set.hpp>
 
 #include <chatproto/server.hpp>
+#include <chatproto/stop_on_signals.hpp>
 #include <chatproto/threading.hpp>
 
 #include "descriptors.hpp"
@@ -140,16 +140,7 @@ void serve_until_signal(ServerFlags const& flags, auto const& beside, Args const
       throw std::runtime_error(error.what());  // not a lost connection
     }
   }();
-  asio::signal_set signals(server->context(), SIGINT, SIGTERM);
-  signals.async_wait([&](std::error_code const& ec, int) {
-    if (ec) return;
-    server->stop();
-    signals.async_wait([&](std::error_code const& again, int) {
-      if (again) return;
-      server->stop(chatproto::StopMode::now);
-      signals.clear();  // a third signal ends even a server whose sessions hang
-    });
-  });
+  chatproto::StopOnSignals const stop_on_signals(*server);
   announce(*server, flags.policy);
   [[maybe_unused]] auto const companion = beside(*server);
   server->run();

@@ -19,6 +19,7 @@
 #include <chatproto/server.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
+#include <chatproto/stop_on_signals.hpp>
 #include <chatproto/threading.hpp>
 #include <chatproto/token_bucket.hpp>
 #include <chatproto/version.hpp>

@@ -1,10 +1,9 @@
 #include <chatproto/server.hpp>
+#include <chatproto/stop_on_signals.hpp>
 
-#include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
 
 #include <chrono>
-#include <csignal>
 #include <cstdlib>
 #include <new>
 #include <optional>
@@ -89,7 +88,6 @@ int main(int argc, char** argv) {
   auto const port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 47381);
   std::chrono::seconds const interval(argc > 2 ? std::atoi(argv[2]) : 3600);
   chatproto::Server<chatproto::ThreadPool, Hall> server({.port = port}, interval);
-  asio::signal_set signals(server.context(), SIGINT, SIGTERM);
-  signals.async_wait([&](std::error_code, int) { server.stop(); });
+  chatproto::StopOnSignals const stop_on_signals(server);
   server.run();
 }
