@@ -784,12 +784,13 @@ int main(int argc, char** argv) {
   number("--slow", options.slow, 0, 99'999,
          "Further receivers, in all, that join and then never read; one is replaced every 50 ms");
   number("--text", options.text, 20, longest_text, "Bytes of a text");
-  number("--window", options.window, 1, 65'536, "Unacknowledged texts that a sender may have");
-  number("--lag", options.lag, 1, 65'536, "Texts of a room that are not yet delivered to all its receivers");
+  number("--window", options.window, 1, 65'536, "Maximum number of unacknowledged texts of a sender");
+  number("--lag", options.lag, 1, 65'536, "Maximum number of texts of a room that some receiver does not yet have");
   program::add_seconds(app, "--seconds", options.seconds, "Time to measure");
-  program::add_seconds(app, "--warmup", options.warmup, "Time to talk before that");
-  number("--count", options.count, 1, 1'000'000'000, "Measure so many texts, of all senders, instead of a time");
-  app.add_flag("--idle", options.idle, "Only connect, log in and join; nobody speaks");
+  program::add_seconds(app, "--warmup", options.warmup, "Time to send before measuring");
+  number("--count", options.count, 1, 1'000'000'000,
+         "Measure this number of texts, of all senders together, instead of a time");
+  app.add_flag("--idle", options.idle, "Only connect, log in and join; send no texts");
   app.add_flag("--spin", options.spin, "Poll instead of sleeping, for the least latency");
   number("--pid", options.pid, 1, std::numeric_limits<int>::max(), "The server's process, for its CPU time and memory");
   try {
@@ -798,14 +799,13 @@ int main(int argc, char** argv) {
       throw CLI::ValidationError("there must be senders and receivers, or --idle and either");
     if (uint64_t{options.rooms} * std::max(options.senders, options.receivers) > 99'999)
       throw CLI::ValidationError("there can be 99999 senders and as many receivers at most");
-    if (options.seconds < std::chrono::milliseconds(50))
-      throw CLI::ValidationError("less than 0.05 seconds tell nothing");
+    if (options.seconds < std::chrono::milliseconds(50)) throw CLI::ValidationError("--seconds must be at least 0.05");
     if (options.pid != 0 && !usage_of(options.pid))
       throw CLI::ValidationError("there is no process " + std::to_string(options.pid));
   } catch (CLI::Success const& help) {
     return app.exit(help);
   } catch (CLI::ParseError const& error) {
-    program::complain("bench_load: " + program::visible(error.what()) + " (--help tells more)");
+    program::complain("bench_load: " + program::visible(error.what()) + " (see --help)");
     return 2;
   }
   try {

@@ -9,25 +9,27 @@ usage() {
   cat <<'END'
 usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--server COMMAND] [--bin DIR] [--no-bounds] [CASE...]
 
-  --rounds N        how often each run is repeated, in turns with the others (3)
-  --quick           one round of short runs: only to see that all works
-  --out DIR         results.jsonl, tables.md and pictures (build/bench)
-  --append          adds to the results.jsonl that is there; without, it is begun afresh
-  --server COMMAND  measures another server of this protocol beside them; {port} in it becomes the port
+  --rounds N        how often each run is repeated, alternating with the others (3)
+  --quick           one round of short runs, which only shows that everything works
+  --out DIR         folder for results.jsonl, tables.md and pictures (build/bench)
+  --append          adds to the existing results.jsonl instead of starting a new one
+  --server COMMAND  also measures another server of this protocol; {port} in COMMAND becomes the port
   --no-bounds       fails only if a run fails or a delivery is lost, out of order or wrong, however slow it was
-  --bin DIR         takes the programs from there instead of building them with the preset release
+  --bin DIR         takes the programs from DIR instead of building them with the preset release
 
-The floor (bench/floor.cpp) is the least that such a server has to do; it takes part in all cases but slow and threads.
+The floor (bench/floor.cpp) does only what every such server has to do. It is measured in all cases except slow and
+threads.
 
 Cases; without any, all of them:
-  fan1x100 fan4x100 fan1x1000 fan4x1000   senders that pipeline, in one room of so many receivers
-  sync1x100 sync50x100                    senders that wait for each ok
+  fan1x100 fan4x100 fan1x1000 fan4x1000   1 or 4 senders that pipeline, in one room of 100 or 1,000 receivers
+  sync1x100 sync50x100                    1 or 50 senders that wait for each ok, and 100 receivers
   rooms                                   500 rooms of one sender and two receivers
   latency                                 one sender, one receiver
-  idle                                    5,000 receivers in 50 rooms, and nobody speaks
-  slow                                    one sender, 10 receivers, and one more that never reads, another one every
-                                          50 ms
-  receivers rooms-curve clients threads text   curves: over their number, the threads, the bytes of a text
+  idle                                    5,000 receivers in 50 rooms; no texts are sent
+  slow                                    one sender, 10 receivers, and one more that never reads and is replaced
+                                          every 50 ms
+  receivers rooms-curve clients threads text   curves over the number of receivers, rooms, clients or threads, or the
+                                          bytes of a text
 END
 }
 fail() {
@@ -45,7 +47,7 @@ while (($# > 0)); do
     --append) append=yes ;;
     --no-bounds) bounds=(--no-bounds) ;;
     --rounds | --out | --server | --bin)
-      (($# > 1)) || fail "$1 needs a value (--help tells more)"
+      (($# > 1)) || fail "$1 needs a value (see --help)"
       case $1 in
         --rounds) rounds=$2 ;;
         --out) out=$2 ;;
@@ -54,9 +56,9 @@ while (($# > 0)); do
       esac
       shift
       ;;
-    -*) fail "there is no option $1 (--help tells more)" ;;
+    -*) fail "there is no option $1 (see --help)" ;;
     *)
-      [[ " ${all_cases[*]} " == *" $1 "* ]] || fail "there is no case $1 (--help tells more)"
+      [[ " ${all_cases[*]} " == *" $1 "* ]] || fail "there is no case $1 (see --help)"
       cases+=("$1")
       ;;
   esac
@@ -64,7 +66,7 @@ while (($# > 0)); do
 done
 [[ ! $quick || ! $rounds ]] || fail '--quick is one round; it does not go with --rounds'
 rounds=${rounds:-3}
-[[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || fail "'$rounds' is no number of rounds"
+[[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || fail "'$rounds' is not a number of rounds"
 [[ -z $command || $command == *'{port}'* ]] || fail 'the command of --server has no {port}'
 ((${#cases[@]} > 0)) || cases=("${all_cases[@]}")
 [[ $(uname) == Linux ]] || fail 'this needs Linux' 1

@@ -19,10 +19,10 @@
 int main(int argc, char** argv) {
   program::Place place;
   std::string name, text;
-  CLI::App app("Says who was first, then chats until somebody says Bye.");
+  CLI::App app("Sends 'NAME: TEXT', then chats with a partner until one of them sends Bye.");
   place.add_to(app);
-  app.add_option("NAME", name, "What to be called")->required();
-  app.add_option("TEXT", text, "The first thing to say")->required();
+  app.add_option("NAME", name, "Your name")->required();
+  app.add_option("TEXT", text, "First text to send")->required();
   return program::run(app, argc, argv, [&] {
     asio::io_context context(1);
     chatproto::Connection connection(context);

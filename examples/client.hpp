@@ -70,7 +70,7 @@ struct Login : Place {
     Place::add_to(app);
     app.add_option("USER", user, "Name to log in with: letters and digits")->required();
     add_seconds(app, "--login-deadline", deadline,
-                "Time that the server has to let us connect, and then for each answer until we are in; 0: for ever");
+                "Time limit for connecting, and for each answer until the login is complete; 0: no limit");
   }
 };
 
@@ -238,7 +238,7 @@ class Sender {
     CLI::App app("Sends each line of its input to a room of the chat. Commands: " + usage() + ".");
     login.add_to(app);
     add_seconds(app, "--reply-deadline", reply_deadline_,
-                "Time that the server has to answer each line after that; 0: for ever");
+                "Time limit for the answer to each line after the login; 0: no limit");
     return run(app, argc, argv, [&] {
       name_ = app.get_name();
       chat(login);
@@ -283,7 +283,7 @@ class Sender {
 
   /// Sets `message` to what `text` asks for. If that is not a valid command, complains and returns false.
   bool read(std::string_view text, Command const* command, Message& message) const {
-    if (command == nullptr) return complain("no such command; there are: " + usage()), false;
+    if (command == nullptr) return complain("unknown command; the commands are: " + usage()), false;
     auto const argument = trim(text.substr(command->word.size()));
     if (argument.empty() != command->argument.empty())
       return complain(command->word + (argument.empty() ? " needs a " + command->argument : " takes no argument")),

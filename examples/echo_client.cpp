@@ -8,7 +8,7 @@
 
 int main(int argc, char** argv) {
   program::Place place{"127.0.0.1", "8080"};
-  CLI::App app("Sends each line of its input to an echo server and shows the reply. The line 'end' ends it.");
+  CLI::App app("Sends each line of its input to an echo server and shows the reply. The line 'end' ends the program.");
   place.add_to(app);
   return program::run(app, argc, argv, [&] {
     chatproto::Connection connection;

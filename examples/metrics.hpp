@@ -40,20 +40,21 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   };
   add("clients", "gauge", "Clients that are connected.", stats.clients);
   add("accepted_total", "counter", "Clients that were accepted.", stats.accepted);
-  head("ended_total", "counter", "Clients that are connected no more, by reason.");
+  head("ended_total", "counter", "Clients whose connections have ended, by reason.");
   for (std::size_t i = 0; i < stats.ended.size(); ++i)
     text.append("chatproto_ended_total{reason=\"").append(to_string(static_cast<chatproto::DisconnectReason>(i))) +=
         "\"} " + std::to_string(stats.ended[i]) + '\n';
   add("refused_total", "counter", "Clients that were told that the server is full.", stats.refused);
-  add("accept_errors_total", "counter", "Errors when a client should have been accepted.", stats.accept_errors);
+  add("accept_errors_total", "counter", "Errors while accepting clients.", stats.accept_errors);
   add("lines_in_total", "counter", "Lines from clients.", stats.lines_in);
   add("bytes_in_total", "counter", "Bytes from clients.", stats.bytes_in);
-  add("bytes_out_total", "counter", "Bytes to clients, given to the system.", stats.bytes_out);
+  add("bytes_out_total", "counter", "Bytes for clients, handed to the system.", stats.bytes_out);
   add("queued_bytes", "gauge", "Bytes that wait for clients.", stats.queued);
-  add("held_bytes", "gauge", "Bytes of memory that are held for clients, as --memory-limit counts them.", stats.held);
+  add("held_bytes", "gauge", "Bytes of memory that the server holds for clients, as --memory-limit counts them.",
+      stats.held);
   add("throttled_total", "counter", "Times a client had to wait for the rate limit.", stats.throttled);
-  add("observer_failures_total", "counter", "Times the observer has thrown.", stats.observer_failures);
-  add("rooms", "gauge", "Rooms that somebody is in.", chat.room_count());
+  add("observer_failures_total", "counter", "Times the observer threw an exception.", stats.observer_failures);
+  add("rooms", "gauge", "Rooms that have members.", chat.room_count());
   add("texts_total", "counter", "Texts that were said.", chat.texts());
   add("deliveries_total", "counter", "Deliveries that these texts made: one for each receiver of each text.",
       chat.deliveries());
@@ -151,10 +152,10 @@ struct MetricsFlags {
   void add_to(CLI::App& app) {
     auto* const option =
         app.add_option("--metrics", port,
-                       "TCP port for Prometheus (GET /metrics); 0: a free one, which is told on stderr")
+                       "TCP port for Prometheus (GET /metrics); 0: a free port, whose number is printed on stderr")
             ->check(decimal(0, 65535))
             ->type_name("PORT");
-    app.add_option("--metrics-address", address, "The address of this port; '::' means all")
+    app.add_option("--metrics-address", address, "Address that --metrics listens on; '::' means all")
         ->check(check_address, "")
         ->needs(option)
         ->capture_default_str();

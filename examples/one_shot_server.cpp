@@ -15,8 +15,8 @@
 
 int main(int argc, char** argv) {
   std::uint16_t port = 8080;
-  CLI::App app("Takes one connection, prints one line of it, and ends.");
-  app.add_option("PORT", port, "TCP port to listen on; 0: a free one, which is told on stderr")
+  CLI::App app("Accepts one connection, prints one line from it, and exits.");
+  app.add_option("PORT", port, "TCP port to listen on; 0: a free port, whose number is printed on stderr")
       ->check(program::decimal(0, 65535))
       ->capture_default_str();
   return program::run(app, argc, argv, [&] {
@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
       program::print_or_fail(client.receive_line());
       return 0;
     } catch (std::system_error const& error) {
-      if (error.code() == asio::error::eof) throw std::runtime_error("the client has sent no line");
+      if (error.code() == asio::error::eof) throw std::runtime_error("the client sent no line");
       throw std::runtime_error(acceptor.is_open() ? error.what() : "lost the client: " + error.code().message());
     }
   });

@@ -119,7 +119,7 @@ inline CLI::Validator decimal(std::uint64_t least, std::uint64_t most) {
     std::uint64_t value = 0;
     auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size() || value < least || value > most)
-      return "'" + text + "' is no number from " + range;
+      return "'" + text + "' is not a number from " + range;
     text = std::to_string(value);  // CLI11 would read 010 as 8
     return std::string();
   };
@@ -133,7 +133,7 @@ inline void add_seconds(CLI::App& app, std::string const& name, std::chrono::mil
     auto const digits =
         text.find_first_not_of("0123456789.") == text.npos && text.find_first_of("0123456789") != text.npos;
     auto const plain = digits && text.size() < 10 && std::count(text.begin(), text.end(), '.') <= 1;
-    return plain ? std::string() : "'" + text + "' is no number of seconds";
+    return plain ? std::string() : "'" + text + "' is not a number of seconds";
   };
   auto const set = [&time](double seconds) {
     time = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
@@ -194,7 +194,7 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
   } catch (CLI::ValidationError const& error) {
     say(error.what() + (" (" + usage + ')'));
   } catch (CLI::ParseError const& error) {
-    complain(usage + " (" + visible(error.what()) + "; --help tells more)");
+    complain(usage + " (" + visible(error.what()) + "; see --help)");
   } catch (Refused const& refused) {
     complain(refused.what());
   } catch (std::system_error const& error) {

@@ -29,10 +29,12 @@ int main(int argc, char** argv) {
   flags.add_to(app, 8083);
   flags.add_login_deadline_to(app);
   program::add_seconds(app, "--interval", interval, "Time from one question to the next");
-  app.add_option("--to-win", to_win, "Points that win")->check(program::decimal(1, 1'000'000))->capture_default_str();
+  app.add_option("--to-win", to_win, "Points that a client needs to win")
+      ->check(program::decimal(1, 1'000'000))
+      ->capture_default_str();
   return program::run(app, argc, argv, [&] {
     if (flags.options.overflow != chatproto::Overflow::disconnect)
-      throw std::runtime_error("--overflow block-sender: a quiz waits for nobody");
+      throw std::runtime_error("--overflow block-sender: a quiz does not wait for slow clients");
     return program::serve<examples::QuizService>(flags, sums(), interval, to_win);
   });
 }

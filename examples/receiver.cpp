@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   std::string room;
   CLI::App app("Prints what is said in a room of the chat.");
   login.add_to(app);
-  app.add_option("ROOM", room, "Room to listen in: letters and digits")->required();
+  app.add_option("ROOM", room, "Room to join: letters and digits")->required();
   return program::run(app, argc, argv, [&]() -> int {
     chatproto::Connection connection;
     program::log_in(connection, login, {{chatproto::tag::rlogin, login.user}, {chatproto::tag::join, room}});

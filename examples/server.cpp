@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
   CLI::App app("Serves the chat on a TCP port until SIGINT or SIGTERM.");
   flags.add_to(app);
   flags.add_login_deadline_to(app);
-  app.add_option("--log", level, "The least important events that become a line on stderr")
+  app.add_option("--log", level, "Lowest level of the events that the server logs on stderr")
       ->check(CLI::IsMember({"off", "error", "warn", "info", "debug"}))
       ->capture_default_str();
   metrics.add_to(app);

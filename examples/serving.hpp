@@ -28,7 +28,7 @@ namespace program {
 inline std::string check_address(std::string const& text) {
   std::error_code ec;
   asio::ip::make_address(text, ec);
-  return ec ? "'" + text + "' is no IP address" : std::string();
+  return ec ? "'" + text + "' is not an IP address" : std::string();
 }
 
 inline std::string check_keepalive(std::string const& seconds) {
@@ -44,7 +44,7 @@ struct ServerFlags {
   /// Without a default, the port is a required argument.
   void add_to(CLI::App& app, std::optional<std::uint16_t> default_port = {}) {
     auto* const port =
-        app.add_option("PORT", options.port, "TCP port to listen on; 0: a free one, which is told on stderr")
+        app.add_option("PORT", options.port, "TCP port to listen on; 0: a free port, whose number is printed on stderr")
             ->check(decimal(0, 65535));
     if (default_port) {
       options.port = *default_port;
@@ -55,32 +55,33 @@ struct ServerFlags {
     app.add_option("--policy", policy, "Which threads serve the clients")
         ->check(CLI::IsMember({"thread-per-client", "pool", "strand"}))
         ->capture_default_str();
-    app.add_option("--threads", options.threads, "Threads of pool and strand; 0: as many as there are cores")
+    app.add_option("--threads", options.threads, "Number of threads for pool and strand; 0: one for each core")
         ->check(decimal(0, 1024))
         ->capture_default_str();
-    app.add_option("--address", options.address, "The one address to listen on; without it: all, IPv6 and IPv4")
+    app.add_option("--address", options.address, "Address to listen on; by default all addresses, IPv6 and IPv4")
         ->check(check_address, "");
     app.add_option("--max-clients", options.max_clients,
-                   "Clients at once; more are refused; 0: what the process has descriptors for")
+                   "Maximum number of clients; the server refuses further ones; 0: as many as it has descriptors for")
         ->check(decimal(0, 1'000'000'000))
         ->capture_default_str();
     // Not above the protocol's limit, which the clients keep too.
-    app.add_option("--line-limit", options.line_limit, "The longest line of a client, in bytes, its end included")
+    app.add_option("--line-limit", options.line_limit,
+                   "Maximum length of a client's line in bytes, including its line end")
         ->check(decimal(16, chatproto::max_line))
         ->capture_default_str();
-    app.add_option("--rate", options.rate, "Lines that a client may send each second for long; 0: any number")
+    app.add_option("--rate", options.rate, "Lines per second that a client may send in the long run; 0: no limit")
         ->check(decimal(0, 1'000'000'000))
         ->type_name("LINES")
         ->capture_default_str();
-    app.add_option("--rate-burst", options.rate_burst, "Lines that it may send at once before that counts")
+    app.add_option("--rate-burst", options.rate_burst, "Lines that a client may send at once before --rate applies")
         ->check(decimal(1, 1'000'000'000))
         ->type_name("LINES")
         ->capture_default_str();
-    app.add_option("--queue-limit", options.queue_limit, "Bytes that may wait for a client that does not read")
+    app.add_option("--queue-limit", options.queue_limit, "Bytes that may wait for one client that does not read")
         ->check(decimal(1, 1'000'000'000))
         ->capture_default_str();
     app.add_option("--memory-limit", options.memory_limit,
-                   "Bytes that may be held for all clients together; 0: half of what the process may have")
+                   "Bytes that the server may hold for all clients together; 0: half of the memory that it may use")
         ->check(decimal(0, 1'000'000'000'000'000))
         ->capture_default_str();
     app.add_option_function<std::string>(
@@ -89,31 +90,33 @@ struct ServerFlags {
              options.overflow =
                  what == "disconnect" ? chatproto::Overflow::disconnect : chatproto::Overflow::block_sender;
            },
-           "At the queue limit the client is cut, or those who send to its room wait")
+           "What the server does at the queue limit: disconnect the client, or make those who send to its room wait")
         ->check(CLI::IsMember({"disconnect", "block-sender"}))
         ->default_str("disconnect");
     app.add_option("--send-buffer", options.send_buffer,
-                   "The system's buffer for what is sent to a client, in bytes; 0: what the system likes")
+                   "Size of the system's send buffer for one client, in bytes; 0: the system's default")
         ->check(decimal(0, 1'000'000'000))
         ->capture_default_str();
-    add_seconds(app, "--write-deadline", options.write_deadline, "Time after which a client that takes nothing is cut");
-    add_seconds(app, "--linger", options.linger, "Time that a client has to close its side after us");
+    add_seconds(app, "--write-deadline", options.write_deadline,
+                "Time after which a client that takes none of its pending output is disconnected");
+    add_seconds(app, "--linger", options.linger,
+                "Time that a client has to close its side after the server has closed its own");
     app.add_option_function<std::int64_t>(
            "--keepalive", [this](std::int64_t time) { options.keepalive = std::chrono::seconds(time); },
-           "Time after which a silent client's machine is asked whether it is there; 0: never")
+           "Time of silence after which TCP probes whether a client's machine is still there; 0: never")
         ->check(decimal(0, 32767))
         ->check(check_keepalive, "")
         ->type_name("SECONDS")
         ->default_str(std::to_string(options.keepalive.count()));
     add_seconds(app, "--drain", options.drain,
-                "Time that clients have to take what waits for them, when the server stops");
+                "Time that clients have to take their pending output when the server stops");
     add_seconds(app, "--accept-retry", options.accept_retry,
-                "Time after which accepting is tried again when descriptors or memory are short, doubled each time");
-    add_seconds(app, "--accept-retry-most", options.accept_retry_most, "The longest that this time becomes");
+                "Time after which the server accepts again when descriptors or memory were short; doubles each time");
+    add_seconds(app, "--accept-retry-most", options.accept_retry_most, "Maximum of that time");
   }
   /// For services with logins.
   void add_login_deadline_to(CLI::App& app) {
-    add_seconds(app, "--login-deadline", options.login_deadline, "Time to log in");
+    add_seconds(app, "--login-deadline", options.login_deadline, "Time that a client has to log in");
   }
 };
 

@@ -31,7 +31,7 @@ struct Joined {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Three threads that share a terminal.");
+  CLI::App app("Runs three threads that share a terminal.");
   return program::run(app, argc, argv, [] {
     std::list<Joined> threads;
     for (auto id = 1; id <= 3; ++id) threads.emplace_back(id);

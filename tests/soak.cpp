@@ -800,15 +800,18 @@ int Soak::storm() {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Loads a chat server on this host with all kinds of clients, and says whether all went well.", "soak");
-  app.add_option("PORT", options.port, "Where the server listens")->check(program::decimal(1, 65535))->required();
-  app.add_option("--pid", options.pid, "The server's process")->check(program::decimal(1, 4'194'304));
+  CLI::App app("Loads a chat server on this host with all kinds of clients, and reports whether it kept its promises.",
+               "soak");
+  app.add_option("PORT", options.port, "TCP port of the server")->check(program::decimal(1, 65535))->required();
+  app.add_option("--pid", options.pid, "Process id of the server")->check(program::decimal(1, 4'194'304));
   program::add_seconds(app, "--seconds", options.seconds, "Time under load");
-  program::add_seconds(app, "--calibration", options.calibration, "Time in which it is seen what the server can carry");
+  program::add_seconds(app, "--calibration", options.calibration,
+                       "Time to measure how many texts the server can carry");
   app.add_option("--csv", options.csv, "File for the samples");
-  app.add_option("--end", options.signal, "Signal that the server gets in the end, under load")
+  app.add_option("--end", options.signal, "Signal to send to the server at the end, under load")
       ->check(CLI::IsMember({"TERM", "INT"}));
-  app.add_option("--storm", options.storm, "Instead: so many clients come at once, and then come back at once")
+  app.add_option("--storm", options.storm,
+                 "Instead of the load: clients that all connect at once, reset their connections and connect again")
       ->check(program::decimal(1, 100'000));
   return program::run(app, argc, argv, [&] {
     if (options.storm == 0 && options.pid == 0) throw std::runtime_error("--pid or --storm is needed");

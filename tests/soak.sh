@@ -11,11 +11,11 @@ usage() {
 usage: tests/soak.sh MINUTES [BIN_DIR] [--policy thread-per-client|pool|strand] [--out DIR]
 
   BIN_DIR    takes the programs server and soak from there instead of building them with the preset release
-  --policy   the server's (pool)
-  --out DIR  for the samples, soak.csv, which grows meanwhile, and their picture, soak.svg (build/soak)
+  --policy   the server's threading policy (pool)
+  --out DIR  folder for the samples, soak.csv, which grows during the run, and their picture, soak.svg (build/soak)
 
-What it counts: cut are clients that did not read for a while and that the server gave up, as it may; unexpected are
-replies and ends of connections other than the protocol says.
+In the results, "cut" counts the clients that did not read for a while and that the server therefore disconnected, as it
+may. "unexpected" counts replies and ends of connections that the protocol does not allow.
 END
 }
 fail() {
@@ -29,26 +29,26 @@ while [ $# -gt 0 ]; do
   case $1 in
     --help | -h) usage && exit 0 ;;
     --policy | --out)
-      [ $# -gt 1 ] || fail "$1 needs a value (--help tells more)" 2
+      [ $# -gt 1 ] || fail "$1 needs a value (see --help)" 2
       [ "$1" = --out ] || policy=$2
       [ "$1" = --policy ] || out=$2
       shift
       ;;
-    -*) fail "there is no option $1 (--help tells more)" 2 ;;
+    -*) fail "there is no option $1 (see --help)" 2 ;;
     *)
       if [ -z "$minutes" ]; then
         minutes=$1
       elif [ -z "$bin" ]; then
         bin=$1
       else
-        fail "'$1' is too much (--help tells more)" 2
+        fail "'$1' is one argument too many (see --help)" 2
       fi
       ;;
   esac
   shift
 done
 case $minutes in
-  '' | *[!0-9]* | 0* | ??????*) fail "'$minutes' is no number of minutes (--help tells more)" 2 ;;
+  '' | *[!0-9]* | 0* | ??????*) fail "'$minutes' is not a number of minutes (see --help)" 2 ;;
 esac
 [ "$(uname)" = Linux ] || fail 'this needs Linux'
 mkdir -p "$out"

@@ -575,11 +575,11 @@ def print_table(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("server", help="the program")
-    parser.add_argument("--policy", action="append", help="of the server's; may be repeated (pool and strand)")
-    parser.add_argument("--short", action="store_true", help="judges results, no times: one run of a minute at most")
-    parser.add_argument("--runs", type=int, default=5, help="of which the medians are shown (%(default)s)")
-    parser.add_argument("--case", action="append", choices=[*CASES, *PLACES], help="only this one; may be repeated")
+    parser.add_argument("server", help="the server program")
+    parser.add_argument("--policy", action="append", help="the server's policy; may be repeated (pool and strand)")
+    parser.add_argument("--short", action="store_true", help="one run of a minute at most; judges no times")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs, whose medians are shown (%(default)s)")
+    parser.add_argument("--case", action="append", choices=[*CASES, *PLACES], help="runs only this; may be repeated")
     options = parser.parse_args()
     names = [name for name in [*CASES, *PLACES] if not options.case or name in options.case]
     if options.short:

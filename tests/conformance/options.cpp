@@ -12,40 +12,40 @@ namespace {
 constexpr char const* usage = R"(usage: chatproto-conformance [OPTION]... HOST PORT [SCENE]...
        chatproto-conformance [OPTION]... [SCENE]... -- COMMAND {port} [ARGUMENT]...
 
-Tests whether a chat server keeps the chat protocol: one that runs at HOST PORT, or one that COMMAND starts ({port}
-stands for a free port) and that is started again if it dies.
+Tests whether a chat server follows the chat protocol: a server that runs at HOST PORT, or one that COMMAND starts
+({port} stands for a free port). If a server that COMMAND started dies, it is started again.
 
-Plays scenes, each a conversation of several clients, and tells for each that fails which rule was broken, what was
-expected and what came. A SCENE is the name of one that is part of this program, a pattern like 'lines-*', a file, or a
-folder of *.scene files; without one, all that are part of this program are played.
+Plays scenes, each a conversation of several clients. For each scene that fails, it prints which rule was broken, what
+was expected and what came. A SCENE is the name of a built-in scene, a pattern like 'lines-*', a file, or a folder of
+*.scene files; without one, all built-in scenes are played.
 
-  --level LEVEL        basic, robust (and basic) or concurrent (all, the default)
-  --list, --show       list the scenes; write their text; play nothing
-  --login-deadline MS  how long the server waits for a login; without it the scenes about that are skipped
+  --level LEVEL        basic, robust (includes basic) or concurrent (includes both; the default)
+  --list, --show       list the scenes, or print their text, and play nothing
+  --login-deadline MS  how long the server waits for a login; without this option, scenes about it are skipped
   --timeout SECONDS    time limit of each step (10)
-  --strict             failures count also where the protocol leaves open what is right
+  --strict             count failures also where the protocol leaves open what is right
   --tap                write the results as TAP, version 13
-  --junit FILE         write the results into a file too, as JUnit's XML
-  --verbose            name also what has passed
+  --junit FILE         also write the results to a file, as JUnit XML
+  --verbose            also list the scenes that passed
   --help, --version
 
-  --forms LIST         of whole,split,bytewise (all; of the level basic only whole, which is always played)
-  --only FORM          just this form, as a failure names it: --only 'split s at 12'
-  --jobs N             plays at the same time (32)
-  --pause MICROSECONDS between the parts of split bytes (500)
+  --forms LIST         which of whole,split,bytewise to play (all; for the level basic only whole, which always is)
+  --only FORM          play only this form, as a failure names it: --only 'split s at 12'
+  --jobs N             number of scenes to play at the same time (32)
+  --pause MICROSECONDS pause between the parts of split bytes (500)
 
 For scenes of your own:
 
-  --program NAME=FILE  what a scene calls by this name when it runs a program; no server is tested then
-  --word NAME=TEXT     what {NAME} in a scene stands for
+  --program NAME=FILE  the program that a scene runs under this name; no server is tested then
+  --word NAME=TEXT     the text that replaces {NAME} in a scene
   --no-terminal        skip scenes in which a program has a terminal
-  --no-sigterm         the programs know no SIGTERM, as on Windows: SIGINT in its place
-  --no-server          only scenes that need neither a server nor programs
+  --no-sigterm         send SIGINT instead of SIGTERM, for programs that do not support it, as on Windows
+  --no-server          play only scenes that need neither a server nor programs
 
-Exit code: 0 when nothing failed, 1 when something did, 2 when the scenes could not be played.
+Exit code: 0 when nothing failed, 1 when something failed, 2 when the scenes could not be played.
 )";
 
-[[noreturn]] void wrong(std::string const& what) { throw std::runtime_error(what + " (--help tells more)"); }
+[[noreturn]] void wrong(std::string const& what) { throw std::runtime_error(what + " (see --help)"); }
 
 unsigned number(std::string const& option, std::string const& value, unsigned least) {
   unsigned result = 0;
@@ -65,7 +65,7 @@ void read_forms(Options& options, std::string const& value) {
     else if (form == "bytewise")
       options.bytewise = true;
     else if (form != "whole")
-      wrong("no form is called '" + form + "'");
+      wrong("there is no form '" + form + "'");
     begin = end + 1;
   }
 }
@@ -99,7 +99,7 @@ void read_option(Options& options, std::string const& option, std::string const&
   else if (option == "--word")
     options.settings.words.insert_or_assign(name_of(option, value), value.substr(value.find('=') + 1));
   else
-    wrong("no option is called '" + option + "'");
+    wrong("there is no option '" + option + "'");
 }
 
 /// Reads an option without a value. Returns false if it is none.
@@ -143,7 +143,7 @@ std::optional<Options> read_options(std::vector<std::string> const& arguments, s
       options.command.assign(arguments.begin() + static_cast<std::ptrdiff_t>(i) + 1, arguments.end());
       if (std::none_of(options.command.begin(), options.command.end(),
                        [](std::string const& word) { return word.find("{port}") != word.npos; }))
-        wrong("the command after -- needs {port} where its port stands");
+        wrong("the command after -- needs {port} in the place of its port");
       break;
     }
     if (argument == "--no-server")

@@ -103,15 +103,15 @@ concept Nowhere = Lacks<S, Member> && !HasFunction<S, Member>;
 template <class S>
 constexpr bool has_no_near_miss() {
   static_assert(TakesBadLines<S> || Nowhere<S, member_on_bad_line>,
-                "a session's on_bad_line is public and takes an error: write void on_bad_line(std::error_code ec)");
+                "a session's on_bad_line must be public and take an error: write void on_bad_line(std::error_code ec)");
   static_assert(Flushes<S> || !HasFunction<S, member_flush>,
-                "a session's flush takes no arguments: write void flush(), or give it another name");
+                "a session's flush must take no arguments: write void flush(), or give it another name");
   static_assert(Resumes<S> || Nowhere<S, member_on_resume>,
-                "a session's on_resume is public and takes no arguments: write void on_resume()");
+                "a session's on_resume must be public and take no arguments: write void on_resume()");
   static_assert(TellsLogin<S> || !(AlmostTellsLogin<S> || HasFunction<S, member_logged_in>),
-                "a session's logged_in is const and answers yes or no: write bool logged_in() const");
+                "a session's logged_in must be const and return a bool: write bool logged_in() const");
   static_assert(TellsName<S> || !AlmostTellsName<S>,
-                "a session's name is const and is a text: write std::string_view name() const");
+                "a session's name must be const and return a text: write std::string_view name() const");
 
   static_assert(TakesBadLines<S> || !(HasFunction<S, member_on_badline> || HasFunction<S, member_on_badLine> ||
                                       HasFunction<S, member_onBadLine>),
@@ -133,13 +133,13 @@ template <class S, class Context, class How>
 constexpr bool service_has_no_near_miss() {
   static_assert(
       requires(S & service, Context & context) { service.on_start(context); } || Nowhere<S, member_on_start>,
-      "a service's on_start is public and takes the context: write void on_start(asio::io_context& context)");
+      "a service's on_start must be public and take the context: write void on_start(asio::io_context& context)");
   static_assert(
       requires(S & service, How how) { service.on_stop(how); } || Nowhere<S, member_on_stop>,
-      "a service's on_stop is public and takes how to stop: write void on_stop(chatproto::StopMode how)");
+      "a service's on_stop must be public and take the stop mode: write void on_stop(chatproto::StopMode how)");
   static_assert(
       requires(S & service) { service.on_end(); } || Nowhere<S, member_on_end>,
-      "a service's on_end is public and takes no arguments: write void on_end()");
+      "a service's on_end must be public and take no arguments: write void on_end()");
   return true;
 }
 
