@@ -162,7 +162,7 @@ TEST_CASE("any message in any role gets the documented reply", "[chat_service]")
   }
 }
 
-TEST_CASE("who has logged in", "[chat_service]") {
+TEST_CASE("a session knows whether its client has logged in", "[chat_service]") {
   ChatService service;
   for (auto const& each : everybody) {
     CAPTURE(each.what);
@@ -181,7 +181,7 @@ TEST_CASE("an err leaves everybody where they were", "[chat_service]") {
   CHECK(alice.gets() == Lines{"delivery:cafe:bob:hi"});
 }
 
-TEST_CASE("names are letters and digits, of any length that a line takes", "[chat_service]") {
+TEST_CASE("names are letters and digits, of any length that fits in a line", "[chat_service]") {
   ChatService service;
   for (auto const* name : {"a", "Z", "0", "aA0", "007"}) {
     Client client(service);
@@ -191,7 +191,7 @@ TEST_CASE("names are letters and digits, of any length that a line takes", "[cha
   CHECK(longest.sends("rlogin:" + name_of(247) + "\njoin:" + name_of(249) + "\n") == Lines{"ok", "ok"});
 }
 
-TEST_CASE("sendall goes to the receivers of the room whose name is another", "[chat_service]") {
+TEST_CASE("sendall goes to the receivers in the room that have other names", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "rlogin:bob\njoin:cafe\n");
   Client bob_too(service, "rlogin:bob\njoin:cafe\n"), capital(service, "rlogin:Bob\njoin:cafe\n");
@@ -204,7 +204,7 @@ TEST_CASE("sendall goes to the receivers of the room whose name is another", "[c
   for (auto* nobody : {&bob, &bob_too, &away, &newcomer_there, &listening_sender}) CHECK(nobody->gets() == Lines{});
 }
 
-TEST_CASE("senduser goes to the receivers of that name in the room, the own name too", "[chat_service]") {
+TEST_CASE("senduser goes to the receivers of that name in the room, also if it is the sender's own", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "rlogin:bob\njoin:cafe\n");
   Client bob_too(service, "rlogin:bob\njoin:cafe\n"), bob_away(service, "rlogin:bob\njoin:bar\n");
@@ -302,7 +302,7 @@ TEST_CASE("after quit, lines are ignored", "[chat_service]") {
   CHECK(service.room_count() == 0);
 }
 
-TEST_CASE("who has quit gets nothing more", "[chat_service]") {
+TEST_CASE("a client that has quit gets nothing more", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
   alice.sends("quit:\n");
@@ -310,7 +310,7 @@ TEST_CASE("who has quit gets nothing more", "[chat_service]") {
   CHECK(alice.gets() == Lines{});
 }
 
-TEST_CASE("a first message that is refused is the last", "[chat_service]") {
+TEST_CASE("a session closes a client whose first message it refuses", "[chat_service]") {
   ChatService service;
   Client no_login(service), no_join(service, "rlogin:alice\n");
   CHECK(no_login.sends("join:cafe\nslogin:bob\njoin:cafe\n") == Lines{"err"});
@@ -320,7 +320,7 @@ TEST_CASE("a first message that is refused is the last", "[chat_service]") {
   CHECK(service.room_count() == 0);
 }
 
-TEST_CASE("the deliveries of one read are said at once, and so are its replies", "[chat_service]") {
+TEST_CASE("the deliveries of one read are sent together, and so are its replies", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), carol(service, "rlogin:carol\njoin:cafe\n");
   Client bob(service, "slogin:bob\njoin:cafe\n");
@@ -340,7 +340,7 @@ TEST_CASE("the deliveries of one read are said at once, and so are its replies",
   CHECK(alice.queue->take_blocks().empty());
 }
 
-TEST_CASE("a receiver's reply comes after what was said to it before", "[chat_service]") {
+TEST_CASE("a receiver's reply comes after the texts that were sent to it before", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\nsendall:1\n");
   CHECK(alice.sends("join:cafe\n") == Lines{"delivery:cafe:bob:1", "ok"});
@@ -373,7 +373,7 @@ TEST_CASE("sendall and senduser keep their order", "[chat_service]") {
         Lines{"delivery:cafe:bob:1", "delivery:cafe:bob:2", "delivery:cafe:bob:3", "delivery:cafe:bob:4"});
 }
 
-TEST_CASE("one read with very many texts is said in parts", "[chat_service]") {
+TEST_CASE("very many texts of one read are sent in parts", "[chat_service]") {
   constexpr std::size_t texts = 2000, block_size = 32 * 1024;
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
@@ -409,7 +409,7 @@ TEST_CASE("a session that is destroyed leaves its room", "[chat_service]") {
   CHECK(queue->take().empty());
 }
 
-TEST_CASE("a room is gone when the last has left it, in whatever way", "[chat_service]") {
+TEST_CASE("a room is removed when its last member leaves it, in whatever way", "[chat_service]") {
   ChatService service;
   CHECK(service.room_count() == 0);
   Client alice(service, "rlogin:alice\n"), bob(service, "slogin:bob\n");
@@ -426,7 +426,7 @@ TEST_CASE("a room is gone when the last has left it, in whatever way", "[chat_se
   CHECK(service.room_count() == 0);
 }
 
-TEST_CASE("a service with commands of its own replies and speaks in the chat's order", "[chat_service]") {
+TEST_CASE("a service with its own commands keeps its replies and texts in the chat's order", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\n");
   CHECK_FALSE(bob.session.say("in no room"));
@@ -460,7 +460,7 @@ TEST_CASE("texts and deliveries are counted", "[chat_service]") {
   CHECK(Client(service).session.name().empty());
 }
 
-TEST_CASE("a program says something into a room without a connection", "[chat_service]") {
+TEST_CASE("a program sends a text to a room without a connection", "[chat_service]") {
   ChatService service;
   CHECK(service.say("cafe", "clock", "noon") == 0);
   CHECK(service.room_count() == 0);
@@ -496,7 +496,7 @@ TEST_CASE("a program says something into a room without a connection", "[chat_se
   CHECK(service.texts() == 3);
 }
 
-TEST_CASE("while senders wait for a room, nothing is said into it from outside", "[chat_service]") {
+TEST_CASE("while senders wait for a room, a program cannot send texts to it", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n",
                std::make_shared<test::RecordingQueue>(30u, chatproto::Overflow::block_sender));
@@ -514,7 +514,7 @@ TEST_CASE("while senders wait for a room, nothing is said into it from outside",
   CHECK(carol.gets() == Lines{"delivery:cafe:clock:one", "delivery:cafe:clock:two", "delivery:cafe:clock:three"});
 }
 
-TEST_CASE("where queues block senders, a sender's ok waits until others have read", "[chat_service]") {
+TEST_CASE("where queues block senders, a sender gets its ok when the others have read", "[chat_service]") {
   ChatService service;
   auto const narrow = [] { return std::make_shared<test::RecordingQueue>(30u, chatproto::Overflow::block_sender); };
   std::optional<Client> alice(std::in_place, service, "rlogin:alice\njoin:cafe\n", narrow()),
@@ -559,7 +559,7 @@ TEST_CASE("where queues block senders, a sender's ok waits until others have rea
   }
 }
 
-TEST_CASE("no delivery overtakes the ok of a receiver who has spoken, waits, and moves", "[chat_service]") {
+TEST_CASE("no delivery overtakes the ok of a receiver that has sent a text, waits, and moves", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n",
                std::make_shared<test::RecordingQueue>(10u, chatproto::Overflow::block_sender));
@@ -575,7 +575,7 @@ TEST_CASE("no delivery overtakes the ok of a receiver who has spoken, waits, and
   CHECK(eve.gets() == Lines{"ok", "delivery:bar:bob:welcome"});
 }
 
-TEST_CASE("one read that brings very many texts is stopped as soon as a queue is full", "[chat_service]") {
+TEST_CASE("a read with very many texts is interrupted as soon as a queue is full", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n",
                std::make_shared<test::RecordingQueue>(1000u, chatproto::Overflow::block_sender));
@@ -586,7 +586,7 @@ TEST_CASE("one read that brings very many texts is stopped as soon as a queue is
   CHECK(bob.gets().empty());
 }
 
-TEST_CASE("a receiver who is cut costs the others nothing", "[chat_service]") {
+TEST_CASE("a receiver that is disconnected does not harm the others", "[chat_service]") {
   ChatService service;
   auto const stuck_queue = std::make_shared<test::RecordingQueue>(1000);
   auto stuck = service.open(Peer(stuck_queue));

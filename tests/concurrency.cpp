@@ -575,7 +575,7 @@ void say_round(TestSender& sender) {
   sender.hear_replies();
 }
 
-TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurrency]", chatproto::ThreadPerClient,
+TEMPLATE_TEST_CASE("receivers that do not read harm only themselves", "[concurrency]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool, chatproto::StrandPool) {
   // Ten rounds never fill a queue, however little the system's buffers hold: a text counts at most 255 bytes.
   Flood<TestType> scene(1024 * 1024);
@@ -636,7 +636,7 @@ TEMPLATE_TEST_CASE("receivers who do not read cost only themselves", "[concurren
   CHECK(test::eventually([&scene] { return scene.room_count() == 0; }));
 }
 
-TEMPLATE_TEST_CASE("receivers who read late get all that their queues can hold", "[concurrency]",
+TEMPLATE_TEST_CASE("receivers that read late get everything that their queues can hold", "[concurrency]",
                    chatproto::ThreadPerClient, chatproto::ThreadPool, chatproto::StrandPool) {
   auto const seed = raw::seed();
   INFO("CHATPROTO_SEED=" << seed);
@@ -714,7 +714,7 @@ class Story {
   history::History history;
 };
 
-TEST_CASE("the judge accepts what may be", "[concurrency]") {
+TEST_CASE("the judge accepts what the protocol allows", "[concurrency]") {
   Story story;
   SECTION("as it is") {
   }
@@ -751,7 +751,7 @@ TEST_CASE("the judge accepts what may be", "[concurrency]") {
   CHECK(faults.empty());
 }
 
-TEST_CASE("the judge finds what may not be", "[concurrency]") {
+TEST_CASE("the judge finds what the protocol forbids", "[concurrency]") {
   Story story;
   auto expected = "";
   SECTION("a text is lost, the first, one in the middle or the last") {
@@ -858,7 +858,7 @@ TEST_CASE("the judge finds what may not be", "[concurrency]") {
   CHECK(faults[0].find(expected) != std::string::npos);
 }
 
-TEST_CASE("a text is known by its bytes", "[concurrency]") {
+TEST_CASE("a text's bytes identify it", "[concurrency]") {
   TextId const id{70'001, 512};
   for (std::size_t size : {24u, 25u, 100u, 230u}) {
     auto text = history::text_of(id, size);

@@ -236,13 +236,13 @@ TEST_CASE("Connection: a request keeps no more than the inbox limit") {
   }
 }
 
-TEST_CASE("Connection: what is neither a reply nor a delivery is no answer to a request") {
+TEST_CASE("Connection: a request fails on a message that is neither a reply nor a delivery") {
   Pair p;
   p.script.write("frob:x\nok:late\n");
   CHECK(error_of([&] { p.connection.request(Message("join", "cafe")); }) == Errc::unexpected);
 }
 
-TEST_CASE("Connection: what is no message is an error, and the next message can be received") {
+TEST_CASE("Connection: a line that is not a message is an error, and the next message can be received") {
   Pair p;
   p.script.write("hello\n" + std::string(300, 'x') + "\nok:\n");
   CHECK(error_of([&] { p.connection.receive(); }) == Errc::malformed);
@@ -250,7 +250,7 @@ TEST_CASE("Connection: what is no message is an error, and the next message can 
   CHECK(p.connection.receive() == Message("ok", ""));
 }
 
-TEST_CASE("Connection: what cannot be encoded is not sent") {
+TEST_CASE("Connection: a message that cannot be encoded is not sent") {
   Pair p;
   CHECK(error_of([&] { p.connection.send(Message("sendall", "a\nquit:")); }) == Errc::invalid_payload);
   CHECK(error_of([&] { p.connection.request(Message("sendall", std::string(255, 'x'))); }) == Errc::line_too_long);
@@ -260,7 +260,7 @@ TEST_CASE("Connection: what cannot be encoded is not sent") {
   CHECK(p.script.read_line() == "sendall:next\n");
 }
 
-TEST_CASE("Connection: lines that are no messages") {
+TEST_CASE("Connection: lines that are not messages") {
   Pair p;
   p.connection.send_line("X: Alice");
   p.connection.send_line("");
@@ -285,7 +285,7 @@ TEST_CASE("Connection: lines that are no messages") {
   CHECK(error_of([&] { p.connection.receive_line(); }) == eof);
 }
 
-TEST_CASE("Connection: the longest line is an option") {
+TEST_CASE("Connection: the line limit can be changed") {
   Running io;
   Script script;
   Connection c(io.context);
@@ -382,8 +382,8 @@ TEST_CASE("Connection: the longest line is an option") {
   }
 }
 
-TEMPLATE_TEST_CASE("Connection: lines of 64 KiB, to a server that takes them and back", "", ThreadPerClient, ThreadPool,
-                   StrandPool) {
+TEMPLATE_TEST_CASE("Connection: lines of 64 KiB to and from a server that accepts them", "", ThreadPerClient,
+                   ThreadPool, StrandPool) {
   constexpr std::size_t limit = 64 * 1024;
   auto options = test::patient();
   options.line_limit = limit;
@@ -446,7 +446,7 @@ TEMPLATE_TEST_CASE("Connection: lines of 64 KiB, to a server that takes them and
   }
 }
 
-TEST_CASE("Connection: of a socket that was accepted") {
+TEST_CASE("Connection: takes a socket that was accepted") {
   Pair p;
   Connection accepted(p.script.take());
   accepted.send_line("hello");

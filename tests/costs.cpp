@@ -116,8 +116,8 @@ constexpr auto counts_allocations = false;
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPerClient, chatproto::ThreadPool,
-                   chatproto::StrandPool) {
+TEMPLATE_TEST_CASE("the cost of a message that is sent alone", "[costs]", chatproto::ThreadPerClient,
+                   chatproto::ThreadPool, chatproto::StrandPool) {
   constexpr std::size_t messages = 500;
   test::Uncounted const clients;
   ServerThread<TestType> server(one_thread());
@@ -142,7 +142,7 @@ TEMPLATE_TEST_CASE("what a message alone costs", "[costs]", chatproto::ThreadPer
   CHECK((allocations > 1 || !counts_allocations));
 }
 
-TEMPLATE_TEST_CASE("what a delivery costs when its sender does not wait", "[costs]", chatproto::ThreadPerClient,
+TEMPLATE_TEST_CASE("the cost of a delivery when its sender does not wait", "[costs]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool, chatproto::StrandPool) {
   // So few that one turn takes them all, however slow the machine: the server has read the clock only once by then.
   constexpr std::size_t messages = 15, receivers = 50, rounds = 8;
@@ -172,7 +172,7 @@ TEMPLATE_TEST_CASE("what a delivery costs when its sender does not wait", "[cost
   CHECK(least.allocations < (thread_for_each<TestType> ? 100 : is_strand<TestType> ? 150 : 25));
 }
 
-TEMPLATE_TEST_CASE("what a delivery costs when many senders speak at once", "[costs]", chatproto::ThreadPool,
+TEMPLATE_TEST_CASE("the cost of a delivery when many senders send at once", "[costs]", chatproto::ThreadPool,
                    chatproto::StrandPool) {
   constexpr std::size_t senders = 50, receivers = 100, rounds = 8, deliveries = senders * receivers;
   test::Uncounted const clients;
@@ -202,7 +202,8 @@ TEMPLATE_TEST_CASE("what a delivery costs when many senders speak at once", "[co
   CHECK(least.allocations < (is_strand<TestType> ? 0.16 : 0.1));
 }
 
-TEMPLATE_TEST_CASE("what a client that waits holds", "[costs]", chatproto::ThreadPool, chatproto::StrandPool) {
+TEMPLATE_TEST_CASE("the memory that the server holds for an idle client", "[costs]", chatproto::ThreadPool,
+                   chatproto::StrandPool) {
   constexpr std::size_t receivers = 200;
   test::Uncounted const clients;
   ServerThread<TestType> server(one_thread());

@@ -179,7 +179,7 @@ class Known {
 
 }  // namespace
 
-TEST_CASE("listen: a system whose IPv6 sockets take no IPv4, as OpenBSD's, listens on IPv4", "[faults]") {
+TEST_CASE("listen: a system whose IPv6 sockets accept no IPv4, such as OpenBSD, listens on IPv4", "[faults]") {
   auto fallen_back = 0;
   std::size_t n = 1;
   for (auto again = true; again; ++n) {
@@ -231,7 +231,7 @@ TEMPLATE_TEST_CASE("a server can be stopped when memory is short", "[faults]", c
   }
 }
 
-TEMPLATE_TEST_CASE("a task that cannot be posted for want of memory costs its client, and no other", "[faults]",
+TEMPLATE_TEST_CASE("a task that cannot be posted for lack of memory disconnects its client and no other", "[faults]",
                    chatproto::ThreadPerClient, chatproto::ThreadPool) {
   test::Uncounted const clients;
   auto options = test::patient();
@@ -264,7 +264,7 @@ TEMPLATE_TEST_CASE("a task that cannot be posted for want of memory costs its cl
   CHECK((n > 2 || CHATPROTO_SANITIZED));
 }
 
-TEST_CASE("who leaves a room while memory is short has left it", "[faults]") {
+TEST_CASE("a client that leaves a room while memory is short has left it", "[faults]") {
   auto const how = GENERATE(range(0, 3));
   std::size_t n = 1;
   for (auto again = true; again; ++n) {

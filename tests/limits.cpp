@@ -120,7 +120,7 @@ TEMPLATE_TEST_CASE("a server that is full says so, and has room again when someb
   CHECK(alice.next() == "delivery:cafe:carol:hi");
 }
 
-TEMPLATE_TEST_CASE("who is refused while it speaks is not reset", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("a client that is refused while it sends is not reset", "[limits]", POLICIES) {
   auto options = patient();
   options.max_clients = 1;
   chatproto::Server<TestType> server(options);
@@ -131,7 +131,7 @@ TEMPLATE_TEST_CASE("who is refused while it speaks is not reset", "[limits]", PO
   server.stop(chatproto::StopMode::now);
 }
 
-TEMPLATE_TEST_CASE("many who are refused at once all learn it", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("many clients that are refused at once all get an err", "[limits]", POLICIES) {
   auto options = patient();
   options.max_clients = 1;
   ServerThread<TestType> server(options);
@@ -146,7 +146,7 @@ TEMPLATE_TEST_CASE("many who are refused at once all learn it", "[limits]", POLI
 }
 
 #ifdef __linux__
-TEST_CASE("the memory that a process may have is the least of its control groups and of those above", "[limits]") {
+TEST_CASE("a process's memory limit is the least of its control groups and their parents", "[limits]") {
   auto const pattern = (std::filesystem::temp_directory_path() / "groups.XXXXXX").string();
   std::vector<char> name(pattern.begin(), pattern.end());
   name.push_back('\0');
@@ -176,7 +176,8 @@ TEST_CASE("the memory that a process may have is the least of its control groups
   CHECK(chatproto::detail::group_memory((root / "groups").c_str(), root.c_str()) == none);
 }
 
-TEMPLATE_TEST_CASE("without a limit of its own a server takes what there are descriptors for", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("without max_clients, a server accepts as many clients as it has descriptors for", "[limits]",
+                   POLICIES) {
   rlimit old{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &old) == 0);
   auto limit = old;
@@ -210,7 +211,7 @@ TEMPLATE_TEST_CASE("a sender that is faster than its rate loses nothing", "[limi
   CHECK(server->stats().throttled > 0);
 }
 
-TEMPLATE_TEST_CASE("the longest line is an option", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("the line limit is an option", "[limits]", POLICIES) {
   auto options = patient();
   options.line_limit = 20;
   ServerThread<TestType> server(options);
@@ -236,7 +237,7 @@ chatproto::ServerOptions lossless(std::size_t queue_limit = 32 * 1024) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("where senders wait, receivers that pause lose nothing", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("if senders wait, receivers that pause lose nothing", "[limits]", POLICIES) {
 #ifdef _WIN32  // Wine's single server process would do nothing else
   constexpr auto all = 20;
 #else
@@ -261,7 +262,7 @@ TEMPLATE_TEST_CASE("where senders wait, receivers that pause lose nothing", "[li
   for (auto& each : receivers) CHECK(each.asks("quit:") == "ok");
 }
 
-TEMPLATE_TEST_CASE("a sender who waits has no ok, is not read, and is free again when it is its turn", "[limits]",
+TEMPLATE_TEST_CASE("a sender that waits gets its ok and is read again when the receiver has read", "[limits]",
                    POLICIES) {
   ServerThread<TestType> server(lossless(4096));
   auto alice = test::receiver(server.port(), "alice", "cafe", 4096);
@@ -282,7 +283,7 @@ TEMPLATE_TEST_CASE("a sender who waits has no ok, is not read, and is free again
   CHECK(alice.asks("quit:") == "ok");
 }
 
-TEMPLATE_TEST_CASE("a receiver that takes nothing holds senders up to the write deadline", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("a receiver that takes nothing holds up senders until the write deadline", "[limits]", POLICIES) {
   auto options = lossless();
   options.write_deadline = 300ms;
   ServerThread<TestType> server(options);
@@ -298,7 +299,7 @@ TEMPLATE_TEST_CASE("a receiver that takes nothing holds senders up to the write 
   CHECK(heard < 5'000);  // a prefix, without a gap
 }
 
-TEMPLATE_TEST_CASE("senders who wait for each other's receivers end", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("senders that wait for each other's receivers get all their replies", "[limits]", POLICIES) {
   // Each program has a sender and a receiver, and does not read before all that it sends is answered.
   constexpr auto texts = 2'000;
   auto options = lossless();
@@ -331,7 +332,8 @@ TEMPLATE_TEST_CASE("a server can be stopped while senders wait", "[limits]", POL
 
 // --- Memory for all clients ------------------------------------------------------------------------------------------
 
-TEMPLATE_TEST_CASE("when all clients together hold too much, the one that holds most is cut", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("when all clients together hold too much, the server disconnects the one that holds most",
+                   "[limits]", POLICIES) {
   constexpr auto texts = 20'000;  // 4 MB
   auto options = patient();
   options.queue_limit = 1'000'000'000;  // which alone would not disconnect it
@@ -349,7 +351,7 @@ TEMPLATE_TEST_CASE("when all clients together hold too much, the one that holds 
   CHECK(heard < texts);  // a prefix, without a gap
 }
 
-TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and then go on", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and are served later", "[limits]", POLICIES) {
   auto options = patient();
   options.memory_limit = 1024 * 1024;
   ServerThread<TestType> server(options);
@@ -371,7 +373,8 @@ TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and then 
 
 // --- Many clients ----------------------------------------------------------------------------------------------------
 
-TEMPLATE_TEST_CASE("of 1,000 receivers 50 take nothing, and 950 get everything in order", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("when 50 of 1,000 receivers take nothing, the other 950 get everything in order", "[limits]",
+                   POLICIES) {
 #if CHATPROTO_SANITIZED || defined(_WIN32)
   constexpr auto all = 100, stuck = 5, texts = 1'000;
 #else
@@ -402,7 +405,7 @@ TEMPLATE_TEST_CASE("of 1,000 receivers 50 take nothing, and 950 get everything i
   }
 }
 
-TEMPLATE_TEST_CASE("while one floods, the others have their turn", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("while one client floods, the others get their turn", "[limits]", POLICIES) {
   ServerThread<TestType> server;
   std::atomic<bool> enough = false;
   auto flood = std::async(std::launch::async, [&, port = server.port()] {
@@ -457,7 +460,7 @@ struct Tally : chatproto::Observer {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a server tells and counts what happens", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("a server reports and counts events", "[limits]", POLICIES) {
   Tally tally;
   auto options = patient();
   options.observer = &tally;
@@ -500,7 +503,7 @@ TEMPLATE_TEST_CASE("a server tells and counts what happens", "[limits]", POLICIE
   CHECK(tally.count("ended closed") == 1);
 }
 
-TEMPLATE_TEST_CASE("an observer that throws costs no other client", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("an observer that throws does not harm other clients", "[limits]", POLICIES) {
   Tally tally;
   auto options = patient();
   options.observer = &tally;
@@ -574,7 +577,8 @@ TEMPLATE_TEST_CASE("a server's sockets: no program inherits them, dead peers are
   CHECK(of_server == 2);
 }
 
-TEMPLATE_TEST_CASE("a program that the server's program starts has none of its descriptors", "[limits]", POLICIES) {
+TEMPLATE_TEST_CASE("a program that the server's program starts inherits none of its descriptors", "[limits]",
+                   POLICIES) {
   auto const before = sockets();
   ServerThread<TestType> server;
   auto alice = test::receiver(server.port(), "alice", "cafe");

@@ -70,7 +70,7 @@ TEST_CASE("lines end in LF or CR LF", "[line_reader]") {
   CHECK(feed_each({"a\nbc\r\n\n\r\n"}) == Lines{"a", "bc", "", ""});
 }
 
-TEST_CASE("one CR before the LF is no data, any other is", "[line_reader]") {
+TEST_CASE("one CR before the LF belongs to the terminator, any other CR is data", "[line_reader]") {
   CHECK(feed_each({"\ra\rb\r\r\n"}) == Lines{"\ra\rb\r"});
   CHECK(feed_each({"a\r", "\n"}) == Lines{"a"});
   CHECK(feed_each({"a\r", "b\n"}) == Lines{"a\rb"});
@@ -86,12 +86,12 @@ TEST_CASE("a line of 255 bytes is read, one of 256 is too long", "[line_reader]"
   }
 }
 
-TEST_CASE("the limit can be another", "[line_reader]") {
+TEST_CASE("a reader may have another limit", "[line_reader]") {
   LineReader reader(4);
   CHECK(feed(reader, "abc\nabcd\nab\r\nabc\r\n") == Lines{"abc", too_long, "ab", too_long});
 }
 
-TEST_CASE("no line fits a limit of 0, only empty ones one of 1, and none is too large", "[line_reader]") {
+TEST_CASE("a limit of 0 fits no line, a limit of 1 only empty lines, and no limit is too large", "[line_reader]") {
   LineReader none(0), empty(1), large(std::string::npos / 2), all(std::string::npos);
   CHECK(feed(none, "\na\n") == Lines{too_long, too_long});
   CHECK(feed(empty, "\na\n\r\n") == Lines{"", too_long, too_long});
@@ -99,7 +99,7 @@ TEST_CASE("no line fits a limit of 0, only empty ones one of 1, and none is too 
   CHECK(feed(all, x(70'000) + "\n") == Lines{x(70'000)});
 }
 
-TEST_CASE("the limit can be changed, and then counts for an unfinished line too", "[line_reader]") {
+TEST_CASE("a changed limit applies to an unfinished line too", "[line_reader]") {
   LineReader reader(4);
   CHECK(reader.limit() == 4);
   CHECK(feed(reader, "abc").empty());
@@ -113,7 +113,7 @@ TEST_CASE("the limit can be changed, and then counts for an unfinished line too"
   CHECK(feed(reader, "\nab\n") == Lines{too_long, "ab"});
 }
 
-TEST_CASE("a line that is too long is reported once and at once, then the next one counts", "[line_reader]") {
+TEST_CASE("a line that is too long is reported once, at once, and then the next line is read", "[line_reader]") {
   LineReader reader;
   CHECK(feed(reader, x(254)).empty());
   CHECK(feed(reader, "x") == Lines{too_long});
@@ -133,7 +133,7 @@ TEST_CASE("an unfinished line is kept, and never returned", "[line_reader]") {
   CHECK(feed(reader, "") == Lines{});
 }
 
-TEST_CASE("input that is not used up can be taken back and fed again", "[line_reader]") {
+TEST_CASE("unused input can be taken back and fed again", "[line_reader]") {
   LineReader reader;
   reader.feed("un");
   CHECK_FALSE(reader.next());
@@ -146,7 +146,7 @@ TEST_CASE("input that is not used up can be taken back and fed again", "[line_re
   CHECK(feed(reader, "\n") == Lines{"c"});
 }
 
-TEST_CASE("a line that came whole is not copied", "[line_reader]") {
+TEST_CASE("a line that arrives whole is not copied", "[line_reader]") {
   auto const bytes = "join:cafe\n"sv;
   LineReader reader;
   reader.feed(bytes);

@@ -307,7 +307,7 @@ TEST_CASE("a posted task is run later, for a session that still lives, and then 
   }
 }
 
-TEST_CASE("a session that has only what it must have", "[link]") {
+TEST_CASE("a session needs only the required members", "[link]") {
   Scene<Echo> scene;
   scene.begin();
   scene.far_sends("a\n" + std::string(300, 'x') + "\nb\n");
@@ -343,7 +343,7 @@ TEST_CASE("blocks of all sizes arrive byte for byte, through a slow reader", "[l
 
 // --- How a link ends -------------------------------------------------------------------------------------------------
 
-TEST_CASE("end of input: the session is gone, what waits is written, then the link ends", "[link]") {
+TEST_CASE("end of input: the session is destroyed, pending output is written, then the link ends", "[link]") {
   Scene scene;
   auto& service = scene.begin();
   service.on_line = send_ok;
@@ -361,7 +361,7 @@ TEST_CASE("end of input: the session is gone, what waits is written, then the li
   CHECK(scene.ends());
 }
 
-TEST_CASE("a peer that is gone ends the link at once", "[link]") {
+TEST_CASE("a reset ends the link at once", "[link]") {
   Scene scene;
   auto& service = scene.begin();
   SECTION("silent") {
@@ -375,7 +375,7 @@ TEST_CASE("a peer that is gone ends the link at once", "[link]") {
   CHECK(service.seen == Lines{"(open)", "(gone)"});
 }
 
-TEST_CASE("a write that fails ends the link, and nothing is kept for it", "[link]") {
+TEST_CASE("a write that fails ends the link, and its output is dropped", "[link]") {
   Scene scene;
   auto& service = scene.begin();
   scene.remote.set_option(asio::socket_base::linger(true, 0));
@@ -389,7 +389,7 @@ TEST_CASE("a write that fails ends the link, and nothing is kept for it", "[link
   CHECK(watch.expired());
 }
 
-TEST_CASE("close: what waits is written, then input is read and dropped until the peer closes", "[link]") {
+TEST_CASE("close: pending output is written, then input is read and dropped until the peer closes", "[link]") {
   Scene scene;
   auto& service = scene.begin();
   std::string waiting;
@@ -409,7 +409,7 @@ TEST_CASE("close: what waits is written, then input is read and dropped until th
   CHECK(service.seen == Lines{"(open)", "(gone)"});
 }
 
-TEST_CASE("abort: what waits is dropped", "[link]") {
+TEST_CASE("abort: pending output is dropped", "[link]") {
   Scene scene;
   auto& service = scene.begin();
   auto const waiting = scene.stall();
@@ -475,7 +475,7 @@ TEST_CASE("a link that has ended before it begins opens no session", "[link]") {
   CHECK(scene.service().seen.empty());
 }
 
-TEST_CASE("a host that stops reads no more lines, and knows when the last is carried out", "[link]") {
+TEST_CASE("a host that stops reads no more lines, and learns when the last one has been executed", "[link]") {
   Scene scene;
   auto& service = scene.begin();
   auto done = std::make_shared<int>();
@@ -607,7 +607,7 @@ TEST_CASE("a resume without a pause does nothing", "[link]") {
   CHECK(service.seen == Lines{"(open)", "a", "(flush)"});
 }
 
-TEST_CASE("a service may ask from where a client comes", "[link]") {
+TEST_CASE("a service can ask for a client's address", "[link]") {
   struct Addresses {
     struct Session {
       void on_line(std::string_view) const {}
@@ -623,7 +623,7 @@ TEST_CASE("a service may ask from where a client comes", "[link]") {
   CHECK(scene.begin().address == "127.0.0.1:" + port);
 }
 
-TEST_CASE("a peer may outlive its link, and sends to nobody", "[link]") {
+TEST_CASE("a peer may outlive its link, and then sends nothing", "[link]") {
   Scene scene;
   auto& service = scene.begin();
   std::optional peer(scene.peer());
@@ -639,7 +639,7 @@ TEST_CASE("a peer may outlive its link, and sends to nobody", "[link]") {
   CHECK(scene.watch().expired());
 }
 
-TEST_CASE("a service that throws loses its client only, and the session is gone", "[link]") {
+TEST_CASE("a service that throws loses only its client, and the session is destroyed", "[link]") {
   Scene scene;
   auto& service = scene.service();
   auto const fail = [](auto&&...) { throw std::runtime_error("a service failed"); };
@@ -668,7 +668,7 @@ TEST_CASE("a service that throws loses its client only, and the session is gone"
 
 // --- Limits ----------------------------------------------------------------------------------------------------------
 
-TEST_CASE("a peer is cut at the queue's limit, but only if a write was tried and took nothing", "[link]") {
+TEST_CASE("a peer is disconnected at the queue's limit, but only if a write was tried and took nothing", "[link]") {
   Options options;
   options.queue_limit = 100'000;
   Scene scene(options);
@@ -745,7 +745,7 @@ TEST_CASE("a client that has not logged in at the login deadline is closed", "[l
   }
 }
 
-TEST_CASE("before a deadline nothing happens", "[link]") {
+TEST_CASE("nothing happens before a deadline", "[link]") {
   Scene scene;
   auto& service = scene.service();
   service.logged_in = false;
@@ -772,7 +772,7 @@ TEST_CASE("a service without logins has no login deadline", "[link]") {
   CHECK(scene.deadlines == 0);
 }
 
-TEST_CASE("a peer that takes nothing until the write deadline is cut", "[link]") {
+TEST_CASE("a peer that takes nothing until the write deadline is disconnected", "[link]") {
   Options options;
   options.write_deadline = 0ms;
   Scene scene(options);
@@ -797,7 +797,7 @@ TEST_CASE("a peer that takes nothing until the write deadline is cut", "[link]")
   CHECK((got.size() - 5 < sent.size() && sent.starts_with(got.substr(0, got.size() - 5))));
 }
 
-TEST_CASE("the write deadline moves with progress only, and is over when all is written", "[link]") {
+TEST_CASE("only progress moves the write deadline, which ends when everything is written", "[link]") {
   auto const logged_in = GENERATE(true, false);
   Scene scene;
   scene.service().logged_in = logged_in;
@@ -820,7 +820,7 @@ TEST_CASE("the write deadline moves with progress only, and is over when all is 
   CHECK((scene.link().due() == never) == logged_in);  // a link that is not logged in has a login deadline
 }
 
-TEST_CASE("a closed client that does not close its side is ended when it has lingered", "[link]") {
+TEST_CASE("a closed client that does not close its side ends after the linger time", "[link]") {
   Options options;
   options.linger = 0ms;
   Scene scene(options);
@@ -833,7 +833,7 @@ TEST_CASE("a closed client that does not close its side is ended when it has lin
   CHECK(scene.ended());
 }
 
-TEST_CASE("a link that has ended can be asked and flushed without harm", "[link]") {
+TEST_CASE("a link that has ended can safely be queried and flushed", "[link]") {
   Scene scene;
   scene.begin();
   auto const link = scene.link().shared_from_this();
@@ -888,7 +888,7 @@ Options observed_by(Witness& witness) {
 
 }  // namespace
 
-TEST_CASE("a session's name may be a string made when it is asked, and on_bad_line may be generic", "[link]") {
+TEST_CASE("a session's name may return a new string, and its on_bad_line may be generic", "[link]") {
   auto const [line, name] = GENERATE(table<std::string, std::string>(
       {{"a-name-that-no-small-string-holds", "the user a-name-that-no-small-string-holds"},
        {std::string(300, 'x'), "the user line too long"}}));
@@ -963,7 +963,7 @@ TEST_CASE("lines that wait for their rate come in order, byte for byte", "[link]
   CHECK(service.seen == expected);
 }
 
-TEST_CASE("a peer that does not take its replies is not read until it does", "[link]") {
+TEST_CASE("a link does not read from a peer until it has taken its replies", "[link]") {
   Options options;
   options.overflow = GENERATE(chatproto::Overflow::disconnect, chatproto::Overflow::block_sender);
   Scene scene(options);
@@ -980,7 +980,7 @@ TEST_CASE("a peer that does not take its replies is not read until it does", "[l
   CHECK(scene.run_until([&] { return has_seen(service, "b"); }));
 }
 
-TEST_CASE("a client that sends much has its turn, then others have theirs", "[link]") {
+TEST_CASE("a client that sends much gets its turn, then others get theirs", "[link]") {
   Scene scene;
   auto& service = scene.begin();
   auto const most = chatproto::detail::LinkRules<Scripted::Session, Scene<>::Link>::turn_lines;
@@ -997,7 +997,7 @@ TEST_CASE("a client that sends much has its turn, then others have theirs", "[li
   }
 }
 
-TEST_CASE("while memory is short a client is not read", "[link]") {
+TEST_CASE("while memory is short, a link does not read", "[link]") {
   Options options;
   options.memory_limit = 0;
   Scene scene(options);
@@ -1101,7 +1101,7 @@ TEST_CASE("an observer is told once that a client has logged in", "[link]") {
   CHECK(witness.seen == Lines{"connected 1", "logged in 1 bob"});
 }
 
-TEST_CASE("an observer that throws costs the client that it was told of", "[link]") {
+TEST_CASE("an observer that throws loses the client of that event", "[link]") {
   Witness witness;
   witness.throws_at = GENERATE("connected", "logged in", "ended");
   Scene<chatproto::ChatService> scene(observed_by(witness));
@@ -1122,7 +1122,7 @@ TEST_CASE("an observer that throws costs the client that it was told of", "[link
   CHECK(stats.ended[static_cast<std::size_t>(reason)] == 1);
 }
 
-TEST_CASE("half a line is held too, for which a client can be cut", "[link]") {
+TEST_CASE("half a line counts as held memory, for which a client can be disconnected", "[link]") {
   Options options;
   options.line_limit = 1'000'000;
   Scene scene(options);

@@ -29,7 +29,7 @@ std::error_code error_of(std::uint16_t port, std::string const& address, std::st
 
 }  // namespace
 
-TEST_CASE("listen: on a free port, where it can be connected to", "[listen]") {
+TEST_CASE("listen: accepts connections on a free port", "[listen]") {
   asio::io_context context;
   tcp::acceptor acceptor(context);
   std::string const address = GENERATE("", "127.0.0.1");
@@ -48,12 +48,12 @@ TEST_CASE("listen: on a free port, where it can be connected to", "[listen]") {
 #endif
 }
 
-TEST_CASE("listen: on no address", "[listen]") {
+TEST_CASE("listen: fails on an address that cannot be used", "[listen]") {
   CHECK(error_of(0, "localhost", "cannot listen on localhost port 0: "));
   CHECK(error_of(0, "192.0.2.1", "cannot listen on 192.0.2.1 port 0: "));  // assigned to no host (RFC 5737)
 }
 
-TEST_CASE("listen: on a port whose last connections ended a moment ago", "[listen]") {
+TEST_CASE("listen: works on a port whose last connections ended a moment ago", "[listen]") {
   asio::io_context context;
   std::uint16_t port = 0;
   for (auto i = 0; i < 3; ++i) {

@@ -16,7 +16,7 @@ std::string field(std::string_view value) {
 
 }  // namespace
 
-TEST_CASE("A field that is plain stands as it is") {
+TEST_CASE("A plain field is written unchanged") {
   CHECK(field("127.0.0.1:50312") == " key=127.0.0.1:50312");
   CHECK(field("[fe80::1%eth0]:1") == " key=[fe80::1%eth0]:1");
   std::string line = "event=x";

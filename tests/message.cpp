@@ -32,7 +32,7 @@ std::error_code error_of_encode(MessageView message) {
 static_assert(std::is_trivially_copyable_v<MessageView>);
 static_assert(noexcept(chatproto::parse({}, std::declval<std::error_code&>())));
 
-TEST_CASE("parse: the tag is what stands before the first colon, the payload all after it", "[message]") {
+TEST_CASE("parse: the tag ends at the first colon, and the payload is everything after it", "[message]") {
   struct {
     std::string_view line, tag, payload;
   } const rows[] = {
@@ -87,7 +87,7 @@ TEST_CASE("parse: anything else is malformed", "[message]") {
   }
 }
 
-TEST_CASE("encode and parse: there and back, for every byte", "[message]") {
+TEST_CASE("encode and parse: a round trip preserves every byte", "[message]") {
   for (int byte = 0; byte < 256; ++byte) {
     CAPTURE(byte);
     auto const c = static_cast<char>(byte);
@@ -104,7 +104,7 @@ TEST_CASE("encode and parse: there and back, for every byte", "[message]") {
   }
 }
 
-TEST_CASE("encode_line: any text that a line can carry", "[message]") {
+TEST_CASE("encode_line: accepts any text that a line can carry", "[message]") {
   auto const error_of = [](std::string const& text) {
     std::error_code ec = Errc::unexpected;
     auto const line = chatproto::encode_line(text, ec);
@@ -127,7 +127,7 @@ TEST_CASE("encode: 255 bytes fit a line, 256 do not", "[message]") {
   CHECK(error_of_encode({std::string(254, 't'), ""}) == Errc::line_too_long);
 }
 
-TEST_CASE("encode: the limit can be another", "[message]") {
+TEST_CASE("encode: the limit can be changed", "[message]") {
   std::error_code ec = Errc::unexpected;
   CHECK(chatproto::encode({"ok", "abc"}, ec, 7) == "ok:abc\n");
   CHECK_FALSE(ec);
@@ -144,7 +144,7 @@ TEST_CASE("encode: the limit can be another", "[message]") {
   CHECK(ec == Errc::line_too_long);
 }
 
-TEST_CASE("encode: what no line can carry", "[message]") {
+TEST_CASE("encode: rejects what no line can carry", "[message]") {
   CHECK(error_of_encode({"", "x"}) == Errc::malformed);
   CHECK(error_of_encode({"Ok", "x"}) == Errc::malformed);
   CHECK(error_of_encode({"ok:", "x"}) == Errc::malformed);

@@ -176,7 +176,7 @@ TEST_CASE("after a drain a block wakes a consumer that was stalled", "[message_q
   CHECK(queue.wakes == 2);
 }
 
-TEST_CASE("close: takes no more, keeps what it has", "[message_queue]") {
+TEST_CASE("close: the queue takes no more blocks and keeps those that it has", "[message_queue]") {
   RecordingQueue queue;
   queue.push(block("a"));
   CHECK(queue.is_open());
@@ -187,7 +187,7 @@ TEST_CASE("close: takes no more, keeps what it has", "[message_queue]") {
   CHECK(queue.state == State::closing);
 }
 
-TEST_CASE("abort: takes no more and drops what it has, also after close", "[message_queue]") {
+TEST_CASE("abort: the queue takes no more blocks and drops those that it has, also after close", "[message_queue]") {
   auto const closed_before = GENERATE(false, true);
   RecordingQueue queue;
   auto one = block("a");
@@ -203,7 +203,7 @@ TEST_CASE("abort: takes no more and drops what it has, also after close", "[mess
   CHECK(queue.state == State::aborted);
 }
 
-TEST_CASE("finish: as abort, but nobody is woken any more", "[message_queue]") {
+TEST_CASE("finish: like abort, but the consumer is not woken any more", "[message_queue]") {
   auto const drained = GENERATE(false, true);
   RecordingQueue queue;
   auto one = block("a");
@@ -221,7 +221,7 @@ TEST_CASE("finish: as abort, but nobody is woken any more", "[message_queue]") {
   CHECK(queue.state == State::aborted);
 }
 
-TEST_CASE("put_back: what was not written is first again, at every split", "[message_queue]") {
+TEST_CASE("put_back: unwritten bytes come first again, at every split", "[message_queue]") {
   std::string const all = "abcdefghi";
   for (std::size_t first = 0; first < all.size(); ++first) {
     for (auto second = first; second < all.size(); ++second) {
@@ -270,7 +270,7 @@ TEST_CASE("put_back into a queue that was ended meanwhile", "[message_queue]") {
   }
 }
 
-TEST_CASE("a queue takes its hard limit, each block with its own cost", "[message_queue]") {
+TEST_CASE("a queue accepts blocks up to its hard limit, each with a cost of its own", "[message_queue]") {
   constexpr auto cost = MessageQueue::entry_cost, burst = MessageQueue::hard_limit_factor;
   RecordingQueue queue(1 + cost);
   if (GENERATE(false, true)) {  // whether it is stalled
@@ -306,7 +306,7 @@ TEST_CASE("the limit has a default", "[message_queue]") {
   CHECK(queue.push(block("")) == PushResult::overflow);
 }
 
-TEST_CASE("a limit may be as good as none", "[message_queue]") {
+TEST_CASE("a limit may be too large to be reached", "[message_queue]") {
   constexpr auto most = std::numeric_limits<std::size_t>::max();
   for (auto const limit : {most, most / MessageQueue::hard_limit_factor, most / MessageQueue::hard_limit_factor + 1}) {
     CAPTURE(limit);
@@ -342,7 +342,7 @@ TEST_CASE("a queue may be cut for a reason, and keeps the first one", "[message_
   CHECK(queue.state == State::over_memory);
 }
 
-TEST_CASE("what queues hold is known to the process, in steps", "[message_queue]") {
+TEST_CASE("the process counts what queues hold, in steps", "[message_queue]") {
   auto const before = chatproto::detail::HeldMemory::total();
   auto const held = [before] { return chatproto::detail::HeldMemory::total() - before; };
   {

@@ -22,7 +22,7 @@ TEST_CASE("each reason has a word of its own", "[observer]") {
   CHECK(static_cast<std::size_t>(DisconnectReason::memory) + 1 == chatproto::disconnect_reasons);
 }
 
-TEST_CASE("an observer need not care for anything", "[observer]") {
+TEST_CASE("an observer need not handle any event", "[observer]") {
   struct : chatproto::Observer {
   } careless;
   careless.connected(1, "127.0.0.1:1");

@@ -23,7 +23,7 @@ static_assert(std::is_nothrow_copy_constructible_v<Peer> && std::is_nothrow_move
 static_assert(std::is_copy_assignable_v<Peer> && std::is_move_assignable_v<Peer>);
 static_assert(!std::is_default_constructible_v<Peer>);
 
-TEST_CASE("what a peer sends stands in its queue", "[peer]") {
+TEST_CASE("a peer puts what it sends into its queue", "[peer]") {
   auto const queue = std::make_shared<RecordingQueue>();
   Peer const peer(queue);
   auto const shared = block("ok:\nok:\n");
@@ -33,7 +33,7 @@ TEST_CASE("what a peer sends stands in its queue", "[peer]") {
   CHECK(queue->take_blocks() == Lines{"ok:\nok:\n", "err:\n"});
 }
 
-TEST_CASE("a line of text gets its newline", "[peer]") {
+TEST_CASE("send_line appends the newline", "[peer]") {
   auto const queue = std::make_shared<RecordingQueue>();
   Peer const peer(queue);
   CHECK(peer.send_line("ok:") == PushResult::queued);
@@ -41,7 +41,7 @@ TEST_CASE("a line of text gets its newline", "[peer]") {
   CHECK(queue->take() == "ok:\n\n");
 }
 
-TEST_CASE("peers are equal if they are the same client", "[peer]") {
+TEST_CASE("peers are equal if they refer to the same client", "[peer]") {
   auto const queue = std::make_shared<RecordingQueue>();
   Peer const peer(queue), same(queue), other(std::make_shared<RecordingQueue>());
   CHECK(peer == same);
@@ -104,7 +104,7 @@ TEST_CASE("close lets what was sent be written, abort drops it", "[peer]") {
   }
 }
 
-TEST_CASE("a peer tells when it was cut for not reading", "[peer]") {
+TEST_CASE("a peer reports an overflow of its queue", "[peer]") {
   auto const queue = std::make_shared<RecordingQueue>(100);
   Peer const peer(queue);
   CHECK(peer.send_line(std::string(100 * MessageQueue::hard_limit_factor, 'x')) == PushResult::overflow);

@@ -215,7 +215,7 @@ TEMPLATE_TEST_CASE("tasks and lines of one client never run at once, and each th
   CHECK(out_of_order == 0);
 }
 
-TEMPLATE_TEST_CASE("a task may be for another client than the one whose session posts it", "[posting]", POLICIES) {
+TEMPLATE_TEST_CASE("a session may post a task for another client", "[posting]", POLICIES) {
   ServerThread<TestType, Open> server;
   Client alice(server.port()), bob(server.port());
   alice.send("hi:\n");
@@ -257,7 +257,7 @@ TEMPLATE_TEST_CASE("answers from another thread keep their order, also for a cli
   CHECK(client.next_line() == "(end)");
 }
 
-TEMPLATE_TEST_CASE("a task for a client that has gone is dropped", "[posting]", POLICIES) {
+TEMPLATE_TEST_CASE("a task for a client that has disconnected is dropped", "[posting]", POLICIES) {
   std::optional<ServerThread<TestType, Open>> server(std::in_place);
   auto const held = std::make_shared<int>();
   std::optional<Client> client(server->port());
@@ -307,7 +307,7 @@ TEMPLATE_TEST_CASE("tasks may be posted while the server stops", "[posting]", PO
   CHECK(held.use_count() == 1);
 }
 
-TEMPLATE_TEST_CASE("what a session throws costs its client, and the observer is told what it was", "[posting]",
+TEMPLATE_TEST_CASE("an exception from a session disconnects its client, and the observer gets its text", "[posting]",
                    POLICIES) {
   Witness witness;
   auto options = patient();

@@ -55,7 +55,7 @@ TEST_CASE("a member has a name and a peer", "[room]") {
   CHECK(alice.take() == "x");
 }
 
-TEST_CASE("a broadcast goes to all whose name is another", "[room]") {
+TEST_CASE("a broadcast goes to all members with other names", "[room]") {
   Room room;
   Listener alice("alice"), alice_too("alice"), bob("bob"), capital("Alice"), longer("alice1");
   CHECK(room.broadcast("nobody", "lost") == 0);  // the room is empty
@@ -96,7 +96,7 @@ TEST_CASE("a text is kept once, until everybody has read it", "[room]") {
   CHECK(room.memory() == 0);
 }
 
-TEST_CASE("who was removed gets nothing more, whoever it is", "[room]") {
+TEST_CASE("a removed member gets nothing more, whichever member it is", "[room]") {
   for (auto const gone : {0u, 1u, 2u, 3u}) {
     CAPTURE(gone);
     Room room;
@@ -117,7 +117,7 @@ TEST_CASE("who was removed gets nothing more, whoever it is", "[room]") {
   }
 }
 
-TEST_CASE("one who is cut or closed takes nothing from the others", "[room]") {
+TEST_CASE("a member that is aborted or closed takes nothing from the others", "[room]") {
   Room room;
   Listener stuck("stuck", 100), closed("closed"), fast("fast");
   for (auto* each : {&stuck, &closed, &fast}) room.add(each->member);
@@ -183,7 +183,7 @@ TEST_CASE("a member that finishes reads what stands in the log, and nothing that
 
 std::string const hundred_bytes = std::string(99, 'x') + '\n';
 
-TEST_CASE("a member whose thread is busy is not cut within the hard limit, however far behind", "[room]") {
+TEST_CASE("a member whose thread is busy is not disconnected within the hard limit, however far behind", "[room]") {
   Room room;
   Listener busy("busy", 1000);
   room.add(busy.member);
@@ -193,7 +193,7 @@ TEST_CASE("a member whose thread is busy is not cut within the hard limit, howev
   CHECK(busy.take().size() == 60'000);
 }
 
-TEST_CASE("a member that does not read is cut late, and the others lose nothing", "[room]") {
+TEST_CASE("a member that does not read is disconnected late, and the others lose nothing", "[room]") {
   Room room;
   Listener slow("slow", 1000), fast("fast", 1000);
   room.add(slow.member);
@@ -270,7 +270,7 @@ TEST_CASE("senders wait for members whose queues block senders", "[room]") {
 }
 
 #if !CHATPROTO_SANITIZED  // sanitizers end the program when it asks for this much
-TEST_CASE("no memory for a text: nothing is said", "[room]") {
+TEST_CASE("a text for which there is no memory is not sent to anybody", "[room]") {
   Room room;
   Listener alice("alice");
   room.add(alice.member);

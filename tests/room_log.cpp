@@ -159,7 +159,7 @@ TEST_CASE("a reader at the end of a segment goes on in the next one", "[room_log
   CHECK(bob.read() == large);
 }
 
-TEST_CASE("what comes before a reader's place is not for it", "[room_log]") {
+TEST_CASE("a reader gets nothing from before its place", "[room_log]") {
   RoomLog log;
   Reader bob(log, "bob"), eve(log, "eve");
   say(log, "1\n", others_than("ann"), {&bob});
@@ -169,7 +169,7 @@ TEST_CASE("what comes before a reader's place is not for it", "[room_log]") {
   CHECK(bob.read() == "1\n2\n");
 }
 
-TEST_CASE("a write may end at any byte: the rest of its line is given, and the place is at a line", "[room_log]") {
+TEST_CASE("a write may end at any byte: the log returns the rest of that line and the place after it", "[room_log]") {
   RoomLog log;
   Reader ann(log, "ann"), bob(log, "bob");
   std::vector<Reader*> const all = {&ann, &bob};
@@ -191,7 +191,7 @@ TEST_CASE("a write may end at any byte: the rest of its line is given, and the p
   }
 }
 
-TEST_CASE("the rest of a line goes to what is there already", "[room_log]") {
+TEST_CASE("the rest of a line is appended to a text", "[room_log]") {
   RoomLog log;
   Reader bob(log, "bob");
   say(log, "hello\n", others_than("ann"), {&bob});
@@ -215,7 +215,7 @@ TEST_CASE("a reader reads no further than it is told", "[room_log]") {
   CHECK(bob.read() == "1\n2\n" + line(3, 5000));
 }
 
-TEST_CASE("a reader gets some of much at once, and no line twice", "[room_log]") {
+TEST_CASE("a reader gets a long log in parts, and no line twice", "[room_log]") {
   RoomLog log;
   Reader bob(log, "bob");
   std::string text;
@@ -231,7 +231,7 @@ TEST_CASE("a reader gets some of much at once, and no line twice", "[room_log]")
   CHECK(bob.read(500) == text);
 }
 
-TEST_CASE("what is only for others is passed over", "[room_log]") {
+TEST_CASE("a reader skips what is only for others", "[room_log]") {
   RoomLog log;
   Reader ann(log, "ann"), bob(log, "bob");
   say(log, "1\n", others_than(""), {&ann, &bob});
@@ -263,7 +263,7 @@ TEST_CASE("a log keeps what its slowest reader has still to read, and no more", 
   CHECK(log.memory() < idle_memory);
 }
 
-TEST_CASE("who sleeps keeps nothing in memory", "[room_log]") {
+TEST_CASE("a reader without a place keeps nothing in memory", "[room_log]") {
   RoomLog log;
   Reader ann(log, "ann"), bob(log, "bob");
   for (std::size_t i = 0; i < 4000; ++i) {
@@ -293,7 +293,7 @@ TEST_CASE("a log that nobody reads any more holds next to nothing", "[room_log]"
   CHECK(log.memory() < idle_memory);
 }
 
-TEST_CASE("a burst like the one before it takes one segment", "[room_log]") {
+TEST_CASE("a burst as large as the previous one takes one segment", "[room_log]") {
   RoomLog log;
   Reader bob(log, "bob");
   auto const burst = [&] {
@@ -319,7 +319,7 @@ TEST_CASE("text does not move while a reader has its place", "[room_log]") {
   bob.sleep();
 }
 
-TEST_CASE("users' names may be as long as a line lets them be", "[room_log]") {
+TEST_CASE("users' names may be as long as a line allows", "[room_log]") {
   RoomLog log;
   std::vector<std::string> names;
   for (std::size_t size = 0; size <= 240; ++size) names.emplace_back(size, 'n');

@@ -33,12 +33,12 @@ struct Player : chatproto::Participant {
 
 }  // namespace
 
-TEST_CASE("an empty membership is nowhere", "[room_table]") {
+TEST_CASE("an empty membership is in no room", "[room_table]") {
   Membership const membership;
   CHECK_FALSE(membership);
 }
 
-TEST_CASE("a room is there from the first who enters to the last who leaves", "[room_table]") {
+TEST_CASE("a room exists until the last member has left it", "[room_table]") {
   RoomTable table;
   CHECK(table.size() == 0);
   {
@@ -90,7 +90,7 @@ TEST_CASE("a membership that is assigned to leaves its old room", "[room_table]"
   CHECK(table.size() == 1);
 }
 
-TEST_CASE("rooms keep their place while others come and go", "[room_table]") {
+TEST_CASE("a room keeps its address while other rooms come and go", "[room_table]") {
   RoomTable table;
   auto const membership = table.enter("cafe");
   auto* const room = &membership.room();
@@ -120,7 +120,7 @@ TEST_CASE("rooms are entered and left by many threads", "[room_table]") {
   CHECK(table.size() == 0);
 }
 
-TEST_CASE("members can be counted and looked at, with what a service knows of them", "[room_table]") {
+TEST_CASE("members can be counted and visited, with the data that a service keeps for them", "[room_table]") {
   RoomTable rooms;
   auto const membership = rooms.enter("hall");
   auto& room = membership.room();
@@ -149,7 +149,8 @@ TEST_CASE("members can be counted and looked at, with what a service knows of th
   CHECK(seen() == std::multimap<std::string, int>{{"ann", 0}});
 }
 
-TEST_CASE("of many who want a name in a room one gets it, and all hear of it in one order", "[room_table]") {
+TEST_CASE("when many clients want one name in a room, one gets it, and all see this in the same order",
+          "[room_table]") {
   constexpr auto threads = 4, times = 500;
   RoomTable rooms;
   auto const membership = rooms.enter("hall");
@@ -183,7 +184,7 @@ TEST_CASE("of many who want a name in a room one gets it, and all hear of it in 
   CHECK(wrong == 0);
 }
 
-TEST_CASE("a participant's replies come after what was said to it before", "[room_table]") {
+TEST_CASE("a participant's replies come after the texts that were sent to it before", "[room_table]") {
   RoomTable rooms;
   auto const queue = std::make_shared<RecordingQueue>();
   chatproto::Participant me("ann", Peer(queue));
@@ -209,7 +210,7 @@ TEST_CASE("a participant's replies come after what was said to it before", "[roo
   CHECK(queue->take() == "hello\none\nreply\ntwo\nbye\n");
 }
 
-TEST_CASE("members come and go, and have points, while others look", "[room_table]") {
+TEST_CASE("members enter, leave and get points while others look at them", "[room_table]") {
   constexpr auto threads = 4, times = 2'000;
   RoomTable rooms;
   auto const membership = rooms.enter("hall");

@@ -244,7 +244,7 @@ TEMPLATE_TEST_CASE("a line of 10 MB costs its client one err", "[server]", POLIC
   CHECK(alice.next() == "delivery:cafe:bob:hi");
 }
 
-TEMPLATE_TEST_CASE("a service of the user's own", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a server runs a service of the user's own", "[server]", POLICIES) {
   ServerThread<TestType, Echo> server;
   Client one(server.port()), two(server.port());
   CHECK(one.asks("a:1") == "a:1");
@@ -275,7 +275,8 @@ TEMPLATE_TEST_CASE("a service that throws loses only that client", "[server]", P
 
 // --- How connections end ---------------------------------------------------------------------------------------------
 
-TEMPLATE_TEST_CASE("quit: the ok arrives, and then the end, whatever follows", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("quit: the ok arrives, and then the end of the connection, whatever the client sends after it",
+                   "[server]", POLICIES) {
   ServerThread<TestType> server;
   auto bob = test::sender(server.port(), "bob", "cafe");
   auto alice = test::receiver(server.port(), "alice", "cafe");
@@ -287,7 +288,8 @@ TEMPLATE_TEST_CASE("quit: the ok arrives, and then the end, whatever follows", "
   }
 }
 
-TEMPLATE_TEST_CASE("a refused login is answered, and then the end comes, whatever follows", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a refused login: the err arrives, and then the end, whatever the client sends after it", "[server]",
+                   POLICIES) {
   ServerThread<TestType> server;
   for (auto const* first : {"hello\n", "slogin:b b\n", "join:cafe\n", "\n"}) {
     Client client(server.port());
@@ -337,7 +339,7 @@ TEMPLATE_TEST_CASE("a receiver that vanishes leaves its room though nobody speak
 }
 
 #ifdef __linux__
-TEMPLATE_TEST_CASE("clients that connect and break the connection leave nothing", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("clients that connect and reset leave nothing behind", "[server]", POLICIES) {
   ServerThread<TestType> server;
   REQUIRE(test::converse(server.port()) == "");
   auto alice = test::receiver(server.port(), "alice", "cafe");
@@ -358,7 +360,7 @@ TEMPLATE_TEST_CASE("clients that connect and break the connection leave nothing"
 
 // --- Limits ----------------------------------------------------------------------------------------------------------
 
-TEMPLATE_TEST_CASE("a receiver that never reads is cut, and costs the others nothing", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a receiver that never reads is disconnected and does not harm the others", "[server]", POLICIES) {
   constexpr auto texts = 50'000, batch = 500;
   constexpr std::size_t size = 200;  // 10 MB are more than the system buffers for a client that does not read
   auto options = patient();
@@ -379,8 +381,8 @@ TEMPLATE_TEST_CASE("a receiver that never reads is cut, and costs the others not
   CHECK(hears(alice, texts, 1, size));
 }
 
-TEMPLATE_TEST_CASE("a sender that never reads its replies is not read, and cut at the write deadline", "[server]",
-                   POLICIES) {
+TEMPLATE_TEST_CASE("a sender that never reads its replies is not read, and is disconnected at the write deadline",
+                   "[server]", POLICIES) {
   auto options = patient();
   options.write_deadline = 200ms;
   ServerThread<TestType> server(options);
@@ -397,7 +399,7 @@ TEMPLATE_TEST_CASE("a sender that never reads its replies is not read, and cut a
   CHECK(alice.next() == "delivery:cafe:bob:hi");
 }
 
-TEMPLATE_TEST_CASE("a peer that takes nothing for the write deadline is cut", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a client that takes nothing is disconnected at the write deadline", "[server]", POLICIES) {
   constexpr auto texts = 50'000;
   constexpr std::size_t size = 200;
   auto options = patient();
@@ -415,7 +417,7 @@ TEMPLATE_TEST_CASE("a peer that takes nothing for the write deadline is cut", "[
   CHECK(silent.next() == "delivery:bar:bob:hi");  // nothing was waiting for it
 }
 
-TEMPLATE_TEST_CASE("who has not logged in at the login deadline is closed", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("the server closes a client that has not logged in at the login deadline", "[server]", POLICIES) {
   auto options = patient();
   options.login_deadline = 200ms;
   ServerThread<TestType> server(options);
@@ -438,7 +440,7 @@ TEMPLATE_TEST_CASE("who has not logged in at the login deadline is closed", "[se
   CHECK(newcomer.asks("join:cafe") == "ok");
 }
 
-TEMPLATE_TEST_CASE("a client that does not close its side is let go after linger", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("the server does not wait longer than linger for a client to close its side", "[server]", POLICIES) {
   auto options = patient();
   options.linger = 1ms;
   ServerThread<TestType> server(options);
@@ -449,7 +451,7 @@ TEMPLATE_TEST_CASE("a client that does not close its side is let go after linger
 
 // --- Listening -------------------------------------------------------------------------------------------------------
 
-TEMPLATE_TEST_CASE("a server tells its actual limits and threads", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a server reports its actual limits and threads", "[server]", POLICIES) {
   constexpr auto has_threads = !std::is_same_v<TestType, ThreadPerClient>;
   CHECK(Server<TestType>(patient()).options().max_clients > 0);
   CHECK(Server<TestType>(patient()).options().memory_limit > 0);
@@ -483,7 +485,7 @@ TEST_CASE("a server that cannot listen says so", "[server]") {
   CHECK_THROWS_AS(Server<StrandPool>(options), std::system_error);
 }
 
-TEST_CASE("a server listens where it is told", "[server]") {
+TEST_CASE("a server listens on the address in its options", "[server]") {
   auto options = patient();
   SECTION("by default on IPv6 and IPv4") {
     options.address.clear();
@@ -512,7 +514,7 @@ TEST_CASE("a server listens where it is told", "[server]") {
   }
 }
 
-TEST_CASE("the policy is told how many threads", "[server]") {
+TEST_CASE("the policy gets the number of threads", "[server]") {
   ServerOptions options;
   options.address = "127.0.0.1";
   options.threads = 3;
@@ -525,7 +527,7 @@ TEST_CASE("the policy is told how many threads", "[server]") {
 
 // --- Shortage --------------------------------------------------------------------------------------------------------
 
-TEST_CASE("a client for whom there is no thread is told so, and the server lives", "[server]") {
+TEST_CASE("a client for which there is no thread gets an err, and the server goes on", "[server]") {
   Failing::error = 0;
   ServerThread<Failing> server;
   auto alice = test::receiver(server.port(), "alice", "cafe");
@@ -547,7 +549,7 @@ TEST_CASE("a client for whom there is no thread is told so, and the server lives
   CHECK(test::converse(server.port()) == "");
 }
 
-TEST_CASE("a client for whom there is no descriptor or memory waits", "[server]") {
+TEST_CASE("a client for which there is no descriptor or memory waits", "[server]") {
   Failing::error = 0;
   auto options = patient();
   options.accept_retry = GENERATE(10ms, 0ms);
@@ -599,7 +601,7 @@ class NoThreads {
 
 }  // namespace
 
-TEST_CASE("no thread can be made for a client: it is told so, and the others live", "[server]") {
+TEST_CASE("a client for which no thread can be created gets an err, and the others go on", "[server]") {
   ServerThread<ThreadPerClient> server;
   auto alice = test::receiver(server.port(), "alice", "cafe");
   auto bob = test::sender(server.port(), "bob", "cafe");
@@ -655,7 +657,7 @@ std::chrono::nanoseconds cpu_time_of(asio::io_context& context) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("no descriptor is left: those connected go on, the others wait", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("when no descriptor is left, connected clients go on and new ones wait", "[server]", POLICIES) {
   ServerThread<TestType> server;
   auto alice = test::receiver(server.port(), "alice", "cafe");
   auto bob = test::sender(server.port(), "bob", "cafe");
@@ -686,7 +688,7 @@ TEMPLATE_TEST_CASE("no descriptor is left: those connected go on, the others wai
 
 // --- Stopping --------------------------------------------------------------------------------------------------------
 
-TEMPLATE_TEST_CASE("a server that never ran", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a server that never ran can be destroyed", "[server]", POLICIES) {
   std::optional<Server<TestType>> server(std::in_place, patient());
   SECTION("is destroyed") {
   }
@@ -725,7 +727,7 @@ TEMPLATE_TEST_CASE("stop can be called from any thread, any number of times", "[
   CHECK_THROWS_AS(Client(server.port()), std::system_error);
 }
 
-TEMPLATE_TEST_CASE("a service is told when its server starts, stops and ends, and reaches its context", "[server]",
+TEMPLATE_TEST_CASE("a service learns when its server starts, stops and ends, and can use its context", "[server]",
                    POLICIES) {
   Lines seen;
   auto const how = GENERATE(StopMode::drain, StopMode::now);
@@ -744,7 +746,7 @@ TEMPLATE_TEST_CASE("a service is told when its server starts, stops and ends, an
   CHECK(seen == Lines{"start", "open", how == StopMode::drain ? "drain" : "stop", "gone", "end"});
 }
 
-TEMPLATE_TEST_CASE("what a service throws at the start comes out of run", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("run throws what a service throws at the start", "[server]", POLICIES) {
   Lines seen{"fail"};
   Server<TestType, Hooked> server(patient(), seen);
   CHECK_THROWS_AS(server.run(), std::runtime_error);
@@ -769,7 +771,7 @@ TEMPLATE_TEST_CASE("a session can stop its server, and its client gets the reply
   CHECK(server.ended());
 }
 
-TEMPLATE_TEST_CASE("a drain delivers all that was answered by ok", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a drain delivers every text that was answered by ok", "[server]", POLICIES) {
   constexpr auto texts = 20'000;
   constexpr std::size_t size = 200;
   auto options = patient();
@@ -787,8 +789,7 @@ TEMPLATE_TEST_CASE("a drain delivers all that was answered by ok", "[server]", P
   CHECK(server.ended());
 }
 
-TEMPLATE_TEST_CASE("a drain under load: whoever listens has got each text that was answered by ok", "[server]",
-                   POLICIES) {
+TEMPLATE_TEST_CASE("a drain under load: every receiver gets each text that was answered by ok", "[server]", POLICIES) {
   for (auto round = 0; round < 5; ++round) {
     auto options = patient();
     options.queue_limit = 100'000'000;  // alice does not read until the end
@@ -863,7 +864,7 @@ TEMPLATE_TEST_CASE("stopping with a peer that never reads", "[server]", POLICIES
   CHECK(hears_only_prefix(stuck, 0, 50'000, 200));
 }
 
-TEMPLATE_TEST_CASE("a server whose run is left by an exception cuts its clients", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a server disconnects its clients when an exception leaves run", "[server]", POLICIES) {
   std::optional<Client> alice;
   {
     Server<TestType> server(patient());
@@ -878,7 +879,8 @@ TEMPLATE_TEST_CASE("a server whose run is left by an exception cuts its clients"
 
 // --- Peers -----------------------------------------------------------------------------------------------------------
 
-TEMPLATE_TEST_CASE("a peer is of use in any thread, and harmless when its server is gone", "[server]", POLICIES) {
+TEMPLATE_TEST_CASE("a peer can be used in any thread, and is harmless after its server has been destroyed", "[server]",
+                   POLICIES) {
   std::mutex mutex;
   std::vector<Peer> peers;
   std::optional<ServerThread<TestType, Handing>> server(std::in_place, patient(), [&](Peer const& peer, auto) {

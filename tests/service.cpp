@@ -190,7 +190,7 @@ static_assert(Accepted<Echo::Session> && Accepted<Full::Session> && Accepted<cha
 
 }  // namespace
 
-TEST_CASE("a service works with no server at all", "[service]") {
+TEST_CASE("a service works without a server", "[service]") {
   auto const queue = std::make_shared<test::RecordingQueue>();
   Echo echo;
   auto session = echo.open(Peer(queue));

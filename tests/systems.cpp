@@ -151,7 +151,7 @@ TEMPLATE_TEST_CASE("1,000 clients poke at once, and no poke is lost", "[systems]
   }
 }
 
-TEST_CASE("a poke's announcement stands in the room's queues before its reply", "[systems]") {
+TEST_CASE("a poke's announcement reaches the room before its reply", "[systems]") {
   PokeService<> service;
   auto const alice = std::make_shared<RecordingQueue>(), bob = std::make_shared<RecordingQueue>();
   auto listener = service.open(Peer(alice));
@@ -178,7 +178,7 @@ QuizService::Author numbers() {
   };
 }
 
-TEST_CASE("the first right answer has the point, and enough of them win", "[systems]") {
+TEST_CASE("the first right answer earns the point, and enough points win", "[systems]") {
   QuizService quiz(numbers(), std::chrono::hours(1), 2);
   auto const x = std::make_shared<RecordingQueue>(), y = std::make_shared<RecordingQueue>();
   auto ann = quiz.open(Peer(x));
@@ -213,7 +213,7 @@ TEST_CASE("the first right answer has the point, and enough of them win", "[syst
   CHECK(x->take() == "* ann 0\n");
 }
 
-TEMPLATE_TEST_CASE("of many who answer at once one has the point", "[systems]", POLICIES) {
+TEMPLATE_TEST_CASE("when many clients answer at once, one gets the point", "[systems]", POLICIES) {
   constexpr auto players = 20, questions = 100;
   ServerThread<TestType, QuizService> server(test::patient(), numbers(), std::chrono::hours(1), questions + 1u);
   std::list<test::Client> clients;
@@ -243,7 +243,7 @@ TEMPLATE_TEST_CASE("of many who answer at once one has the point", "[systems]", 
   CHECK(right == questions);
 }
 
-TEST_CASE("what one says before its partner comes is kept, and is first", "[systems]") {
+TEST_CASE("what a client sends before its partner connects is kept, and is first", "[systems]") {
   ArrivalService service([](auto&&) {});
   auto const x = std::make_shared<RecordingQueue>(), y = std::make_shared<RecordingQueue>();
   auto first = service.open(Peer(x), "x");
@@ -264,7 +264,7 @@ TEST_CASE("what one says before its partner comes is kept, and is first", "[syst
   }
 }
 
-TEST_CASE("who leaves before its partner comes is no partner", "[systems]") {
+TEST_CASE("a client that leaves before another connects is not its partner", "[systems]") {
   ArrivalService service([](auto&&) {});
   auto const x = std::make_shared<RecordingQueue>(), y = std::make_shared<RecordingQueue>(),
              z = std::make_shared<RecordingQueue>();
@@ -276,7 +276,7 @@ TEST_CASE("who leaves before its partner comes is no partner", "[systems]") {
   CHECK(y->take() == "Y: Bob received before Z: Carol\n");
 }
 
-TEST_CASE("a pair", "[systems]") {
+TEST_CASE("a pair of clients can talk and leave in any order", "[systems]") {
   ArrivalService service([](auto&&) {});
   auto const x = std::make_shared<RecordingQueue>(), y = std::make_shared<RecordingQueue>();
   auto first = service.open(Peer(x), "x");
@@ -323,7 +323,7 @@ TEST_CASE("a pair", "[systems]") {
   }
 }
 
-TEMPLATE_TEST_CASE("whoever has sent a line before the other connects is first", "[systems]", POLICIES) {
+TEMPLATE_TEST_CASE("a client that sends a line before the other connects is first", "[systems]", POLICIES) {
   Printed printed;
   ServerThread<TestType, ArrivalService> server(test::patient(), [&](std::string const& line) { printed(line); });
   auto wrong = 0;
@@ -339,8 +339,8 @@ TEMPLATE_TEST_CASE("whoever has sent a line before the other connects is first",
   CHECK(wrong == 0);
 }
 
-TEMPLATE_TEST_CASE("whoever's line comes in first is first, 1,000 times, in both orders of connecting", "[systems]",
-                   POLICIES) {
+TEMPLATE_TEST_CASE("the client whose line arrives first is first, 1,000 times, in both orders of connecting",
+                   "[systems]", POLICIES) {
   Printed printed;
   ServerThread<TestType, ArrivalService> server(test::patient(), [&](std::string const& line) { printed(line); });
   auto wrong = 0;

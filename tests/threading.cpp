@@ -116,8 +116,8 @@ TEMPLATE_TEST_CASE("handlers of one executor never overlap, and keep their order
   }
 }
 
-TEMPLATE_TEST_CASE("join ends the threads, again and again, used or not", "[threading]", ThreadPerClient, ThreadPool,
-                   StrandPool) {
+TEMPLATE_TEST_CASE("join ends the threads, repeatedly, whether they were used or not", "[threading]", ThreadPerClient,
+                   ThreadPool, StrandPool) {
   auto const policy = make<TestType>(3);
   std::atomic<int> ran = 0;
   auto const used = GENERATE(false, true);

@@ -22,7 +22,7 @@ TEST_CASE("a bucket gives its burst at once, and then as much as its rate", "[to
   CHECK_FALSE(bucket.take(now));
 }
 
-TEST_CASE("a bucket never holds more than its burst, and time that goes back gives nothing", "[token_bucket]") {
+TEST_CASE("a bucket never holds more than its burst, and a clock that goes back adds nothing", "[token_bucket]") {
   TokenBucket::Clock::time_point now{};
   TokenBucket bucket(1000, 2);
   now += 1h;

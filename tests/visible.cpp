@@ -45,7 +45,7 @@ std::string beyond_ascii(std::uint32_t value) {
 
 }  // namespace
 
-TEST_CASE("On a terminal, each sequence of one byte or two is shown so that it drives nothing") {
+TEST_CASE("On a terminal, each sequence of one byte or two is shown so that it controls nothing") {
   auto const one = [](std::uint32_t byte) { return byte < 0x80 ? ascii(byte) : raw_byte(byte); };
   std::string wrong;
   for (std::uint32_t first = 0; first < 0x100; ++first) {
@@ -61,14 +61,14 @@ TEST_CASE("On a terminal, each sequence of one byte or two is shown so that it d
   CHECK(wrong == "");
 }
 
-TEST_CASE("On a terminal, each character that is no control is shown as it is") {
+TEST_CASE("On a terminal, each character that is not a control character is shown unchanged") {
   std::string wrong;
   for (std::uint32_t value = 0x80; value < 0x110000; ++value)
     if ((value < 0xd800 || value > 0xdfff) && visible(utf8(value)) != beyond_ascii(value)) wrong += hex("%x ", value);
   CHECK(wrong == "");
 }
 
-TEST_CASE("On a terminal, bytes that are no UTF-8 are shown one by one") {
+TEST_CASE("On a terminal, bytes that are not UTF-8 are shown one by one") {
   std::string wrong;
   for (std::uint32_t value = 0xd800; value < 0xe000; ++value) {  // surrogates
     auto const text = utf8(value);
