@@ -42,10 +42,10 @@ BOUNDS = [
      "an idle client holds no buffers"),
     ("CPU per delivery with a slow receiver / without, pool",
      ("slow", 1, "pool", "cpu_us_per_delivery"), ("slow", 0, "pool", "cpu_us_per_delivery"), 1.25,
-     "who does not read costs only itself"),
+     "a receiver that does not read harms only itself"),
     ("deliveries per second without a slow receiver / with, pool",
      ("slow", 0, "pool", "deliveries_per_second"), ("slow", 1, "pool", "deliveries_per_second"), 1.11,
-     "and nobody waits for him"),
+     "and no other client waits for it"),
     ("growth of the peak memory with a slow receiver, KiB, pool",
      ("slow", 1, "pool", "peak_rss_growth_kb"), None, 8192,
      "what waits for a receiver is bounded"),
@@ -137,7 +137,7 @@ TABLES = [
     ("From sending to delivery, us: median / 99 %", FAN[:6] + REQUESTS, [P50, P99]),
     ("Memory per idle client, bytes / CPU for its login and join, us", ["idle", "clients"],
      ["rss_bytes_per_client", "login_cpu_us"]),
-    ("Growth of the server's peak memory, KiB / slow receivers that joined / that were cut", ["slow"],
+    ("Growth of the server's peak memory, KiB / slow receivers that joined / that were disconnected", ["slow"],
      ["peak_rss_growth_kb", "slow_joined", "slow_cut"]),
 ]
 
@@ -178,7 +178,7 @@ def tables(runs):
         if any(ratios):
             rows.append([case] + [short(statistics.median(each)) + spread(each) if each else "-" for each in ratios])
     if rows:
-        yield "Server CPU, in times the floor's in the same round", ["case"] + policies, rows
+        yield "Server CPU, as a multiple of the floor's in the same round", ["case"] + policies, rows
 
 
 def as_text(title, header, rows):
