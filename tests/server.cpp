@@ -451,21 +451,6 @@ TEMPLATE_TEST_CASE("the server does not wait longer than linger for a client to 
 
 // --- Listening -------------------------------------------------------------------------------------------------------
 
-TEMPLATE_TEST_CASE("a server reports its actual limits and threads", "[server]", POLICIES) {
-  constexpr auto has_threads = !std::is_same_v<TestType, ThreadPerClient>;
-  CHECK(Server<TestType>(patient()).options().max_clients > 0);
-  CHECK(Server<TestType>(patient()).options().memory_limit > 0);
-  CHECK((Server<TestType>(patient()).options().threads > 0) == has_threads);
-  auto options = patient();
-  options.threads = 3;
-  options.max_clients = 5;
-  options.memory_limit = 1'000'000;
-  Server<TestType> const server(options);
-  CHECK(server.options().threads == (has_threads ? 3 : 0));
-  CHECK(server.options().max_clients == 5);
-  CHECK(server.options().memory_limit == 1'000'000);
-}
-
 TEST_CASE("a server that cannot listen says so", "[server]") {
   auto options = patient();
   Server<ThreadPool> const first(options);

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/server_options.hpp>
 
+#include <chatproto/server.hpp>
+#include <chatproto/threading.hpp>
+
 #include <chrono>
+#include <type_traits>
 
 #include "catch.hpp"
+#include "socket_support.hpp"
 
 using namespace std::chrono_literals;
 
@@ -29,4 +34,20 @@ TEST_CASE("a server has defaults", "[server_options]") {
   CHECK(defaults.accept_retry == 10ms);
   CHECK(defaults.accept_retry_most == 1s);
   CHECK(defaults.observer == nullptr);
+}
+
+TEMPLATE_TEST_CASE("a server reports its actual limits and threads", "[server_options]", chatproto::ThreadPerClient,
+                   chatproto::ThreadPool, chatproto::StrandPool) {
+  constexpr auto has_threads = !std::is_same_v<TestType, chatproto::ThreadPerClient>;
+  CHECK(chatproto::Server<TestType>(test::patient()).options().max_clients > 0);
+  CHECK(chatproto::Server<TestType>(test::patient()).options().memory_limit > 0);
+  CHECK((chatproto::Server<TestType>(test::patient()).options().threads > 0) == has_threads);
+  auto options = test::patient();
+  options.threads = 3;
+  options.max_clients = 5;
+  options.memory_limit = 1'000'000;
+  chatproto::Server<TestType> const server(options);
+  CHECK(server.options().threads == (has_threads ? 3 : 0));
+  CHECK(server.options().max_clients == 5);
+  CHECK(server.options().memory_limit == 1'000'000);
 }
