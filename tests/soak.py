@@ -3,14 +3,25 @@
 """soak.py SAMPLES.csv PICTURE.svg POLICY: draws the samples of soak."""
 import csv
 import math
-import os
 import sys
 from html import escape
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
-from report import LEFT, RIGHT, STYLE, WIDTH, number  # noqa: E402 (pylint: disable=wrong-import-position)
-
+WIDTH, LEFT, RIGHT = 720, 90, 32
 TOP, PANEL, GAP, BOTTOM = 40, 110, 34, 52
+STYLE = """
+  text { font: 13px system-ui, "DejaVu Sans", sans-serif; fill: #222 }
+  .title { font-size: 16px; font-weight: 600 }
+  .ground { fill: #fff } .grid { stroke: #ddd } .axis { stroke: #555 }
+  .line { fill: none; stroke: #0072b2; stroke-width: 2 }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #ddd } .ground { fill: #16181d } .grid { stroke: #33363d } .axis { stroke: #999 }
+    .line { stroke: #56b4e9 }
+  }
+"""
+
+
+def number(value):
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
 def ticks(high):
@@ -54,7 +65,7 @@ def picture(policy, columns):
         points = " ".join(f"{LEFT + x / right * (WIDTH - LEFT - RIGHT):.1f},{bottom - y / most * (bottom - top):.1f}"
                           for x, y in list(zip(minutes, ys))[1:])
         out.append(f'<path class="axis" fill="none" d="M{LEFT} {top}V{bottom}H{WIDTH - RIGHT}"/>')
-        out.append(f'<polyline class="line s0" points="{points}"/>')
+        out.append(f'<polyline class="line" points="{points}"/>')
         out.append(f'<text x="{LEFT}" y="{top - 7}">{escape(name)}</text>')
     for x in ticks(right):
         across = LEFT + x / right * (WIDTH - LEFT - RIGHT)
