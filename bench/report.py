@@ -4,6 +4,7 @@
 
 Exit code 1 if a delivery was lost, misordered or corrupt, if a run failed, or if a bound is missed.
 """
+import io
 import json
 import math
 import os
@@ -11,57 +12,80 @@ import statistics
 import sys
 from html import escape
 
-POLICIES = ["pool", "strand", "thread-per-client", "other", "floor"]
+try:
+    import matplotlib
+    from matplotlib import figure, ticker
+except ImportError:
+    matplotlib = None  # then there are no pictures
 
+# Colours of Okabe and Ito, which colour-blind readers can tell apart, dashes, markers and their sizes: the first marker
+# is larger, as the others may cover it.
+POLICIES = {"pool": ("#0072b2", "-", "o", 8), "strand": ("#d55e00", "--", "s", 5),
+            "thread-per-client": ("#009e73", "-.", "^", 7), "other": ("#cc79a7", ":", "D", 6),
+            "floor": ("#000000", (0, (1, 1)), "", 0)}
+# Keys of run.sh's results; a pair is a key and a percentage.
+DELIVERY, TEXT, MEMORY = "cpu_us_per_delivery", "cpu_us_per_message", "rss_bytes_per_client"
+P50, P99 = ("latency_us", 50), ("latency_us", 99)
 
-def pool_to_floor(case, point, what, key, most, reason):
-    """Returns a bound, as in BOUNDS."""
-    return (f"pool / floor, {what}, {case}", (case, point, "pool", key), (case, point, "floor", key), most, reason)
-
-
-# The bounds: a figure, the most it may be, and why. Only ratios or bytes, because times depend on the machine.
-# (name, (case, point, policy, key), divided by, at most, reason)
-BOUNDS = [
-    ("strand / pool, CPU per delivery, fan1x100",
-     ("fan1x100", 0, "strand", "cpu_us_per_delivery"), ("fan1x100", 0, "pool", "cpu_us_per_delivery"), 1.5,
-     "a strand costs a hand-over for each event, not for each delivery"),
-    ("fan4x1000 / fan1x100, CPU per delivery, pool",
-     ("fan4x1000", 0, "pool", "cpu_us_per_delivery"), ("fan1x100", 0, "pool", "cpu_us_per_delivery"), 2.0,
-     "the work for a delivery does not grow with the room"),
-    ("5000 / 100 receivers, CPU per delivery, pool",
-     ("receivers", 5000, "pool", "cpu_us_per_delivery"), ("receivers", 100, "pool", "cpu_us_per_delivery"), 3.0,
-     "nor when the room no longer fits into the caches, but for their misses"),
-    ("1000 / 100 rooms, CPU per text, pool",
-     ("rooms-curve", 1000, "pool", "cpu_us_per_message"), ("rooms-curve", 100, "pool", "cpu_us_per_message"), 2.0,
-     "rooms do not know of each other"),
-    ("2 threads / 1, CPU per text, pool",
-     ("threads", 2, "pool", "cpu_us_per_message"), ("threads", 1, "pool", "cpu_us_per_message"), 1.3,
-     "clients of two threads share nothing but their room"),
-    ("memory per idle receiver, bytes, pool",
-     ("idle", 5000, "pool", "rss_bytes_per_client"), None, 1024,
-     "an idle client holds no buffers"),
-    ("CPU per delivery with a slow receiver / without, pool",
-     ("slow", 1, "pool", "cpu_us_per_delivery"), ("slow", 0, "pool", "cpu_us_per_delivery"), 1.25,
-     "a receiver that does not read harms only itself"),
-    ("deliveries per second without a slow receiver / with, pool",
-     ("slow", 0, "pool", "deliveries_per_second"), ("slow", 1, "pool", "deliveries_per_second"), 1.11,
-     "and no other client waits for it"),
-    ("growth of the peak memory with a slow receiver, KiB, pool",
-     ("slow", 1, "pool", "peak_rss_growth_kb"), None, 8192,
-     "what waits for a receiver is bounded"),
-    *[pool_to_floor(case, 0, "CPU per delivery", "cpu_us_per_delivery", 1.5,
-                    "a delivery may cost half as much again as its part of one write of all")
-      for case in ("fan1x100", "fan4x100", "fan1x1000", "fan4x1000")],
-    pool_to_floor("sync1x100", 0, "CPU per delivery", "cpu_us_per_delivery", 1.2,
-                  "a write for each delivery: nearly all of it is the system's"),
-    pool_to_floor("sync50x100", 0, "CPU per delivery", "cpu_us_per_delivery", 2.0,
-                  "a queue for each receiver costs a push and a lock for each delivery, "
-                  "which one log per room would not"),
-    pool_to_floor("rooms", 500, "CPU per text", "cpu_us_per_message", 1.3, "a read and three writes for a text"),
-    pool_to_floor("latency", 0, "CPU per text", "cpu_us_per_message", 1.3, "a read and two writes for a text"),
-    pool_to_floor("latency", 0, "median latency", ("latency_us", 50), 1.15,
-                  "nothing stands between the read and the write"),
+FAN = ["fan1x100", "fan4x100", "fan1x1000", "fan4x1000", "sync1x100", "sync50x100"]
+REQUESTS = ["rooms", "latency", "rooms-curve", "threads"]
+# title, cases, keys of one cell
+TABLES = [
+    ("Server CPU per delivery, us", FAN + ["receivers", "text", "slow"], [DELIVERY]),
+    ("Server CPU per text with its deliveries, us", REQUESTS, [TEXT]),
+    ("From sending to delivery, us: median / 99 %", FAN + REQUESTS, [P50, P99]),
+    ("Memory per idle client, bytes / CPU for its login and join, us", ["idle", "clients"], [MEMORY, "login_cpu_us"]),
+    ("Growth of the server's peak memory, KiB / slow receivers that joined / that were disconnected", ["slow"],
+     ["peak_rss_growth_kb", "slow_joined", "slow_cut"]),
 ]
+
+# file name, case, key, title, what it shows, in words, unit of x, labels of the axes
+PICTURES = [
+    ("receivers.svg", "receivers", DELIVERY, "What a delivery costs the server",
+     "CPU time in microseconds", "receivers", "receivers in the room", "CPU per delivery, µs"),
+    ("memory.svg", "clients", MEMORY, "What an idle client costs the server",
+     "Bytes of memory", "clients", "clients", "memory per client, bytes"),
+    ("latency.svg", "latency", "latency_us", "How long a text is on its way, one sender and one receiver",
+     "Microseconds from sending to delivery", "%", "share of the texts that take at most so long, %", "latency, µs"),
+]
+PERCENTS = [1, 25, 50, 75, 90, 95, 99, 99.9]
+
+
+# The bounds: the most that a figure may be, and why. Only ratios or bytes, because times depend on the machine.
+# (at most, key, (case, point, policy), the same of what it is divided by or None, name, reason)
+BOUNDS = [
+    (1.5, DELIVERY, ("fan1x100", 0, "strand"), ("fan1x100", 0, "pool"), "strand / pool, CPU per delivery, fan1x100",
+     "a strand costs a hand-over for each event, not for each delivery"),
+    (2.0, DELIVERY, ("fan4x1000", 0, "pool"), ("fan1x100", 0, "pool"), "fan4x1000 / fan1x100, CPU per delivery, pool",
+     "the work for a delivery does not grow with the room"),
+    (3.0, DELIVERY, ("receivers", 5000, "pool"), ("receivers", 100, "pool"), "5000 / 100 receivers, CPU per delivery, "
+     "pool", "nor when the room no longer fits into the caches, apart from cache misses"),
+    (2.0, TEXT, ("rooms-curve", 1000, "pool"), ("rooms-curve", 100, "pool"), "1000 / 100 rooms, CPU per text, pool",
+     "rooms do not know of each other"),
+    (1.3, TEXT, ("threads", 2, "pool"), ("threads", 1, "pool"), "2 threads / 1, CPU per text, pool",
+     "clients of two threads share nothing but their room"),
+    (1024, MEMORY, ("idle", 5000, "pool"), None, "memory per idle receiver, bytes, pool",
+     "an idle client holds no buffers"),
+    (1.25, DELIVERY, ("slow", 1, "pool"), ("slow", 0, "pool"), "CPU per delivery with a slow receiver / without, pool",
+     "a receiver that does not read costs nobody else anything"),
+    (1.11, "deliveries_per_second", ("slow", 0, "pool"), ("slow", 1, "pool"),
+     "deliveries per second without a slow receiver / with, pool", "and nobody waits for it"),
+    (8192, "peak_rss_growth_kb", ("slow", 1, "pool"), None, "growth of the peak memory with a slow receiver, KiB, pool",
+     "what waits for a receiver is bounded"),
+]
+# The same for the ratio to the floor: (case, point, key, at most, reason)
+TO_FLOOR = [
+    *[(case, 0, DELIVERY, 1.5, "a delivery may cost half as much again as its share of one write of all")
+      for case in FAN[:4]],
+    ("sync1x100", 0, DELIVERY, 1.2, "a write for each delivery: nearly all of it is the system's"),
+    ("sync50x100", 0, DELIVERY, 2.0, "50 texts share a receiver's write, so the server's own work is a larger part"),
+    ("rooms", 500, TEXT, 1.3, "a read and three writes for a text"),
+    ("latency", 0, TEXT, 1.3, "a read and two writes for a text"),
+    ("latency", 0, P50, 1.15, "nothing stands between the read and the write"),
+]
+NAMES = {DELIVERY: "CPU per delivery", TEXT: "CPU per text", P50: "median latency"}
+BOUNDS += [(most, key, (case, point, "pool"), (case, point, "floor"), f"pool / floor, {NAMES[key]}, {case}", reason)
+           for case, point, key, most, reason in TO_FLOOR]
 
 
 def read(path):
@@ -88,28 +112,19 @@ def read(path):
     return runs
 
 
-def by_turn(runs, case, point, policy, key):
-    """Returns the value of each turn; key may be ("latency_us", percent)."""
-    result = {}
-    for run in runs.get((case, point, policy), []):
-        value = dict(run.get(key[0], [])).get(key[1]) if isinstance(key, tuple) else run.get(key)
-        if value is not None:
-            result[run["turn"]] = value
-    return result
+def values(runs, where, key, floor=None):
+    """Returns the value of each turn, or its ratio to that of `floor`: in one turn, other load affects both."""
+    def by_turn(where):
+        found = {run["turn"]: dict(run.get(key[0], [])).get(key[1]) if isinstance(key, tuple) else run.get(key)
+                 for run in runs.get(where, [])}
+        return {turn: value for turn, value in found.items() if value is not None}
+    if not floor:
+        return list(by_turn(where).values())
+    base = by_turn(floor)
+    return [value / base[turn] for turn, value in by_turn(where).items() if base.get(turn)]
 
 
-def values(runs, case, point, policy, key):
-    return list(by_turn(runs, case, point, policy, key).values())
-
-
-def times_the_floor(runs, case, point, policy, key):
-    """Returns the ratio to the floor's value in each turn: in one turn, other load affects both."""
-    floor = by_turn(runs, case, point, "floor", key)
-    return [value / floor[turn] for turn, value in by_turn(runs, case, point, policy, key).items() if floor.get(turn)]
-
-
-def median(runs, case, point, policy, key):
-    found = values(runs, case, point, policy, key)
+def median(found):
     return statistics.median(found) if found else None
 
 
@@ -117,241 +132,122 @@ def short(value):
     """Formats three significant digits."""
     if value is None:
         return "-"
-    if value == round(value):
-        return f"{value:,.0f}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    digits = 0 if value == round(value) else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"
 
 
-# --- Tables ---------------------------------------------------------------------------------------------------------
-
-FAN = ["fan1x100", "fan4x100", "fan1x1000", "fan4x1000", "sync1x100", "sync50x100", "receivers", "text", "slow"]
-REQUESTS = ["rooms", "latency", "rooms-curve", "threads"]
-P50, P99 = ("latency_us", 50), ("latency_us", 99)
-TO_FLOOR = [(case, 0, "cpu_us_per_delivery") for case in FAN[:6]] + [
-    ("rooms", 500, "cpu_us_per_message"), ("latency", 0, "cpu_us_per_message")]
-# title, cases, keys of one cell
-TABLES = [
-    ("Server CPU per delivery, us", FAN, ["cpu_us_per_delivery"]),
-    ("Server CPU per text with its deliveries, us", REQUESTS, ["cpu_us_per_message"]),
-    ("From sending to delivery, us: median / 99 %", FAN[:6] + REQUESTS, [P50, P99]),
-    ("Memory per idle client, bytes / CPU for its login and join, us", ["idle", "clients"],
-     ["rss_bytes_per_client", "login_cpu_us"]),
-    ("Growth of the server's peak memory, KiB / slow receivers that joined / that were disconnected", ["slow"],
-     ["peak_rss_growth_kb", "slow_joined", "slow_cut"]),
-]
-
-
-def cell(runs, case, point, policy, keys):
-    """Returns the medians, and for a single key how much the runs differ from it."""
-    found = [values(runs, case, point, policy, key) for key in keys]
-    if not any(found):
-        return "-"
-    text = " / ".join(short(statistics.median(each) if each else None) for each in found)
-    return text + spread(found[0]) if len(keys) == 1 else text
-
-
-def spread(found):
-    """Returns the greatest difference from the median."""
-    middle = statistics.median(found)
-    if len(found) < 2 or middle <= 0:
-        return ""
-    return f" ±{max(max(found) - middle, middle - min(found)) / middle:.0%}"
+def cell(*found):
+    """Returns the medians, and for a single list its greatest difference from the median."""
+    text = " / ".join(short(median(each)) for each in found) if any(found) else "-"
+    middle = median(found[0])
+    if len(found) == 1 and len(found[0]) > 1 and middle > 0:
+        text += f" ±{max(max(found[0]) - middle, middle - min(found[0])) / middle:.0%}"
+    return text
 
 
 def tables(runs):
-    """Yields (title, header, rows) of each table with any rows."""
+    """Yields (title, rows) of each table with any rows; the first row is its header."""
     policies = [policy for policy in POLICIES if any(key[2] == policy for key in runs)]
-    for title, cases, keys in TABLES:
-        rows = []
-        for case in cases:
-            for point in sorted({key[1] for key in runs if key[0] == case}):
-                cells = [cell(runs, case, point, policy, keys) for policy in policies]
-                if any(text != "-" for text in cells):
-                    rows.append([f"{case} {point:,}" if point > 0 or case == "slow" else case] + cells)
+    ours = [policy for policy in policies if policy != "floor"]
+    found = [(title, policies, [
+        [f"{case} {point:,}" if point > 0 or case == "slow" else case]
+        + [cell(*(values(runs, (case, point, policy), key) for key in keys)) for policy in policies]
+        for case in cases for point in sorted({key[1] for key in runs if key[0] == case})])
+        for title, cases, keys in TABLES]
+    found.append(("Server CPU, as a multiple of the floor's in the same round", ours, [
+        [case] + [cell(values(runs, (case, point, policy), key, (case, point, "floor"))) for policy in ours]
+        for case, point, key, *_ in TO_FLOOR if key != P50]))
+    for title, columns, rows in found:
+        rows = [row for row in rows if any(text != "-" for text in row[1:])]
         if rows:
-            yield title, ["case"] + policies, rows
-    policies = [policy for policy in policies if policy != "floor"]
-    rows = []
-    for case, point, key in TO_FLOOR:
-        ratios = [times_the_floor(runs, case, point, policy, key) for policy in policies]
-        if any(ratios):
-            rows.append([case] + [short(statistics.median(each)) + spread(each) if each else "-" for each in ratios])
-    if rows:
-        yield "Server CPU, as a multiple of the floor's in the same round", ["case"] + policies, rows
+            yield title, [["case"] + columns] + rows
 
 
-def as_text(title, header, rows):
-    widths = [max(len(row[i]) for row in [header] + rows) for i in range(len(header))]
-    lines = [title, ""]
-    for row in [header] + rows:
-        lines.append("  " + row[0].ljust(widths[0]) + "".join("  " + c.rjust(w) for c, w in zip(row[1:], widths[1:])))
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+def as_text(title, rows):
+    first, *widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [f"  {row[0]:{first}}" + "".join(f"  {text:>{width}}" for text, width in zip(row[1:], widths))
+             for row in rows]
+    return "\n".join([title, ""] + [line.rstrip() for line in lines]) + "\n"
 
 
-def as_markdown(title, header, rows):
-    lines = ["| " + " | ".join(row) + " |" for row in [header] + rows]
-    lines.insert(1, "|---" + "|---:" * (len(header) - 1) + "|")
-    return f"**{title}**\n\n" + "\n".join(lines) + "\n"
+def as_markdown(title, rows):
+    lines = ["| " + " | ".join(row) + " |\n" for row in rows]
+    return f"**{title}**\n\n{lines[0]}|---{'|---:' * (len(rows[0]) - 1)}|\n{''.join(lines[1:])}"
 
 
-# --- Pictures -------------------------------------------------------------------------------------------------------
-
-WIDTH, HEIGHT = 720, 430
-LEFT, RIGHT, TOP, BOTTOM = 90, 32, 72, 62
-# After Okabe and Ito's colours, which colour-blind readers can tell apart; lines also differ in dashes and markers.
-STYLE = """
-  text { font: 13px system-ui, "DejaVu Sans", sans-serif; fill: #222 }
-  .title { font-size: 16px; font-weight: 600 }
-  .ground { fill: #fff } .grid { stroke: #ddd } .axis { stroke: #555 } .line { fill: none; stroke-width: 2 }
-  .line.s1 { stroke-dasharray: 9 5 } .line.s3 { stroke-dasharray: 2 4 }
-  .s0 { stroke: #0072b2 } .m0 { fill: #0072b2 } .s1 { stroke: #c04f00 } .m1 { fill: #c04f00 }
-  .s2 { stroke: #00825f } .m2 { fill: #00825f } .s3 { stroke: #a8528a } .m3 { fill: #a8528a }
-  .s4 { stroke: #808080 } .line.s4 { stroke-width: 1.3 }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #ddd } .ground { fill: #16181d } .grid { stroke: #33363d } .axis { stroke: #999 }
-    .s0 { stroke: #56b4e9 } .m0 { fill: #56b4e9 } .s1 { stroke: #f5913e } .m1 { fill: #f5913e }
-    .s2 { stroke: #2fc39a } .m2 { fill: #2fc39a } .s3 { stroke: #e39cc8 } .m3 { fill: #e39cc8 }
-  }
-"""
+def plain(value, _=None):
+    return f"{value:,.0f}" if value >= 1 and value == round(value) else f"{value:g}"
 
 
-def marker(kind, x, y):
-    """Draws a different shape for each line, the first larger, as the second may cover it; none for the floor."""
-    if POLICIES[kind] == "floor":
-        return ""
-    if kind == 0:
-        return f'<circle class="m0" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>'
-    shape = {1: [(-3.5, -3.5), (3.5, -3.5), (3.5, 3.5), (-3.5, 3.5)], 2: [(0, -5.5), (5, 4), (-5, 4)],
-             3: [(0, -6), (6, 0), (0, 6), (-6, 0)]}[kind]
-    points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in shape)
-    return f'<polygon class="m{kind}" points="{points}"/>'
+def draw(title, description, x_label, y_label, lines, of_percents):
+    """Returns an SVG. lines: {policy: [(x, y)]}; y is logarithmic, and so is x, unless it is a percentage."""
+    def across(x):  # each nine of a percentage takes as much space as the one before
+        return -math.log10(1 - x / 100) if of_percents else x
 
-
-def log_ticks(low, high):
-    """Returns 1, 2 and 5 times each power of ten, or only 1 if there are many powers."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = [1] if math.log10(high / low) > 3.5 else [1, 2, 5]
-    ticks = [step * 10.0 ** power for power in powers for step in steps]
-    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
-
-
-def around(numbers):
-    """Returns the nearest 1, 2 or 5 times a power of ten below and above the numbers."""
+    matplotlib.rcdefaults()  # whatever the user has configured, the same results give the same bytes
+    matplotlib.rcParams.update({
+        "svg.fonttype": "none", "svg.hashsalt": "chatproto", "font.size": 11, "axes.spines.top": False,
+        "axes.spines.right": False, "figure.constrained_layout.h_pad": 0.1, "figure.constrained_layout.w_pad": 0.1})
+    drawing = figure.Figure(figsize=(9, 5.2), layout="constrained")
+    drawing.suptitle(title, x=0.012, horizontalalignment="left", fontweight="semibold")
+    axes = drawing.subplots()
+    for policy, points in lines.items():
+        colour, dashes, marker, size = POLICIES[policy]
+        axes.plot([across(x) for x, _ in points], [y for _, y in points], color=colour, linestyle=dashes, linewidth=1.8,
+                  marker=marker, markersize=size, label=policy)
+    heights = [y for points in lines.values() for _, y in points]
     steps = [step * 10.0 ** power for power in range(-6, 13) for step in (1, 2, 5)]
-    return max(s for s in steps if s <= min(numbers)), min(s for s in steps if s > max(numbers))
-
-
-def number(value):
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
-
-
-def picture(title, description, x_label, y_label, lines, x_ticks, x_place):
-    """Returns an SVG. lines: (policy, points); x_place: maps x to 0..1; the y axis is logarithmic."""
-    low, high = around([y for _, points in lines for _, y in points])
-
-    def across(x):
-        return LEFT + x_place(x) * (WIDTH - LEFT - RIGHT)
-
-    def down(y):
-        return HEIGHT - BOTTOM - math.log(y / low) / math.log(high / low) * (HEIGHT - TOP - BOTTOM)
-
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-           ' role="img" aria-labelledby="title desc">',
-           f'<title id="title">{escape(title)}</title>', f'<desc id="desc">{escape(description)}</desc>',
-           f"<style>{STYLE}</style>", f'<rect class="ground" width="{WIDTH}" height="{HEIGHT}"/>',
-           f'<text class="title" x="{LEFT}" y="24">{escape(title)}</text>']
-    for y in log_ticks(low, high):
-        out.append(f'<path class="grid" d="M{LEFT} {down(y):.1f}H{WIDTH - RIGHT}"/>')
-        out.append(f'<text x="{LEFT - 8}" y="{down(y) + 4.5:.1f}" text-anchor="end">{number(y)}</text>')
-    for x, label in x_ticks:
-        out.append(f'<path class="grid" d="M{across(x):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        out.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{label}</text>')
-    out.append(f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 16}" '
-               f'text-anchor="middle">{escape(x_label)}</text>')
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    out.append(f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
-    at = LEFT
-    for policy, points in lines:
-        kind = POLICIES.index(policy)
-        path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
-        out.append(f'<polyline class="line s{kind}" points="{path}"/>')
-        out += [marker(kind, across(x), down(y)) for x, y in points]
-        out.append(f'<path class="line s{kind}" d="M{at} 48h26"/>' + marker(kind, at + 13, 48))
-        out.append(f'<text x="{at + 33}" y="52.5">{escape(policy)}</text>')
-        at += 60 + 8 * len(policy)
-    return "\n".join(out) + "\n</svg>\n"
-
-
-def curve(runs, case, key, policies):
-    """Yields (policy, points) of each policy with any points."""
-    for policy in policies:
-        points = [(point, median(runs, case, point, policy, key))
-                  for point in sorted({k[1] for k in runs if k[0] == case and k[2] == policy})]
-        points = [(x, y) for x, y in points if y is not None and y > 0]
-        if points:
-            yield policy, points
-
-
-def over_log(lines):
-    """Returns the ticks and the mapping of a logarithmic x axis."""
-    xs = sorted({x for _, points in lines for x, _ in points})
-    low, high = xs[0] / 1.15, xs[-1] * 1.15
-    return [(x, number(x)) for x in log_ticks(low, high)], lambda x: math.log(x / low) / math.log(high / low)
-
-
-def summary(lines, what):
-    """Describes the ends of each line."""
-    return "; ".join(f"{policy}: {short(points[0][1])} at {number(points[0][0])}, {short(points[-1][1])} at "
-                     f"{number(points[-1][0])} {what}" for policy, points in lines) + "."
+    axes.set(xlabel=x_label, ylabel=y_label, yscale="log", xscale="linear" if of_percents else "log",
+             ylim=(max(s for s in steps if s <= min(heights)), min(s for s in steps if s > max(heights))))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set(major_locator=ticker.LogLocator(subs=(1, 2, 5), numticks=99), major_formatter=plain,
+                 minor_locator=ticker.NullLocator())
+    if of_percents:
+        axes.set_xticks([across(x) for x in PERCENTS], map(plain, PERCENTS))
+    axes.grid(color="#dddddd")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncol=len(lines), frameon=False,
+                handlelength=3, columnspacing=1.2)
+    file = io.StringIO()
+    drawing.savefig(file, format="svg", metadata={"Title": title, "Date": None, "Creator": None})
+    # Screen readers take the description of an image from there, not from the metadata.
+    return file.getvalue().replace("<svg ", '<svg role="img" ', 1).replace(
+        "</title>", f"</title>\n <desc>{escape(description)}</desc>", 1)
 
 
 def pictures(runs):
     """Yields (file name, SVG)."""
-    lines = list(curve(runs, "receivers", "cpu_us_per_delivery", POLICIES))
-    if lines:
-        yield "receivers.svg", picture("What a delivery costs the server", "CPU time in microseconds: " + summary(
-            lines, "receivers"), "receivers in the room", "CPU per delivery, µs", lines, *over_log(lines))
-    lines = list(curve(runs, "clients", "rss_bytes_per_client", [p for p in POLICIES if p != "floor"]))
-    if lines:
-        yield "memory.svg", picture("What an idle client costs the server", "Bytes of memory: " + summary(
-            lines, "clients"), "clients", "memory per client, bytes", lines, *over_log(lines))
-    lines = []
-    for policy in POLICIES:
-        found = runs.get(("latency", 0, policy), [])
-        percents = sorted({percent for run in found for percent, _ in run.get("latency_us", []) if percent < 100})
-        if percents:
-            lines.append((policy, [(p, median(runs, "latency", 0, policy, ("latency_us", p))) for p in percents]))
-    if lines:
-        def place(percent):  # each nine takes as much space as the one before
-            return -math.log10(1 - percent / 100) / 3.15
-        ticks = [(p, f"{p:g} %") for p in (1, 50, 75, 90, 95, 99, 99.9)]
-        yield "latency.svg", picture("How long a text is on its way, one sender and one receiver",
-                                     "Microseconds from sending to delivery: " + summary(lines, "%"),
-                                     "so many texts take at most ...", "latency, µs", lines, ticks, place)
+    for name, case, key, title, what, unit, x_label, y_label in PICTURES:
+        lines, of_percents = {}, key == "latency_us"
+        for policy in POLICIES:
+            points = [(x, median(values(runs, (case, 0, policy), (key, x)) if of_percents
+                                 else values(runs, (case, x, policy), key)))
+                      for x in (PERCENTS if of_percents else sorted({k[1] for k in runs if k[0] == case}))]
+            points = [(x, y) for x, y in points if y and y > 0]
+            if points and (policy, key) != ("floor", MEMORY):
+                lines[policy] = points
+        if lines and not matplotlib:
+            print("report.py: no pictures: there is no matplotlib (Debian: python3-matplotlib)", file=sys.stderr)
+            return
+        if lines:
+            ends = "; ".join(f"{policy}: {short(points[0][1])} at {plain(points[0][0])}, {short(points[-1][1])} at "
+                             f"{plain(points[-1][0])} {unit}" for policy, points in lines.items())
+            yield name, draw(title, f"{what}: {ends}.", x_label, y_label, lines, of_percents)
 
-
-# --- Bounds ---------------------------------------------------------------------------------------------------------
 
 def check_bounds(runs):
     """Prints each bound. Returns how many are missed."""
-    missed = 0
-    lines = []
-    for name, key, divisor, most, reason in BOUNDS:
-        value = median(runs, *key)
+    missed, lines = 0, []
+    for most, key, where, divisor, name, reason in BOUNDS:
         if divisor and divisor[2] == "floor":
-            ratios = times_the_floor(runs, *key)
-            value = statistics.median(ratios) if ratios else None
-        elif divisor and value is not None:
-            base = median(runs, *divisor)
-            value = value / base if base else None
+            value = median(values(runs, where, key, divisor))
+        else:
+            value, base = (median(values(runs, each, key)) if each else 1 for each in (where, divisor))
+            value = value / base if base and value is not None else None
         if value is None:
             continue  # not measured
-        good = value <= most
-        missed += not good
-        lines.append(f"  {'ok    ' if good else 'MISSED'}  {short(value):>6} <= {most:<6,}  {name}\n"
-                     f"                            {reason}")
+        missed += value > most
+        lines.append(f"  {'ok    ' if value <= most else 'MISSED'}  {short(value):>6} <= {most:<6,}  {name}\n"
+                     f"{'':28}{reason}")
     if lines:
         print("Bounds\n\n" + "\n".join(lines) + "\n")
     return missed
@@ -359,22 +255,16 @@ def check_bounds(runs):
 
 def check_runs(runs):
     """Prints each failure. Returns how many there are."""
-    failures = 0
+    failures = []
     for (case, point, policy), found in runs.items():
         for run in found:
-            where = f"{case} {point}, {policy}, round {run.get('round')}"
-            if "failed" in run:
-                print(f"FAILED: {where}: {run['failed']}")
-                failures += 1
-                continue
             wrong = [f"{run[key]} {key}" for key in ("lost", "misordered", "corrupt", "errors", "unacknowledged")
-                     if run.get(key)]
-            if not wrong and run.get("exit"):
-                wrong = [f"exit code {run['exit']}"]
-            if wrong:
-                print(f"WRONG: {where}: {', '.join(wrong)}")
-                failures += 1
-    return failures
+                     if run.get(key)] or ([f"exit code {run['exit']}"] if run.get("exit") else [])
+            if "failed" in run or wrong:
+                said = f"{case} {point}, {policy}, round {run.get('round')}: {run.get('failed', ', '.join(wrong))}"
+                failures.append(("FAILED: " if "failed" in run else "WRONG: ") + said)
+    print("".join(f"{line}\n" for line in failures), end="")
+    return len(failures)
 
 
 def main():
@@ -389,7 +279,7 @@ def main():
         found = list(tables(runs))
         for each in found:
             print(as_text(*each))
-        files = [("tables.md", "\n".join(as_markdown(*each) for each in found))] + list(pictures(runs))
+        files = [("tables.md", "\n".join(as_markdown(*each) for each in found)), *pictures(runs)]
         for name, text in files:
             with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
                 file.write(text)

@@ -85,7 +85,8 @@ if [[ -z $bin ]]; then
   bin=$root/build/release/bin
   (
     cd "$root" && # set -e has no effect here
-      sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 libbenchmark-dev python3 &&
+      sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 libbenchmark-dev \
+        python3 python3-matplotlib &&
       cmake --preset release -DCHATPROTO_BUILD_BENCH=ON -DCHATPROTO_BUILD_EXAMPLES=ON &&
       cmake --build --preset release --target server bench_load bench_floor bench_core
   ) >"$out/build.log" 2>&1 || {
@@ -286,4 +287,7 @@ for ((round = 1; round <= rounds; ++round)); do
 done
 [[ ! -t 2 ]] || printf '\n' >&2
 
-python3 "$root/bench/report.py" ${bounds[@]+"${bounds[@]}"} "$out/results.jsonl" "$out"
+python=python3
+"$python" -c 'import matplotlib' 2>/dev/null || [[ ! -x /usr/bin/python3 ]] ||
+  python=/usr/bin/python3 # the first python3 may be another one, without the system's packages
+"$python" "$root/bench/report.py" ${bounds[@]+"${bounds[@]}"} "$out/results.jsonl" "$out"

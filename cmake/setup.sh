@@ -24,6 +24,7 @@ here() {
     libcli11-dev) header CLI/CLI.hpp ;;
     nlohmann-json3-dev) header nlohmann/json.hpp ;;
     libspdlog-dev) header spdlog/spdlog.h ;;
+    python3-matplotlib) python3 -c 'import matplotlib' || /usr/bin/python3 -c 'import matplotlib' ;;
     python3-prometheus-client)
       python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client'
       ;;
