@@ -23,6 +23,7 @@ except ImportError:
 POLICIES = {"pool": ("#0072b2", "-", "o", 8), "strand": ("#d55e00", "--", "s", 5),
             "thread-per-client": ("#009e73", "-.", "^", 7), "other": ("#cc79a7", ":", "D", 6),
             "floor": ("#000000", (0, (1, 1)), "", 0)}
+
 # Keys of run.sh's results; a pair is a key and a percentage.
 DELIVERY, TEXT, MEMORY = "cpu_us_per_delivery", "cpu_us_per_message", "rss_bytes_per_client"
 P50, P99 = ("latency_us", 50), ("latency_us", 99)
@@ -49,7 +50,6 @@ PICTURES = [
      "Microseconds from sending to delivery", "%", "share of the texts that take at most so long, %", "latency, µs"),
 ]
 PERCENTS = [1, 25, 50, 75, 90, 95, 99, 99.9]
-
 
 # The bounds: the most that a figure may be, and why. Only ratios or bytes, because times depend on the machine.
 # (at most, key, (case, point, policy), the same of what it is divided by or None, name, reason)
