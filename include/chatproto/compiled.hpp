@@ -8,6 +8,7 @@
 /// used, as ever.
 #pragma once
 
+/// @cond
 #ifndef CHATPROTO_COMPILED
 #define CHATPROTO_COMPILED
 #endif
@@ -23,5 +24,6 @@ template class Server<StrandPool>;
 template Server<ThreadPerClient>::Server(ServerOptions);
 template Server<ThreadPool>::Server(ServerOptions);
 template Server<StrandPool>::Server(ServerOptions);
+/// @endcond
 
 }  // namespace chatproto
