@@ -17,6 +17,7 @@ here() {
   case $1 in
     catch2) header catch2/catch.hpp catch2/catch_all.hpp ;;
     doxygen-awesome-css) [ -e /usr/share/doxygen-awesome-css/doxygen-awesome.css ] ;;
+    libjs-lunr) [ -e /usr/share/javascript/lunr/lunr.min.js ] ;;
     graphviz) command -v dot ;;
     iproute2) command -v ip ;;
     libbenchmark-dev) header benchmark/benchmark.h ;;

@@ -96,7 +96,8 @@ async function main() {
       if (seen.length) wrong[name] = seen;
     }
     assert.deepEqual(wrong, {});
-    for (const name of ['index', 'md_docs_tutorial', 'md_docs_protocol', 'md_docs_synchronisation', 'classchatproto_1_1Server']) {
+    for (const name of ['index', 'md_docs_tutorial', 'md_docs_protocol', 'md_docs_synchronisation', 'classchatproto_1_1Server',
+      'conceptchatproto_1_1Service']) {
       await page.goto(`${site}${name}.html`);
       await shoot(page, `narrow-${name}`);
     }
@@ -167,6 +168,36 @@ async function main() {
       // Among files the list of results may not close itself, in Chromium and with Doxygen 1.9.4.
       const blocked = /Blocked a frame with origin "null" from accessing a cross-origin frame/;
       if (where !== site) complaints.splice(0, Infinity, ...complaints.filter((what) => !blocked.test(what)));
+    });
+  }
+
+  for (const where of [site, pathToFileURL(html).href + '/']) {
+    await part(`the search finds words in texts, by keyboard alone, from ${new URL(where).protocol}`, async () => {
+      const page = await open({ viewport: narrow });
+      await page.goto(where + 'index.html');
+      await page.locator('#MSearchField').focus();
+      await page.keyboard.type('terminals SIGHU');  // another form of a word, and the begin of one that is no name
+      await page.keyboard.press('Enter');
+      await page.waitForURL(/search\.html\?q=terminals%20SIGHU$/);
+      const found = page.locator('#found li').first();
+      assert.equal(await found.locator('a').innerText(), 'Operate › Start and stop');
+      assert.deepEqual(await found.locator('mark').allInnerTexts(), ['terminal', 'SIGHUP']);
+      await shoot(page, 'narrow-search');
+      await page.keyboard.press('Tab');  // from the field to its button
+      await page.keyboard.press('Tab');
+      await page.keyboard.press('Enter');
+      await page.waitForURL(/md_docs_operate\.html#./);
+      const heading = page.locator('h1', { has: page.locator(`[id="${new URL(page.url()).hash.slice(1)}"]`) });
+      assert.equal((await heading.innerText()).trim(), 'Start and stop');
+
+      const nonsense = '<img src="no-such-file.png"> xyzzy';
+      await page.goto(where + 'search.html?q=' + encodeURIComponent(nonsense));
+      assert.equal(await page.locator('#found-count').innerText(), `Nothing found for “${nonsense}”.`);
+      assert.equal(await page.locator('#found li, .contents img').count(), 0);
+      await page.context().close();
+      const size = fs.statSync(path.join(html, 'texts.js')).size;
+      assert.ok(size < 1e6, `${size} bytes to search`);
+      return `${Math.round(size / 1000)} kB to search`;
     });
   }
 

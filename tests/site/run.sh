@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-sh cmake/setup.sh cmake ninja-build g++ libasio-dev doxygen graphviz doxygen-awesome-css python3 chromium nodejs npm
+sh cmake/setup.sh cmake ninja-build g++ libasio-dev doxygen graphviz doxygen-awesome-css libjs-lunr python3 \
+  chromium nodejs npm
 mkdir -p build/docs/site
 cp tests/site/package.json tests/site/package-lock.json build/docs/site
 npm ci --prefix build/docs/site --no-audit --no-fund
