@@ -21,19 +21,7 @@ namespace chatproto {
 /// client, at once: it drops the client's pending output and notifies the `Observer`. So treat bad input as data:
 /// `parse(line, ec)`. The destructor must not throw: catch `std::bad_alloc` there.
 ///
-/// Optional members:
-/// - `on_bad_line(std::error_code)`: called when a line was longer than `ServerOptions::line_limit` and has been
-///   dropped (`Errc::line_too_long`);
-/// - `flush()`: called after the lines of one read (a pause or the end of a turn splits them), and after each posted
-///   task (`Peer::post`). A session that collects its replies to send them together sends them here;
-/// - `on_resume()`: called when a pause (`Peer::pause`) ends, before anything else, so that the session can act on what
-///   it waited for;
-/// - `bool logged_in() const`: the server closes a client for which it still returns false at the login deadline;
-/// - `name() const`, convertible to `std::string_view`: the user's name, which the server passes to its `Observer`
-///   after the login.
-///
-/// `Server` rejects a member that is nearly right, such as a `logged_in` that is not const or an `on_badline`, at
-/// compile time, with a message that says what to write.
+/// `Service` lists the optional members of a session.
 template <class S>
 concept LineSession = std::destructible<S> && requires(S& session, std::string_view line) {
   session.on_line(line);
@@ -47,20 +35,42 @@ concept Opens = requires(S& service, Args... args) {
 
 /// A service: makes a session for each client (see `LineSession`) and holds what the sessions share.
 ///
-/// Optional members:
-/// - `on_start(asio::io_context&)`: called when `Server::run` begins. The context is the server's own, run by `run()`.
-///   The service may keep timers and signal sets on it as members; they need not be cancelled for `run()` to return. An
-///   exception leaves `run()`.
-/// - `on_stop(StopMode)`: called when the server was told to stop, with the mode; on that context, after `on_start`,
-///   before any client is closed. Called once, even if `StopMode::now` follows `StopMode::drain`. An exception is
-///   ignored.
-/// - `on_end()`: called when the last client and all threads of the policy have ended and `run()` is about to return.
-///   Not called if an exception leaves `run()`.
+/// Its optional members, and those of its sessions. *client*: called on the client's executor; *run*: by the thread in
+/// `Server::run`; *any*: by any thread, several at once.
 ///
-/// Several threads may call `open` at once. A session need not be movable. The service outlives its sessions. An `open`
-/// with a second parameter, a `std::string`, gets the client's address: `127.0.0.1:50312`, `[::1]:50312`, or an empty
-/// string if the client is gone already. An optional `queued_bytes() const` returns the bytes that wait for clients
-/// outside their queues, which `ServerStats::queued` includes. Any thread may call it.
+/// | member | called | where | without it |
+/// | :----- | :----- | :---- | :--------- |
+/// | **of a session** ||||
+/// | `void on_bad_line(std::error_code)` | for a line above `line_limit`, which is dropped | client | nothing |
+/// | `void flush()` | after the lines of a read or turn, a pause, or a posted task | client | nothing |
+/// | `void on_resume()` | first when a pause (`Peer::pause`) has ended | client | lines follow at once |
+/// | `bool logged_in() const` | after `flush`, until it is true; at the login deadline | client | there is no login |
+/// | `std::string_view name() const` | once, when `logged_in` has become true | client | the name is empty |
+/// | **of a service** ||||
+/// | `Session open(Peer, std::string)` | for a new client, with its address | client | `open(Peer)` is called |
+/// | `void on_start(asio::io_context&)` | when `run` begins, before any client | run | nothing |
+/// | `void on_stop(StopMode)` | once, when told to stop, before clients are closed | run | nothing |
+/// | `void on_end()` | when the clients and the policy's threads have ended | run | nothing |
+/// | `std::size_t queued_bytes() const` | by `Server::stats`, for `ServerStats::queued` | any | only queues count |
+///
+/// - `on_bad_line` gets `Errc::line_too_long`. Without it the client is not told.
+/// - `flush`: a session that collects its replies to send them together sends them here.
+/// - `on_resume`: here the session acts on what it waited for.
+/// - `logged_in`, also called if there is no `flush`: a client for which it is still false at
+///   `ServerOptions::login_deadline` is closed. Without it there is no such deadline, and `Observer::logged_in`, which
+///   gets the `name`, is not called.
+/// - `open`: the address is `127.0.0.1:50312`, `[::1]:50312`, or empty if the client is gone already.
+/// - `on_start`: the context is the server's own, run by `run()`. The service may keep timers and signal sets on it as
+///   members; they need not be cancelled for `run()` to return. An exception leaves `run()`.
+/// - `on_stop` is called on that context, only once even if `StopMode::now` follows `StopMode::drain`. An exception is
+///   ignored.
+/// - `on_end` is not called if an exception leaves `run()`.
+/// - `queued_bytes`: the bytes that wait for clients outside their queues.
+///
+/// `Server` rejects a member that is nearly right, such as a `logged_in` that is not const or an `on_badline`, at
+/// compile time, with a message that says what to write. (Not a `queued_bytes`, nor a misspelt member of a service.)
+///
+/// Several threads may call `open` at once. A session need not be movable. The service outlives its sessions.
 ///
 /// @code
 /// struct Echo {
