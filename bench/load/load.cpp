@@ -38,8 +38,8 @@
 
 #include <chatproto/message.hpp>
 
-#include "../examples/descriptors.hpp"
-#include "../examples/program.hpp"
+#include "../../examples/descriptors.hpp"
+#include "../../examples/program.hpp"
 
 namespace {
 
