@@ -4,18 +4,12 @@
 //
 // One thread plays all clients, so what it has read was over before its next send. It keeps a window of each room's
 // texts and no history, so a run may take days. CHATPROTO_SEED repeats the clients' choices, but not their timing.
-#include <netinet/tcp.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
-#include <ctime>
 #include <deque>
 #include <exception>
 #include <filesystem>
@@ -41,6 +35,7 @@
 #include "../examples/descriptors.hpp"
 #include "../examples/program.hpp"
 #include "client.hpp"
+#include "crowd.hpp"
 #include "following.hpp"
 #include "history.hpp"
 
@@ -89,7 +84,6 @@ struct Client {
   Kind kind;
   int fd = -1;
   uint32_t events = 0;
-  bool is_watched = false;
   std::string input = {}, output = {};
   std::deque<Due> due = {};
   bool is_connected = false, is_reading = true;
@@ -116,15 +110,11 @@ struct Sample {
 class Soak {
  public:
   explicit Soak(Options const& options) : options_(options) {
-    if (epoll_ < 0) throw std::system_error(errno, std::system_category(), "epoll");
     for (size_t i = 0; i < room_count; ++i) rooms_.push_back({"r" + std::to_string(i), counts_, voices_});
   }
   ~Soak() {
     for (auto& client : clients_) close(client.fd);
-    close(epoll_);
   }
-  Soak(Soak const&) = delete;
-  Soak& operator=(Soak const&) = delete;
 
   int run();
   int storm();
@@ -139,21 +129,14 @@ class Soak {
     auto& client = clients_.emplace_back(Client{.kind = kind});
     client.output = std::move(first_lines);
     client.due = std::move(due);
-    client.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (client.fd < 0) throw std::system_error(errno, std::system_category(), "socket");
-    auto const one = 1, segment = 1448, space = 16 * 1024;
-    setsockopt(client.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (kind == Kind::stuck) {  // as over Ethernet: on loopback both kernels would buffer megabytes that are never read
-      setsockopt(client.fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
-      setsockopt(client.fd, SOL_SOCKET, SO_RCVBUF, &space, sizeof space);
-    }
+    client.fd = crowd::open_socket(AF_INET, kind == Kind::stuck);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(options_.port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     ++counts_.connections;
     if (::connect(client.fd, reinterpret_cast<sockaddr const*>(&address), sizeof address) != 0 && errno != EINPROGRESS)
-      throw std::system_error(errno, std::system_category(), "connect");
+      throw crowd::failure("connect");
     watch(client);
     return client;
   }
@@ -161,12 +144,7 @@ class Soak {
     if (client.fd < 0) return;
     auto const writes = !client.is_connected || !client.output.empty();
     auto const events = (client.is_reading ? uint32_t{EPOLLIN} : 0u) | (writes ? uint32_t{EPOLLOUT} : 0u);
-    if (client.is_watched && client.events == events) return;
-    epoll_event event{.events = events, .data = {.ptr = &client}};
-    if (epoll_ctl(epoll_, client.is_watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, client.fd, &event) != 0)
-      throw std::system_error(errno, std::system_category(), "epoll_ctl");
-    client.events = events;
-    client.is_watched = true;
+    epoll_.watch(client, events | EPOLLERR);  // which is reported anyway; so it never watches for 0
   }
   void say(Client& client, std::string_view lines) {
     client.output += lines;
@@ -221,8 +199,7 @@ class Soak {
     stop(client);
   }
   void vanish(Client& client, bool reset) {
-    linger const at_once{.l_onoff = 1, .l_linger = 0};
-    if (reset) setsockopt(client.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    if (reset) crowd::reset_at_close(client.fd);
     stop(client);
   }
   /// Sets what to do once all is written.
@@ -396,7 +373,7 @@ class Soak {
 
   Options const options_;
   raw::Random random_{raw::seed()};
-  int epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  crowd::Epoll epoll_;
   std::list<Client> clients_;
   std::deque<Room> rooms_;
   Counts counts_;
@@ -543,11 +520,9 @@ void Soak::speak() {
 }
 
 void Soak::turn() {
-  std::array<epoll_event, 256> events;
-  auto const count_of_events = epoll_wait(epoll_, events.data(), events.size(), 2);
-  for (auto i = 0; i < count_of_events; ++i) {
-    auto& client = *static_cast<Client*>(events[static_cast<size_t>(i)].data.ptr);
-    auto const what = events[static_cast<size_t>(i)].events;
+  for (auto const& event : epoll_.wait(2)) {
+    auto& client = *static_cast<Client*>(event.data.ptr);
+    auto const what = event.events;
     if (client.fd >= 0 && (what & EPOLLOUT) != 0) flush(client);
     if (client.fd >= 0 && (what & ~uint32_t{EPOLLOUT}) != 0) {
       client.is_reading = true;  // it was disconnected
@@ -572,22 +547,13 @@ void Soak::turn() {
 // --- The run ---------------------------------------------------------------------------------------------------------
 
 Sample Soak::sample() const {
-  Sample result{};
-  auto const process = "/proc/" + std::to_string(options_.pid);
-  std::ifstream status(process + "/status");
-  for (std::string key; status >> key; status.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
-    if (key == "VmRSS:") status >> result.resident;
-    if (key == "Threads:") status >> result.threads;
-  }
-  if (result.resident == 0) throw std::runtime_error("the server has ended");
+  auto const usage = crowd::usage_of(options_.pid);
+  if (!usage || usage->resident_kib == 0) throw std::runtime_error("the server has ended");
   using Files = std::filesystem::directory_iterator;
-  result.descriptors = static_cast<double>(std::distance(Files(process + "/fd"), Files()));
-  clockid_t clock{};
-  timespec time{};
-  if (clock_getcpuclockid(options_.pid, &clock) == 0 && clock_gettime(clock, &time) == 0)
-    result.cpu = static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
-  result.seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
-  return result;
+  auto const descriptors = std::distance(Files("/proc/" + std::to_string(options_.pid) + "/fd"), Files());
+  using Seconds = std::chrono::duration<double>;
+  return {Seconds(Clock::now() - begin_).count(), Seconds(usage->cpu).count(), usage->resident_kib,
+          static_cast<double>(descriptors), usage->threads};
 }
 
 void Soak::run_for(std::chrono::milliseconds time, auto const& each_turn) {
@@ -674,8 +640,7 @@ int Soak::end_by_signal() {
   }
   is_over_ = true;
   auto const before = counts_;
-  if (kill(options_.pid, options_.signal == "INT" ? SIGINT : SIGTERM) != 0)
-    throw std::system_error(errno, std::system_category(), "kill");
+  if (kill(options_.pid, options_.signal == "INT" ? SIGINT : SIGTERM) != 0) throw crowd::failure("kill");
   wait_until("all were closed", [this] { return clients_.empty(); });
   for (auto& room : rooms_) {
     room.witness_was_fenced(forever);
