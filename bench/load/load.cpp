@@ -1,125 +1,32 @@
 // SPDX-License-Identifier: BSL-1.0
-// bench_load HOST PORT: loads a chat server with rooms full of clients, checks each delivery, and prints its
-// measurements as one line of JSON. Linux only: epoll, /proc.
-//
-// The loop is closed: a sender waits when it has a window of unacknowledged texts, a room when its receivers lag. So
-// the server's queues stay short. One thread does everything and compares each whole line with the expected one: some
-// 25 ns for a delivery of 90 bytes. In the fan-outs this core is the limit (load_cpu_share is near 1), not the
-// server's: there CPU per delivery is the figure to read, not deliveries per second.
-#include <netdb.h>
-#include <netinet/tcp.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include "load.hpp"
 
-#include <algorithm>
-#include <array>
-#include <bit>
+#include <netdb.h>
+
 #include <cerrno>
-#include <chrono>
-#include <cstdint>
 #include <cstring>
-#include <ctime>
 #include <deque>
-#include <exception>
-#include <fstream>
-#include <iomanip>
-#include <iostream>
 #include <limits>
-#include <optional>
 #include <set>
-#include <sstream>
 #include <stdexcept>
-#include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
-#include <chatproto/message.hpp>
-
-#include "../../examples/descriptors.hpp"
 #include "../../examples/program.hpp"
 
+namespace load {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using std::uint32_t, std::uint64_t, std::size_t;
 
 constexpr auto patience = std::chrono::seconds(10);        // for a server that has stopped answering
 constexpr auto grace = std::chrono::milliseconds(150);     // for lines that should not come
 constexpr auto slow_time = std::chrono::milliseconds(50);  // between two slow receivers
 constexpr uint32_t logins_at_once = 100;                   // fewer than a listener's backlog
 constexpr uint32_t clients_per_address = 25'000;           // fewer than the ports of one source address
-constexpr size_t name_size = 6, head_size = 16;            // s00042; "00042 000000017 "
-// delivery:ROOM:SENDER:TEXT and its LF
-constexpr size_t room_at = 9, sender_at = room_at + name_size + 1, text_at = sender_at + name_size + 1;
-constexpr size_t longest_text = chatproto::max_line - text_at - 1;
-
-struct Options {
-  std::string host, port;
-  uint32_t senders = 1, receivers = 1, rooms = 1, slow = 0;
-  uint32_t text = 64, window = 1, lag = 512;
-  std::chrono::milliseconds seconds{2000}, warmup{500};
-  uint64_t count = 0;
-  bool idle = false, spin = false;
-  int pid = 0;
-
-  uint64_t clients() const { return uint64_t{rooms} * (uint64_t{senders} + receivers) + slow; }
-};
-
-std::system_error system_failure(char const* what) { return {errno, std::system_category(), what}; }
-
-/// A histogram of times, with 0.8 % precision in constant memory: 64 buckets for each power of two.
-class Histogram {
- public:
-  void add(Clock::duration time) {
-    auto const value = static_cast<uint64_t>(std::max<std::int64_t>(time.count(), 0));
-    auto const width = static_cast<size_t>(std::bit_width(value));
-    auto const shift = width > 7 ? width - 7 : 0;
-    ++buckets_[shift * 64 + (value >> shift)];
-    ++total_;
-    most_ = std::max(most_, value);
-  }
-  bool empty() const { return total_ == 0; }
-
-  /// In microseconds.
-  double percentile(double percent) const {
-    if (percent >= 100) return static_cast<double>(most_) / 1e3;
-    auto rank = static_cast<uint64_t>(percent / 100 * static_cast<double>(total_));
-    size_t i = 0;
-    while (i + 1 < buckets_.size() && rank >= buckets_[i]) rank -= buckets_[i++];
-    auto const shift = i < 128 ? 0 : i / 64 - 1;
-    auto const middle = (i - shift * 64) << shift | uint64_t{1} << shift >> 1;
-    return static_cast<double>(std::min(middle, most_)) / 1e3;
-  }
-
- private:
-  std::array<uint64_t, size_t{59} * 64> buckets_{};
-  uint64_t total_ = 0, most_ = 0;
-};
-
-/// What the server's process has used.
-struct Usage {
-  double cpu_us = 0;
-  double rss_kb = 0, peak_kb = 0;
-};
-
-/// Returns nothing if there is no such process. The clock has the same utime + stime as /proc/PID/stat, in finer steps
-/// than 10 ms.
-std::optional<Usage> usage_of(int pid) {
-  Usage usage;
-  clockid_t clock{};
-  timespec time{};
-  if (pid <= 0 || clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) return std::nullopt;
-  usage.cpu_us = static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) / 1e3;
-  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
-  for (std::string key; status >> key; status.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
-    if (key == "VmRSS:") status >> usage.rss_kb;
-    if (key == "VmHWM:") status >> usage.peak_kb;
-  }
-  return usage;
-}
+constexpr size_t head_size = 16;                           // "00042 000000017 "
 
 void write_number(char* to, size_t digits, uint32_t value) {
   for (; digits > 0; value /= 10) to[--digits] = static_cast<char>('0' + value % 10);
@@ -176,7 +83,6 @@ class Load {
  public:
   explicit Load(Options const& options)
       : options_(options), ring_(std::bit_ceil(std::max(options.window, options.lag))), rooms_(options.rooms) {
-    if (epoll_ < 0) throw system_failure("epoll");
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     if (auto const error = getaddrinfo(options.host.c_str(), options.port.c_str(), &hints, &addresses_); error != 0)
@@ -186,13 +92,10 @@ class Load {
   ~Load() {
     for (auto const& client : clients_)
       if (client.fd >= 0) close(client.fd);
-    close(epoll_);
     freeaddrinfo(addresses_);
   }
-  Load(Load const&) = delete;
-  Load& operator=(Load const&) = delete;
 
-  int measure();
+  Result run();
 
  private:
   using Role = Client::Role;
@@ -209,8 +112,6 @@ class Load {
     client.state = State::gone;
     --ready_;
   }
-  void report(std::optional<Usage> const& at_first, std::optional<Usage> const& joined,
-              std::optional<Usage> const& last) const;
 
   // --- Sockets -------------------------------------------------------------------------------------------------------
 
@@ -218,13 +119,6 @@ class Load {
   void read(Client& client);
   void flush(Client& client);
   void lose(Client& client, std::string const& why);
-  void watch(Client& client, uint32_t events) const {
-    if (client.events == events) return;
-    epoll_event event{.events = events, .data = {.ptr = &client}};
-    if (epoll_ctl(epoll_, client.events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, client.fd, &event) != 0)
-      throw system_failure("epoll_ctl");
-    client.events = events;
-  }
   /// Also returns when no client is left.
   template <class Done>
   void wait_until(Clock::time_point deadline, Done done) {
@@ -248,8 +142,8 @@ class Load {
   void accept(Client& receiver, Client& sender, uint32_t local);
   void record(Client const& sender, uint32_t sequence) {
     if (!recording_) return;
-    ++deliveries_;
-    latency_.add(now_ - sender.on_their_way[sequence & (ring_ - 1)].sent);
+    ++result_.deliveries;
+    result_.latency.add(now_ - sender.on_their_way[sequence & (ring_ - 1)].sent);
   }
   /// Checks that all receivers of a room get the texts of several senders in the same order.
   void compare_order(Client& receiver, uint32_t local) {
@@ -260,7 +154,7 @@ class Load {
       there = local;
       ++room.heard;
     } else if (there != local) {
-      ++misordered_;
+      ++result_.misordered;
     }
     ++receiver.position;
   }
@@ -268,7 +162,7 @@ class Load {
     if (!std::exchange(rooms_[room].may_speak, true)) may_speak_.push_back(&rooms_[room]);
   }
   void complain_of(Client const& client, std::string const& what) {
-    if (errors_++ < 3) program::complain("bench_load: " + name_of(client) + ": " + program::visible(what));
+    if (result_.errors++ < 3) program::complain("bench_load: " + name_of(client) + ": " + program::visible(what));
   }
   static std::string name_of(Client const& client) {
     return name(client.role == Role::sender ? 's' : client.role == Role::receiver ? 'r' : 'z', client.number);
@@ -283,7 +177,7 @@ class Load {
   uint32_t const ring_;  // most texts of one sender that can be on their way; a power of two
   addrinfo* addresses_ = nullptr;
   addrinfo const* address_ = nullptr;  // the one that answers
-  int epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  crowd::Epoll epoll_;
   std::deque<Client> clients_;
   std::vector<Room> rooms_;
   std::vector<Room*> may_speak_;
@@ -299,12 +193,7 @@ class Load {
   uint64_t limit_ = std::numeric_limits<uint64_t>::max();  // of all texts
   uint64_t sent_ = 0, unacked_ = 0, undelivered_ = 0, written_off_ = 0;
   uint32_t under_way_ = 0, ready_ = 0;
-  uint64_t misordered_ = 0, corrupt_ = 0, errors_ = 0, slow_cut_ = 0;
-
-  // During the measurement:
-  uint64_t deliveries_ = 0, messages_ = 0;
-  double elapsed_ = 0, cpu_us_ = 0, own_cpu_us_ = 0;
-  Histogram latency_, ack_;
+  Result result_;
 };
 
 // --- Sockets ---------------------------------------------------------------------------------------------------------
@@ -325,39 +214,27 @@ void Load::choose_address() {
 }
 
 void Load::connect(Client& client) {
-  client.fd = socket(address_->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (client.fd < 0) throw system_failure("socket");
-  auto const one = 1;
-  setsockopt(client.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  linger const reset{.l_onoff = 1, .l_linger = 0};  // leaves no TIME_WAIT, else many runs would use up the ports
-  setsockopt(client.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-  if (client.role == Role::slow) {
-    // As over Ethernet: on loopback both kernels would buffer megabytes that are never read.
-    auto const segment = 1448, space = 16 * 1024;
-    setsockopt(client.fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
-    setsockopt(client.fd, SOL_SOCKET, SO_RCVBUF, &space, sizeof space);
-  }
+  client.fd = crowd::open_socket(address_->ai_family, client.role == Role::slow);
+  crowd::reset_at_close(client.fd);  // else many runs would use up the ports
   auto source = *reinterpret_cast<sockaddr_in const*>(address_->ai_addr);
   auto const index = static_cast<uint32_t>(clients_.size() - 1) / clients_per_address;
   if (index > 0 && source.sin_family == AF_INET && ntohl(source.sin_addr.s_addr) >> 24 == 127) {
     source.sin_addr.s_addr = htonl(0x7f000001 + index);
     source.sin_port = 0;
-    setsockopt(client.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-    if (bind(client.fd, reinterpret_cast<sockaddr const*>(&source), sizeof source) != 0) throw system_failure("bind");
+    crowd::set_option(client.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    if (bind(client.fd, reinterpret_cast<sockaddr const*>(&source), sizeof source) != 0) throw crowd::failure("bind");
   }
   if (::connect(client.fd, address_->ai_addr, address_->ai_addrlen) != 0 && errno != EINPROGRESS)
     lose(client, std::generic_category().message(errno));
-  watch(client, EPOLLOUT);
+  epoll_.watch(client, EPOLLOUT);
   ++under_way_;
 }
 
 /// Handles one round of events, then sends the texts that senders may send.
 void Load::turn() {
-  std::array<epoll_event, 256> events;
-  auto const count = epoll_wait(epoll_, events.data(), events.size(), options_.spin ? 0 : 10);
-  for (int i = 0; i < count; ++i) {
-    auto& client = *static_cast<Client*>(events[static_cast<size_t>(i)].data.ptr);
-    auto const what = events[static_cast<size_t>(i)].events;
+  for (auto const& event : epoll_.wait(options_.spin ? 0 : 10)) {
+    auto& client = *static_cast<Client*>(event.data.ptr);
+    auto const what = event.events;
     if (client.state == State::connecting) {
       auto error = 0;
       socklen_t size = sizeof error;
@@ -403,7 +280,7 @@ void Load::read(Client& client) {
     client.input = input;
   } else {
     client.input.clear();
-    ++corrupt_;
+    ++result_.corrupt;
   }
 }
 
@@ -417,7 +294,7 @@ void Load::flush(Client& client) {
     done += static_cast<size_t>(size);
   }
   client.output.erase(0, done);
-  watch(client, client.output.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
+  epoll_.watch(client, client.output.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
 }
 
 /// Stops waiting for what a disconnected client should have got.
@@ -426,7 +303,7 @@ void Load::lose(Client& client, std::string const& why) {
   if (client.state != State::ready) throw std::runtime_error(name_of(client) + " cannot log in: " + why);
   close_silently(client);
   if (client.role == Role::slow) {
-    ++slow_cut_;
+    ++result_.slow_cut;
     return;
   }
   complain_of(client, why);
@@ -484,7 +361,7 @@ void Load::hear(Client& client, std::string_view line) {
     if (client.role != Role::slow) return;
     for (uint32_t i = 0; i < client.due.size(); ++i)  // it is in the room for all texts from now on
       if (!client.heard[i]) client.due[i] = rooms_[client.room].senders[i]->sent;
-    watch(client, EPOLLRDHUP);
+    epoll_.watch(client, EPOLLRDHUP);
     return;
   }
   auto const is_refusal = line.starts_with("err:");
@@ -494,12 +371,12 @@ void Load::hear(Client& client, std::string_view line) {
     return;
   }
   if ((!is_refusal && !line.starts_with("ok:")) || client.acked == client.sent) {
-    ++corrupt_;
+    ++result_.corrupt;
     return;
   }
   if (!is_refusal && recording_) {
-    ++messages_;
-    ack_.add(now_ - client.on_their_way[client.acked & (ring_ - 1)].sent);
+    ++result_.messages;
+    result_.ack.add(now_ - client.on_their_way[client.acked & (ring_ - 1)].sent);
   }
   ++client.acked;
   --unacked_;
@@ -530,7 +407,7 @@ void Load::judge(Client& receiver, std::string_view line) {
   auto& room = rooms_[receiver.room];
   auto text = std::string(delivery.text);
   if (ec || text.size() != options_.text || delivery.room != name('c', receiver.room)) {
-    ++corrupt_;
+    ++result_.corrupt;
     return;
   }
   auto const number = read_number(text.data(), 5);
@@ -539,17 +416,17 @@ void Load::judge(Client& receiver, std::string_view line) {
   write_text(text.data(), text.size(), number, sequence);
   if (local >= room.senders.size() || delivery.sender != name('s', number) || sequence >= room.senders[local]->sent ||
       text != delivery.text) {
-    ++corrupt_;
+    ++result_.corrupt;
     return;
   }
   if (receiver.role == Role::slow) {  // it may have been disconnected, but what it got has no gap
     auto const due = std::exchange(receiver.due[local], sequence + 1);
-    if (receiver.heard[local] ? sequence != due : sequence > due) ++misordered_;
+    if (receiver.heard[local] ? sequence != due : sequence > due) ++result_.misordered;
     receiver.heard[local] = true;
     return;
   }
   if (sequence < receiver.due[local]) {  // a second time, or too late
-    ++misordered_;
+    ++result_.misordered;
     receiver.missing.erase({local, sequence});
     return;
   }
@@ -627,16 +504,16 @@ void Load::add(Role role, uint32_t room) {
   connect(client);
 }
 
-int Load::measure() {
-  auto const own_cpu = [] { return usage_of(getpid()).value_or(Usage{}).cpu_us; };
-  auto const cpu = [&] { return usage_of(options_.pid).value_or(Usage{}).cpu_us; };
-  auto const at_first = usage_of(options_.pid);
+Result Load::run() {
+  auto const own_cpu = [] { return crowd::usage_of(getpid()).value_or(crowd::Usage{}).cpu; };
+  auto const cpu = [&] { return crowd::usage_of(options_.pid).value_or(crowd::Usage{}).cpu; };
+  result_.at_first = crowd::usage_of(options_.pid);
   log_in();
-  auto joined = usage_of(options_.pid);
+  auto& joined = result_.joined = crowd::usage_of(options_.pid);
   auto const all_arrived = [&] { return unacked_ == 0 && undelivered_ == 0; };
   if (options_.idle) {
     wait_until(Clock::now() + std::chrono::milliseconds(200), [] { return false; });
-    if (auto const later = usage_of(options_.pid); joined && later) joined->rss_kb = later->rss_kb;
+    if (auto const later = crowd::usage_of(options_.pid); joined && later) joined->resident_kib = later->resident_kib;
   } else {
     speaking_ = true;
     if (options_.slow > 0) next_slow_ = Clock::now() + slow_time;
@@ -661,19 +538,21 @@ int Load::measure() {
     } else {
       wait_until(begin + options_.seconds, [] { return false; });
     }
-    elapsed_ = std::chrono::duration<double>(Clock::now() - begin).count();
-    cpu_us_ = cpu() - cpu_before;
-    own_cpu_us_ = own_cpu() - own_before;
+    result_.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    result_.server_cpu = cpu() - cpu_before;
+    result_.own_cpu = own_cpu() - own_before;
     recording_ = speaking_ = false;
     if (options_.count == 0) wait_until(Clock::now() + patience, all_arrived);
   }
-  auto const last = usage_of(options_.pid);
+  result_.last = crowd::usage_of(options_.pid);
   read_slow();
   wait_until(Clock::now() + grace, [] { return false; });
   for (auto const& client : clients_)
-    if (client.state == State::ready && !client.input.empty()) ++corrupt_;  // an unfinished line
-  report(at_first, joined, last);
-  return lost() + misordered_ + corrupt_ + errors_ + unacked_ == 0 ? 0 : 1;
+    if (client.state == State::ready && !client.input.empty()) ++result_.corrupt;  // an unfinished line
+  result_.lost = lost();
+  result_.unacknowledged = unacked_;
+  result_.slow_joined = numbers_[static_cast<size_t>(Role::slow)];
+  return result_;
 }
 
 /// Replaces the oldest slow receiver by a new one, so that the server always has one to deal with. Whether it was
@@ -686,7 +565,7 @@ void Load::renew_slow() {
   if (oldest.state != State::ready && oldest.state != State::gone) return;  // has not joined yet
   slow_.pop_front();
   if (oldest.state == State::ready) {
-    watch(oldest, EPOLLIN);
+    epoll_.watch(oldest, EPOLLIN);
     retiring_ = &oldest;
   }
   add(Role::slow, oldest.room);
@@ -695,7 +574,7 @@ void Load::renew_slow() {
 void Load::read_slow() {
   wait_until(Clock::now() + patience, [&] { return under_way_ == 0; });
   for (auto& client : clients_)
-    if (client.role == Role::slow && client.state == State::ready) watch(client, EPOLLIN);
+    if (client.role == Role::slow && client.state == State::ready) epoll_.watch(client, EPOLLIN);
   last_read_ = Clock::now();
   auto const is_cut = [](Client const& client) { return client.role != Role::slow || client.state == State::gone; };
   wait_until(Clock::now() + patience, [&] {
@@ -703,116 +582,8 @@ void Load::read_slow() {
   });
 }
 
-void Load::report(std::optional<Usage> const& at_first, std::optional<Usage> const& joined,
-                  std::optional<Usage> const& last) const {
-  auto const known = at_first && joined && last;
-  auto const clients = static_cast<double>(options_.clients());
-  std::ostringstream out;
-  out << std::setprecision(6);
-  auto const field = [&](char const* key, auto const& value) {
-    out << (out.tellp() == 0 ? "{\"" : ", \"") << key << "\": " << value;
-  };
-  auto const measured = [&](char const* key, bool is_known, double value) {  // null if it is not known
-    std::ostringstream text;
-    text << std::setprecision(6) << value;
-    field(key, is_known ? text.str() : "null");
-  };
-  field("rooms", options_.rooms);
-  field("senders", options_.senders);
-  field("receivers", options_.receivers);
-  field("slow", options_.slow);
-  field("clients", options_.clients());
-  field("text", options_.text);
-  field("window", options_.window);
-  field("lag", options_.lag);
-  field("count", options_.count);
-  field("warmup", std::chrono::duration<double>(options_.warmup).count());
-  field("idle", options_.idle ? "true" : "false");
-  field("spin", options_.spin ? "true" : "false");
-  field("seconds", elapsed_);
-  field("deliveries", deliveries_);
-  field("messages", messages_);
-  auto const deliveries = static_cast<double>(deliveries_);
-  auto const messages = static_cast<double>(messages_);
-  measured("deliveries_per_second", elapsed_ > 0, deliveries / elapsed_);
-  measured("messages_per_second", elapsed_ > 0, messages / elapsed_);
-  measured("cpu_us_per_delivery", known && deliveries_ > 0, cpu_us_ / deliveries);
-  measured("cpu_us_per_message", known && messages_ > 0, cpu_us_ / messages);
-  measured("server_cpu_share", known && elapsed_ > 0, cpu_us_ / 1e6 / elapsed_);
-  measured("load_cpu_share", elapsed_ > 0, own_cpu_us_ / 1e6 / elapsed_);
-  out << ", \"latency_us\": [";
-  if (!latency_.empty())
-    for (auto const percent : {1., 5., 10., 25., 50., 75., 90., 95., 99., 99.9, 100.})
-      out << (percent == 1 ? "[" : ", [") << percent << ", " << latency_.percentile(percent) << ']';
-  out << ']';
-  measured("ack_us_p50", !ack_.empty(), ack_.percentile(50));
-  measured("ack_us_p99", !ack_.empty(), ack_.percentile(99));
-  measured("rss_bytes_per_client", known, known ? (joined->rss_kb - at_first->rss_kb) * 1024 / clients : 0);
-  measured("login_cpu_us", known, known ? (joined->cpu_us - at_first->cpu_us) / clients : 0);
-  measured("peak_rss_growth_kb", known, known ? std::max(last->peak_kb - joined->rss_kb, 0.) : 0);
-  field("lost", lost());
-  field("misordered", misordered_);
-  field("corrupt", corrupt_);
-  field("errors", errors_);
-  field("unacknowledged", unacked_);
-  field("slow_joined", numbers_[static_cast<size_t>(Role::slow)]);
-  field("slow_cut", slow_cut_);
-  program::print_or_fail(out.str() + '}');
-}
-
-void check_descriptors(Options const& options) {
-  constexpr uint64_t others = 16;
-  auto const descriptors = program::raise_descriptor_limit();
-  if (options.clients() + others > descriptors)
-    throw std::runtime_error(std::to_string(options.clients()) + " clients do not fit: this process may have " +
-                             std::to_string(descriptors) + " descriptors (ulimit -Hn)");
-}
-
 }  // namespace
 
-int main(int argc, char** argv) {
-  Options options;
-  CLI::App app("Loads a chat server, checks each delivery and prints what it measured, as JSON.", "bench_load");
-  auto const number = [&app](char const* option, auto& value, uint64_t least, uint64_t most, char const* description) {
-    app.add_option(option, value, description)->check(program::decimal(least, most))->capture_default_str();
-  };
-  app.add_option("HOST", options.host, "Name or address of the server")->required();
-  app.add_option("PORT", options.port, "Its TCP port")->required()->check(program::decimal(1, 65535));
-  number("--rooms", options.rooms, 1, 99'999, "Rooms");
-  number("--senders", options.senders, 0, 99'999, "Senders in each room");
-  number("--receivers", options.receivers, 0, 99'999, "Receivers in each room");
-  number("--slow", options.slow, 0, 99'999,
-         "Further receivers, in all, that join and then never read; one is replaced every 50 ms");
-  number("--text", options.text, 20, longest_text, "Bytes of a text");
-  number("--window", options.window, 1, 65'536, "Maximum number of unacknowledged texts of a sender");
-  number("--lag", options.lag, 1, 65'536, "Maximum number of texts of a room that some receiver does not yet have");
-  program::add_seconds(app, "--seconds", options.seconds, "Time to measure");
-  program::add_seconds(app, "--warmup", options.warmup, "Time to send before measuring");
-  number("--count", options.count, 1, 1'000'000'000,
-         "Measure this number of texts, of all senders together, instead of a time");
-  app.add_flag("--idle", options.idle, "Only connect, log in and join; send no texts");
-  app.add_flag("--spin", options.spin, "Poll instead of sleeping, for the least latency");
-  number("--pid", options.pid, 1, std::numeric_limits<int>::max(), "The server's process, for its CPU time and memory");
-  try {
-    app.parse(argc, argv);
-    if (options.clients() == 0 || (!options.idle && (options.senders == 0 || options.receivers == 0)))
-      throw CLI::ValidationError("there must be senders and receivers, or --idle and either");
-    if (uint64_t{options.rooms} * std::max(options.senders, options.receivers) > 99'999)
-      throw CLI::ValidationError("there can be 99999 senders and as many receivers at most");
-    if (options.seconds < std::chrono::milliseconds(50)) throw CLI::ValidationError("--seconds must be at least 0.05");
-    if (options.pid != 0 && !usage_of(options.pid))
-      throw CLI::ValidationError("there is no process " + std::to_string(options.pid));
-  } catch (CLI::Success const& help) {
-    return app.exit(help);
-  } catch (CLI::ParseError const& error) {
-    program::complain("bench_load: " + program::visible(error.what()) + " (see --help)");
-    return 2;
-  }
-  try {
-    check_descriptors(options);
-    return Load(options).measure();
-  } catch (std::exception const& error) {
-    program::complain("bench_load: " + program::visible(error.what()));
-    return 1;
-  }
-}
+Result run(Options const& options) { return Load(options).run(); }
+
+}  // namespace load
