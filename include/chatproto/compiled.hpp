@@ -24,6 +24,6 @@ template class Server<StrandPool>;
 template Server<ThreadPerClient>::Server(ServerOptions);
 template Server<ThreadPool>::Server(ServerOptions);
 template Server<StrandPool>::Server(ServerOptions);
-/// @endcond
 
 }  // namespace chatproto
+/// @endcond
