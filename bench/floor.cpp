@@ -8,8 +8,7 @@
 // receiver in one write, whoever sent them; then each sender gets its replies in one write. Left out: all checks (each
 // line is answered by `ok:`; a CR is data), `senduser`, `leave`, the rule that no user gets its own texts, time limits,
 // an orderly shutdown, and queues. It waits for slow readers, and exits when a client does not read at all. So it fits
-// only closed loops, such as bench_load.
-// is one.
+// only closed loops, such as bench_load's.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>

@@ -12,9 +12,9 @@
 
 namespace chatproto {
 
-/// Stops a `Server` when the process gets SIGINT (Ctrl-C) or SIGTERM. After the first signal, clients may still take the
-/// output that waits for them (`StopMode::drain`); a second one disconnects them (`StopMode::now`). A third one has its
-/// usual effect, so that it ends even a program whose sessions hang.
+/// Stops a `Server` when the process gets SIGINT (Ctrl-C) or SIGTERM. After the first signal, clients may still take
+/// the output that waits for them (`StopMode::drain`); a second one disconnects them (`StopMode::now`). A third one has
+/// its usual effect, so that it ends even a program whose sessions hang.
 ///
 /// @code
 /// chatproto::Server<chatproto::ThreadPool> server({.port = 47374});
@@ -22,8 +22,8 @@ namespace chatproto {
 /// server.run();
 /// @endcode
 ///
-/// Construct it before `run()` is called, and keep it until `run()` has returned. Several may exist in one process: each
-/// stops its server.
+/// Construct it before `run()` is called, and keep it until `run()` has returned. Several may exist in one process:
+/// each stops its server.
 template <class Server>
 class StopOnSignals {
  public:
