@@ -19,6 +19,9 @@
 #include <type_traits>
 #include <vector>
 
+#include <asio/post.hpp>
+#include <asio/use_future.hpp>
+
 #ifdef __linux__
 #include <cstdio>
 #include <cstdlib>
@@ -357,6 +360,7 @@ TEMPLATE_TEST_CASE("while memory is short, new clients and lines wait, and are s
   ServerThread<TestType> server(options);
   auto bob = test::sender(server.port(), "bob", "cafe");
   auto const accepted = server->stats().accepted;
+  asio::post(server->context(), asio::use_future).get();         // after this nothing is being accepted
   chatproto::detail::HeldMemory::add(2 * options.memory_limit);  // as another server of this process would
   bob.send("sendall:hi\n");
   Client late(server.port());

@@ -118,7 +118,7 @@ class Acceptor {
   }
 
   void accept() {
-    for (auto i = 0; i < 64; ++i) {  // then the host's timers get their turn
+    for (auto i = 0; i < 64 && host_.has_memory(); ++i) {  // after 64 the host's timers get their turn
       std::error_code ec;
       try {
         accept_one(ec);
