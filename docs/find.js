@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSL-1.0
 // Finds words in the texts of the pages; Doxygen's own search finds names. Enter in the search box, or the link above
 // the names found, leads to search.html?q=WORDS, which lists the sections with all these words, or words that begin so.
 // The texts are in texts.js, which texts.py makes: a script, because pages that come from files may fetch nothing.

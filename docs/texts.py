@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: BSL-1.0
 """texts.py SITE: writes SITE/texts.js, the texts of the site's pages by section, which find.js searches."""
 import html.parser
 import json
