@@ -75,9 +75,9 @@ out=${out:-$root/build/bench}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-times=(--seconds 2 --warmup 0.5)
+times=(--seconds 2 --warmup 0.5) plots=python3-matplotlib
 if [[ $quick ]]; then
-  quick=python3 # which is all that it needs: pictures take matplotlib, which takes minutes to install
+  plots='' # it takes minutes to install
   rounds=1
   times=(--seconds 0.5 --warmup 0.1)
 fi
@@ -87,7 +87,7 @@ if [[ -z $bin ]]; then
   (
     cd "$root" && # set -e has no effect here
       sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 libbenchmark-dev \
-        python3 ${quick:-python3-matplotlib} &&
+        python3 $plots &&
       cmake --preset release -DCHATPROTO_BUILD_BENCH=ON -DCHATPROTO_BUILD_EXAMPLES=ON &&
       cmake --build --preset release --target server bench_load bench_floor bench_core
   ) >"$out/build.log" 2>&1 || {

@@ -22,13 +22,7 @@
 #include "support.hpp"
 
 using namespace std::chrono_literals;
-using chatproto::Peer;
-using chatproto::PushResult;
-using test::block;
-using test::Lines;
-using tcp = asio::ip::tcp;
-using link_scene::Echo, link_scene::Options, link_scene::Scene;
-using link_scene::has_seen, link_scene::never, link_scene::send_ok;
+using namespace link_scene;
 
 // --- Lines in, replies out -------------------------------------------------------------------------------------------
 

@@ -23,13 +23,7 @@
 #include "support.hpp"
 
 using namespace std::chrono_literals;
-using chatproto::Peer;
-using chatproto::PushResult;
-using test::block;
-using test::Lines;
-using tcp = asio::ip::tcp;
-using link_scene::Echo, link_scene::Options, link_scene::Scene, link_scene::Scripted;
-using link_scene::has_seen, link_scene::never;
+using namespace link_scene;
 
 // --- Limits ----------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,12 @@
 
 namespace link_scene {
 
+using chatproto::Peer;
+using chatproto::PushResult;
+using test::block;
+using test::Lines;
+using tcp = asio::ip::tcp;
+
 inline constexpr auto never = std::chrono::steady_clock::time_point::max();
 
 /// Options with which nothing happens for lack of space or time unless the test says so.
@@ -39,14 +45,14 @@ struct Options : chatproto::ServerOptions {
 
 /// A service whose sessions do what the test wants, and record what happens to them.
 struct Scripted {
-  std::function<void(chatproto::Peer const&, std::string_view)> on_line = [](auto&&...) {};
-  std::function<void(chatproto::Peer const&)> on_open = [](auto&&) {};
+  std::function<void(Peer const&, std::string_view)> on_line = [](auto&&...) {};
+  std::function<void(Peer const&)> on_open = [](auto&&) {};
   std::function<void()> on_flush = [] {};
-  test::Lines seen;  ///< lines, and "(open)", "(too long)", "(resumed)", "(flush)", "(gone)"
+  Lines seen;  ///< lines, and "(open)", "(too long)", "(resumed)", "(flush)", "(gone)"
   bool logged_in = true;
 
   struct Session {
-    Session(Scripted& s, chatproto::Peer p) : service(s), peer(std::move(p)) {
+    Session(Scripted& s, Peer p) : service(s), peer(std::move(p)) {
       service.on_open(peer);
       service.seen.push_back("(open)");
     }
@@ -68,18 +74,18 @@ struct Scripted {
     bool logged_in() const { return service.logged_in; }
 
     Scripted& service;
-    chatproto::Peer peer;
+    Peer peer;
   };
-  Session open(chatproto::Peer peer) { return {*this, std::move(peer)}; }
+  Session open(Peer peer) { return {*this, std::move(peer)}; }
 };
 
 /// A service with only the required members.
 struct Echo {
   struct Session {
-    chatproto::Peer peer;
+    Peer peer;
     void on_line(std::string_view line) const { peer.send(std::string(line) + '\n'); }
   };
-  Session open(chatproto::Peer peer) { return {std::move(peer)}; }
+  Session open(Peer peer) { return {std::move(peer)}; }
 };
 
 /// One link, its host, and the other end of its connection. Everything runs in the test's thread, when the test asks
@@ -93,8 +99,8 @@ class Scene {
   using Link = chatproto::detail::Link<Scene>;
 
   explicit Scene(Options options = {}) : options_(options), events_(options.observer) {
-    asio::ip::tcp::acceptor acceptor(io_, asio::ip::tcp::endpoint(asio::ip::address_v4::loopback(), 0));
-    remote.open(asio::ip::tcp::v4());
+    tcp::acceptor acceptor(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0));
+    remote.open(tcp::v4());
     remote.set_option(asio::socket_base::receive_buffer_size(8 * 1024));
     remote.connect(acceptor.local_endpoint());
     remote.non_blocking(true);
@@ -202,10 +208,10 @@ class Scene {
   asio::io_context& context() { return io_; }
   Link& link() { return *link_; }
   std::weak_ptr<Link> const& watch() const { return watch_; }
-  chatproto::Peer peer() { return chatproto::Peer(link_); }
-  chatproto::PushResult push(std::string bytes) { return link_->push(test::block(std::move(bytes))); }  ///< any bytes
+  Peer peer() { return Peer(link_); }
+  PushResult push(std::string bytes) { return link_->push(block(std::move(bytes))); }  ///< any bytes
 
-  asio::ip::tcp::socket remote{io_};
+  tcp::socket remote{io_};
   int waits_for_memory = 0;
   int deadlines = 0;                                           ///< how often the link has reported a deadline
   std::vector<std::chrono::steady_clock::duration> throttles;  ///< for how long the link wanted to wait
@@ -222,6 +228,6 @@ inline bool has_seen(Scripted const& service, std::string_view what) {
   return std::find(service.seen.begin(), service.seen.end(), what) != service.seen.end();
 }
 
-inline void send_ok(chatproto::Peer const& peer, std::string_view) { peer.send("ok:\n"); }
+inline void send_ok(Peer const& peer, std::string_view) { peer.send("ok:\n"); }
 
 }  // namespace link_scene

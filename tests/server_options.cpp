@@ -39,10 +39,12 @@ TEST_CASE("a server has defaults", "[server_options]") {
 TEMPLATE_TEST_CASE("a server reports its actual limits and threads", "[server_options]", chatproto::ThreadPerClient,
                    chatproto::ThreadPool, chatproto::StrandPool) {
   constexpr auto has_threads = !std::is_same_v<TestType, chatproto::ThreadPerClient>;
-  CHECK(chatproto::Server<TestType>(test::patient()).options().max_clients > 0);
-  CHECK(chatproto::Server<TestType>(test::patient()).options().memory_limit > 0);
-  CHECK((chatproto::Server<TestType>(test::patient()).options().threads > 0) == has_threads);
   auto options = test::patient();
+  options.threads = 0;
+  chatproto::Server<TestType> const automatic(options);
+  CHECK(automatic.options().max_clients > 0);
+  CHECK(automatic.options().memory_limit > 0);
+  CHECK((automatic.options().threads > 0) == has_threads);
   options.threads = 3;
   options.max_clients = 5;
   options.memory_limit = 1'000'000;
