@@ -56,7 +56,8 @@ std::vector<std::vector<std::size_t>> cuts_of(Scene const& scene, std::size_t ev
   std::vector<std::vector<Burst>> bursts(scene.actors.size());
   auto const any_word = [](std::string const&) { return std::string(8, 'w'); };
   for (std::size_t i = 0; i < scene.steps.size();) {
-    if (scene.steps[i].verb != Verb::send) {
+    bool const of_fence = scene.actors[scene.steps[i].actor].name == fence_actor;
+    if (scene.steps[i].verb != Verb::send || of_fence) {
       ++i;
       continue;
     }

@@ -125,6 +125,7 @@ class Parser {
   void parse_step(std::string const& line) {
     std::string_view rest = line;
     std::string_view const first = cut_word(rest);
+    if (first == "fence") return add_fence(rest);
     Step step;
     step.line = line_;
     step.source = line;
@@ -144,6 +145,21 @@ class Parser {
     if (scene_.steps.empty()) bad("nobody is there to wait");
     step.verb = Verb::wait;
     scene_.steps.push_back(step);
+  }
+
+  /// `fence ROOM RECEIVER...`: a sender of its own says a text in the room, which must be the next line of each receiver.
+  void add_fence(std::string_view rest) {
+    std::string const room(cut_word(rest)), text = std::to_string(++fences_);
+    if (rest.empty()) bad("'fence' needs a room and the receivers in it, as in 'fence {room} r1 r2'");
+    if (fences_ == 1) parse_step(std::string(fence_actor) + " ok slogin:fence");
+    parse_step(std::string(fence_actor) + " ok join:" + room);
+    parse_step(std::string(fence_actor) + " ok sendall:" + text);
+    while (!rest.empty()) {
+      std::string const receiver(cut_word(rest));
+      if (std::none_of(scene_.actors.begin(), scene_.actors.end(), [&](Actor const& a) { return a.name == receiver; }))
+        bad("no '" + receiver + "' is there to be fenced");
+      parse_step(receiver + " < delivery:" + room + ":fence:" + text);
+    }
   }
 
   /// Returns the actor of that name, a new one if there is none. Its first verb determines its kind.
@@ -259,6 +275,10 @@ class Parser {
       push_send(line_of("quit:"), step);
       push_receive("ok:*", step);
       push(Verb::eof, step);
+    } else if (verb == "fence") {
+      nothing(rest);
+      push_send(line_of("join:{fence}"), step);
+      push_receive("ok:*", step);
     } else {
       return false;
     }
@@ -326,7 +346,8 @@ class Parser {
     if (scene_.rule.empty()) bad("no 'rule:'", 1);
     if (scene_.steps.empty()) bad("no steps", 1);
     for (std::size_t i = 0; i < scene_.actors.size(); ++i)
-      if (!ended_[i]) bad("'" + scene_.actors[i].name + "' is left open: end it, best with 'quit' or 'eof'");
+      if (!ended_[i] && scene_.actors[i].kind != Actor::Kind::client)
+        bad("'" + scene_.actors[i].name + "' is left open: end it, with 'exit', 'eof' or 'close'");
     if (scene_.starts_program() && scene_.needs_server())
       bad("whoever connects in a scene that runs a program names the port: connect {freeport}", 1);
   }
@@ -335,6 +356,7 @@ class Parser {
   std::vector<bool> ended_;          ///< by actor
   std::vector<std::size_t> merged_;  ///< actors with a merge
   std::size_t line_ = 0;
+  int fences_ = 0;
 };
 
 }  // namespace

@@ -96,6 +96,9 @@ struct Actor {
   Terminal terminal = Terminal::none;
 };
 
+/// The sender whose texts show that nothing else has come before them.
+inline constexpr std::string_view fence_actor = "fence0";
+
 enum class Level { basic, robust, concurrent };
 inline constexpr Level all_levels[] = {Level::basic, Level::robust, Level::concurrent};
 
