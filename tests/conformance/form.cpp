@@ -36,9 +36,10 @@ std::string Form::name(Scene const& scene) const {
   switch (kind) {
     case Kind::whole: return "whole";
     case Kind::split: return "split " + scene.actors[actor].name + " at " + std::to_string(at);
-    case Kind::bytewise: break;
+    case Kind::bytewise: return "bytewise";
+    case Kind::alone: break;
   }
-  return "bytewise";
+  return "alone";
 }
 
 Burst burst_at(Scene const& scene, std::size_t step, Text::Words const& words) {

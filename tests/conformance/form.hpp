@@ -11,9 +11,10 @@
 namespace conformance {
 
 /// Whole: what an actor sends without waiting for an answer is sent at once. Split: the bytes of one actor are split at
-/// one place. Bytewise: every actor's bytes are sent one at a time, as far as cuts_of() allows.
+/// one place. Bytewise: every actor's bytes are sent one at a time, as far as cuts_of() allows. Alone: whole, while no
+/// other scene is played.
 struct Form {
-  enum class Kind { whole, split, bytewise };
+  enum class Kind { whole, split, bytewise, alone };
   Kind kind = Kind::whole;
   std::size_t actor = 0;  ///< split: whose bytes
   std::size_t at = 0;     ///< split: how many of its bytes come before

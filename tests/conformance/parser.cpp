@@ -47,6 +47,7 @@ class Parser {
       is_digit(line.front()) ? parse_range(line) : parse_line(line);
     }
     check();
+    if (scene_.needs_server()) find_bases();
     return std::move(scene_);
   }
 
@@ -88,12 +89,15 @@ class Parser {
     if (value.empty()) bad("'" + key + ":' without a value");
     if (key == "title")
       scene_.title = value;
-    else if (key == "rule")
+    else if (key == "rule") {
       scene_.rule = value;
-    else if (key == "level")
+      scene_.is_about_line_ends = value.starts_with("1 Lines");
+    } else if (key == "level")
       parse_level(value);
     else if (key == "needs" && (value == "login-deadline" || value == "ipv6"))
       scene_.needs = value;
+    else if (key == "provides")
+      parse_basis(value);
     else if (key == "needs")
       bad("'needs:' is 'login-deadline' or 'ipv6'");
     else if (key == "open")
@@ -112,6 +116,14 @@ class Parser {
 
   void parse_seconds(std::string const& value) {
     if (!to_number(value, scene_.seconds) || scene_.seconds < 1) bad("'seconds:' is a whole number");
+  }
+
+  void parse_basis(std::string const& value) {
+    try {
+      scene_.provides = basis_of(value);
+    } catch (std::invalid_argument const& error) {
+      bad(error.what());
+    }
   }
 
   void parse_level(std::string const& value) {
@@ -338,6 +350,24 @@ class Parser {
       return parse_text(written);
     } catch (std::invalid_argument const& error) {
       bad(error.what());
+    }
+  }
+
+  /// Finds what the scene relies on. A line that is sent alone counts as one that is answered by ok.
+  void find_bases() {
+    auto const rely_on = [this](Basis basis) {
+      if (scene_.provides == Basis::none || basis < scene_.provides) scene_.relies_on.insert(basis);
+    };
+    for (Step const& step : scene_.steps) {
+      std::string_view rest = step.source;
+      cut_word(rest);
+      std::string_view const verb = cut_word(rest);
+      bool const sends = verb == "ok" || verb == ">" || verb == ">>";
+      if (sends && rest.starts_with("slogin:")) rely_on(Basis::sender);
+      if (sends && rest.starts_with("rlogin:")) rely_on(Basis::receiver);
+      if (verb == "fence" || (sends && rest.starts_with("join:"))) rely_on(Basis::join);
+      if (verb.starts_with('<') && rest.starts_with("delivery:")) rely_on(Basis::delivery);
+      if (verb == "err" || (verb == "<" && rest.starts_with("err:"))) rely_on(Basis::err);
     }
   }
 

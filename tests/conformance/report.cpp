@@ -24,7 +24,7 @@ std::string compact(std::string const& text) {
 
 }  // namespace
 
-void Report::add(Scene const& scene, Form form, Failure const* failure) {
+bool Report::add(Scene const& scene, Form form, Failure const* failure) {
   Outcome& outcome = outcomes_[&scene];
   ++outcome.plays;
   auto const kind = static_cast<std::size_t>(form.kind);
@@ -40,6 +40,13 @@ void Report::add(Scene const& scene, Form form, Failure const* failure) {
     failure = not_as_meant.line == 0 ? nullptr : &not_as_meant;
   }
   if (failure != nullptr && !outcome.failed[kind]) outcome.failed[kind] = Failed{form, *failure};
+  return failure == nullptr;
+}
+
+/// A scene that fails only while others are played has not failed: all these are one test.
+bool Report::failed(Outcome const& outcome) {
+  bool const tried_alone = outcome.played[static_cast<std::size_t>(Form::Kind::alone)];
+  return of(outcome, Form::Kind::alone) || (of(outcome, Form::Kind::whole) && !tried_alone);
 }
 
 bool Report::gave_up(Scene const& scene, Form form) const {
@@ -71,11 +78,10 @@ Result Report::of_scene(Scene const& scene) const {
   bool const open = !scene.open.empty() && !options_.strict;
   bool const any_form = open || !options_.only.empty();
   auto const failed = std::find_if(outcome.failed.begin(), outcome.failed.end(), [](auto const& one) { return !!one; });
-  bool const whole = failed == outcome.failed.begin();
   if (outcome.plays == 0) {
     result.kind = Result::Kind::skipped;
     result.why = outcome.skipped.empty() ? "not played: the run ended before" : outcome.skipped;
-  } else if (failed != outcome.failed.end() && (whole || any_form)) {
+  } else if (failed != outcome.failed.end() && (Report::failed(outcome) || any_form)) {
     result.kind = open ? Result::Kind::open : Result::Kind::failed;
     if (open) result.why = scene.open;
     result.told = told(scene, **failed);
@@ -83,8 +89,21 @@ Result Report::of_scene(Scene const& scene) const {
   return result;
 }
 
-/// All scenes in pieces are one test: a server that splits or joins lines wrongly fails in most scenes, but breaks one
-/// rule.
+/// Makes one test of what many scenes have in common: a server that fails so breaks one rule, not a hundred.
+Result Report::all_scenes(Result result, Form::Kind kind, std::size_t played, std::vector<Scene const*> const& failed,
+                          std::string const& how) const {
+  if (failed.empty()) return result;
+  result.kind = Result::Kind::failed;
+  std::string names;
+  for (Scene const* scene : failed) names += (names.empty() ? "" : " ") + scene->name;
+  result.told.push_back("scenes    " + std::to_string(failed.size()) + " of " + std::to_string(played) + " " + how +
+                        ": " + names);
+  result.told.push_back("such as   " + failed.front()->name + ": " + failed.front()->title);
+  auto const lines = told(*failed.front(), *of(outcomes_.at(failed.front()), kind));
+  result.told.insert(result.told.end(), lines.begin(), lines.end());
+  return result;
+}
+
 std::optional<Result> Report::in_pieces(Form::Kind kind) const {
   if (!options_.only.empty()) return {};
   bool const split = kind == Form::Kind::split;
@@ -104,16 +123,22 @@ std::optional<Result> Report::in_pieces(Form::Kind kind) const {
     if (of(found->second, kind)) failed.push_back(&scene);
   }
   if (played == 0) return {};
-  if (failed.empty()) return result;
-  result.kind = Result::Kind::failed;
-  std::string names;
-  for (Scene const* scene : failed) names += (names.empty() ? "" : " ") + scene->name;
-  result.told.push_back("scenes    " + std::to_string(failed.size()) + " of " + std::to_string(played) +
-                        " pass in one piece but not so: " + names);
-  result.told.push_back("such as   " + failed.front()->name + ": " + failed.front()->title);
-  auto const lines = told(*failed.front(), *of(outcomes_.at(failed.front()), kind));
-  result.told.insert(result.told.end(), lines.begin(), lines.end());
-  return result;
+  return all_scenes(result, kind, played, failed, "pass in one piece but not so");
+}
+
+/// A failure, if scenes have failed only while others were played.
+std::optional<Result> Report::together() const {
+  std::vector<Scene const*> failed;
+  for (Scene const& scene : scenes_)
+    if (auto const found = outcomes_.find(&scene); found != outcomes_.end())
+      if (of(found->second, Form::Kind::whole) && !Report::failed(found->second)) failed.push_back(&scene);
+  if (failed.empty()) return {};
+  Result result;
+  result.level = Level::concurrent;
+  result.name = "together";
+  result.title = "The scenes at the same time: clients of other rooms change nothing";
+  result.rule = "6 Promises 2 and 4";
+  return all_scenes(result, Form::Kind::whole, scenes_.size(), failed, "pass alone but not so");
 }
 
 Results Report::results() const {
@@ -124,6 +149,7 @@ Results Report::results() const {
     if (scene.level <= options_.level) results.tests.push_back(of_scene(scene));
   for (Form::Kind const kind : {Form::Kind::split, Form::Kind::bytewise})
     if (auto const result = in_pieces(kind)) results.tests.push_back(*result);
+  if (auto const result = together()) results.tests.push_back(*result);
   if (!server_.empty())
     results.tests.push_back({Result::Kind::failed,
                              Level::concurrent,

@@ -16,7 +16,7 @@
 
 namespace conformance {
 
-/// One test of the report: a scene, or all scenes with their bytes in pieces.
+/// One test of the report: a scene, or all scenes at the same time, or with their bytes in pieces.
 struct Result {
   enum class Kind { passed, failed, open, skipped };
   Kind kind = Kind::passed;
@@ -42,8 +42,8 @@ class Report {
  public:
   Report(Options const& options, std::vector<Scene> const& scenes) : options_(options), scenes_(scenes) {}
 
-  /// Adds the result of a play; null if it succeeded.
-  void add(Scene const& scene, Form form, Failure const* failure);
+  /// Adds the result of a play; null if it succeeded. Returns whether it went as it should.
+  bool add(Scene const& scene, Form form, Failure const* failure);
 
   /// Adds a scene that is not played, with the reason.
   void skip(Scene const& scene, std::string const& why) { outcomes_[&scene].skipped = why; }
@@ -65,8 +65,8 @@ class Report {
   };
   struct Outcome {
     std::size_t plays = 0;
-    std::array<std::optional<Failed>, 3> failed;  ///< the first failure for each kind of form
-    std::array<bool, 3> played{};
+    std::array<std::optional<Failed>, 4> failed;  ///< the first failure for each kind of form
+    std::array<bool, 4> played{};
     std::string skipped;
   };
 
@@ -74,7 +74,11 @@ class Report {
     return outcome.failed[static_cast<std::size_t>(kind)];
   }
   [[nodiscard]] Result of_scene(Scene const& scene) const;
+  [[nodiscard]] static bool failed(Outcome const& outcome);
+  [[nodiscard]] std::optional<Result> together() const;
   [[nodiscard]] std::optional<Result> in_pieces(Form::Kind kind) const;
+  [[nodiscard]] Result all_scenes(Result result, Form::Kind kind, std::size_t played,
+                                  std::vector<Scene const*> const& failed, std::string const& how) const;
   [[nodiscard]] std::vector<std::string> told(Scene const& scene, Failed const& failed) const;
 
   Options const& options_;

@@ -44,12 +44,15 @@ Run::Run(asio::io_context& io, Options& options, std::vector<Scene> const& scene
     for (std::size_t i = 0; i < scenes.size(); ++i) {
       if (nth >= forms[i].size()) continue;
       ++left;
+      bool const is_basis = scenes[i].provides != Basis::none;
       if (options.only.empty())
-        (nth == 0 ? queue_ : pieces_).push_back({&scenes[i], forms[i][nth]});
+        queues_[nth > 0 ? pieces : is_basis ? bases : whole].push_back({&scenes[i], forms[i][nth]});
       else if (forms[i][nth].name(scenes[i]) == options.only)
-        queue_.push_back({&scenes[i], forms[i][nth]});
+        queues_[whole].push_back({&scenes[i], forms[i][nth]});
     }
   }
+  std::stable_sort(queues_[bases].begin(), queues_[bases].end(),
+                   [](Entry const& a, Entry const& b) { return a.scene->provides < b.scene->provides; });
 }
 
 void Run::start() {
@@ -81,11 +84,24 @@ std::optional<Run::Entry> Run::take() {
     report_.server("it ended by itself while several scenes were played at once, and by none of them alone");
   }
   while (playing_ < options_.jobs) {
-    if (queue_.empty() && now_.empty()) queue_.swap(pieces_);
-    if (queue_.empty()) return {};
-    Entry const entry = queue_.front();
-    queue_.pop_front();
-    if (!report_.gave_up(*entry.scene, entry.form)) return entry;
+    if ((stage_ == bases || stage_ == alone) && !now_.empty()) return {};
+    auto& queue = queues_.at(stage_);
+    if (queue.empty()) {
+      if (!now_.empty() || stage_ + 1 == stages) return {};
+      ++stage_;
+      continue;
+    }
+    Entry const entry = queue.front();
+    queue.pop_front();
+    auto const& relies_on = entry.scene->relies_on;
+    auto const lost =
+        std::find_if(relies_on.begin(), relies_on.end(), [this](Basis b) { return missing_.contains(b); });
+    if (lost != relies_on.end()) {
+      report_.skip(*entry.scene, "could not be checked, because " + missing_.at(*lost) + " failed");
+      if (entry.scene->provides != Basis::none) missing_.emplace(entry.scene->provides, missing_.at(*lost));
+    } else if (entry.form.kind == Form::Kind::alone || !report_.gave_up(*entry.scene, entry.form)) {
+      return entry;
+    }
   }
   return {};
 }
@@ -124,9 +140,17 @@ void Run::settle(std::size_t id) {
     return stop("nobody takes connections there any more (" + current.failure->came + "); these scenes came last:" +
                 names + "; to see which it was, let this program start the server: -- COMMAND {port}");
   }
-  report_.add(*current.entry.scene, current.entry.form, current.failure ? &*current.failure : nullptr);
+  add(current.entry, current.failure ? &*current.failure : nullptr);
   now_.erase(found);
   play_more();
+}
+
+void Run::add(Entry const& entry, Failure const* failure) {
+  Scene const& scene = *entry.scene;
+  if (report_.add(scene, entry.form, failure)) return;
+  if (scene.provides != Basis::none) missing_.emplace(scene.provides, scene.name);
+  if (stage_ == whole && entry.form.kind == Form::Kind::whole)
+    queues_[alone].push_back({&scene, {Form::Kind::alone, 0, 0}});
 }
 
 void Run::watch_server() {
@@ -140,12 +164,13 @@ void Run::server_ended(std::string const& how) {
     Current const& last = now_.begin()->second;
     Failure failure = last.failure ? *last.failure : last.play->failure("the server goes on", {});
     failure.came = "the server ended, " + how;
-    report_.add(*last.entry.scene, last.entry.form, &failure);
+    Entry const entry = {last.entry.scene, {Form::Kind::alone, 0, 0}};
+    add(last.entry.form.kind == Form::Kind::whole ? entry : last.entry, &failure);  // it needs no company
     for (Current const& cleared : suspects_) {
       if (cleared.ended && !cleared.failure)
-        report_.add(*cleared.entry.scene, cleared.entry.form, nullptr);
+        add(cleared.entry, nullptr);
       else
-        queue_.push_front(cleared.entry);
+        queues_.at(stage_).push_front(cleared.entry);
     }
     suspects_.clear();
   } else {

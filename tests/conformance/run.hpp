@@ -2,6 +2,7 @@
 // A run: all scenes in all their forms, several plays at a time.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <deque>
 #include <map>
@@ -20,7 +21,8 @@
 
 namespace conformance {
 
-/// Plays every scene whole first, then in pieces those that have passed.
+/// Plays first, one at a time, the scenes that provide what others rely on, then every other scene whole, then again
+/// alone those that have failed, and then in pieces those that have passed.
 ///
 /// When a server that the run has started ends by itself, one of the current plays must have ended it. The server is
 /// restarted, and these plays are repeated one at a time until it ends again: that scene has failed.
@@ -49,6 +51,7 @@ class Run {
 
   void play_more();
   std::optional<Entry> take();
+  void add(Entry const& entry, Failure const* failure);
   void play(Entry const& entry);
   void ended(std::size_t id, Failure const* failure);
   void settle(std::size_t id);
@@ -61,12 +64,14 @@ class Run {
   Options& options_;
   ServerUnderTest& server_;
   Report& report_;
-  std::deque<Entry> queue_;             ///< to be played now
-  std::deque<Entry> pieces_;            ///< to be played when the queue has ended
-  std::deque<Current> suspects_;        ///< to be played alone, before all others
-  bool alone_ = false;                  ///< a suspect is playing
-  bool unexplained_ = false;            ///< no suspect ended the server when played alone
-  std::map<std::size_t, Current> now_;  ///< by number of the play
+  enum Stage : std::size_t { bases, whole, alone, pieces, stages };
+  std::array<std::deque<Entry>, stages> queues_;  ///< by stage
+  std::size_t stage_ = bases;
+  std::map<Basis, std::string> missing_;  ///< the scenes that should have provided it
+  std::deque<Current> suspects_;          ///< to be played alone, before all others
+  bool alone_ = false;                    ///< a suspect is playing
+  bool unexplained_ = false;              ///< no suspect ended the server when played alone
+  std::map<std::size_t, Current> now_;    ///< by number of the play
   std::size_t next_id_ = 0;
   std::size_t playing_ = 0;  ///< how many of these have not ended
 };

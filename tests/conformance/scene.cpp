@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 
 namespace conformance {
 namespace {
@@ -56,6 +57,17 @@ Level level_of(std::string_view name) {
   for (Level const level : all_levels)
     if (name == name_of(level)) return level;
   throw std::invalid_argument("no level is called '" + std::string(name) + "': basic, robust or concurrent");
+}
+
+Basis basis_of(std::string_view name) {
+  static std::map<std::string_view, Basis> const names{{"sender", Basis::sender},
+                                                       {"receiver", Basis::receiver},
+                                                       {"join", Basis::join},
+                                                       {"delivery", Basis::delivery},
+                                                       {"err", Basis::err}};
+  auto const found = names.find(name);
+  if (found != names.end()) return found->second;
+  throw std::invalid_argument("'provides:' is sender, receiver, join, delivery or err");
 }
 
 char const* name_of(Level level) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -102,17 +103,23 @@ inline constexpr std::string_view fence_actor = "fence0";
 enum class Level { basic, robust, concurrent };
 inline constexpr Level all_levels[] = {Level::basic, Level::robust, Level::concurrent};
 
+/// What nearly all scenes rely on. One that cannot rely on it is not played. Each may rely on those before it.
+enum class Basis { none, sender, receiver, join, delivery, err };
+
 struct Scene {
   std::string file;
   std::string name;  ///< of the file, without its extension
   std::string title;
   std::string rule;  ///< section and sentence of protocol.md
   Level level = Level::basic;
-  std::string needs;  ///< what the run must provide, else the scene is skipped
-  std::string open;   ///< why the protocol leaves this open, in which case a failure does not count
-  Text must_fail;     ///< a self-test: how its failure must read; empty: it must not fail
+  std::string needs;               ///< what the run must provide, else the scene is skipped
+  std::string open;                ///< why the protocol leaves this open, in which case a failure does not count
+  Basis provides = Basis::none;    ///< what other scenes rely on, if this one has passed
+  std::set<Basis> relies_on = {};  ///< computed from the steps
+  Text must_fail;                  ///< a self-test: how its failure must read; empty: it must not fail
   bool whole_only = false;
-  int seconds = 0;  ///< time limit of a step; 0: the run's
+  bool is_about_line_ends = true;  ///< else a line of the server may end in \r\n
+  int seconds = 0;                 ///< time limit of a step; 0: the run's
   std::vector<Actor> actors;
   std::vector<Step> steps;
 
@@ -145,6 +152,9 @@ std::vector<SceneText> find_scenes(std::string const& name);
 
 /// Throws std::invalid_argument.
 Level level_of(std::string_view name);
+
+/// Throws std::invalid_argument.
+Basis basis_of(std::string_view name);
 
 char const* name_of(Level level);
 
