@@ -3,10 +3,13 @@
 //
 // Uses no header of chatproto: it judges any implementation by the protocol's text alone.
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <iterator>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,6 +18,7 @@
 
 #include "options.hpp"
 #include "output.hpp"
+#include "profile.hpp"
 #include "report.hpp"
 #include "run.hpp"
 #include "server_under_test.hpp"
@@ -31,6 +35,15 @@ void list(std::vector<Scene> const& scenes, Level up_to) {
         std::cout << "  " << std::left << std::setw(34) << scene.name << ' ' << scene.title << "  [" << scene.rule
                   << "]\n";
   }
+}
+
+/// Opens a file before the run, so that a wrong name costs nobody the results. Does nothing without a name.
+std::ofstream open(std::string const& name) {
+  std::ofstream file;
+  if (name.empty()) return file;
+  file.open(name);
+  if (!file) throw std::runtime_error(name + ": cannot be written");
+  return file;
 }
 
 Results play(Options& options, std::vector<Scene> const& scenes) {
@@ -56,27 +69,52 @@ Results play(Options& options, std::vector<Scene> const& scenes) {
   return report.results();
 }
 
+/// Returns the built-in scenes about what is tested.
+std::vector<FileText> built_in(Options const& options) {
+  bool const programs = !options.settings.programs.empty() || !options.profile.empty();
+  bool const servers = !programs || options.tests_server || !options.profile.empty();
+  std::vector<FileText> found = servers ? built_in_scenes() : std::vector<FileText>();
+  if (programs)
+    for (FileText& scene : built_in_program_scenes()) found.push_back(std::move(scene));
+  return found;
+}
+
+/// Returns the profile that the options name, if they name one, and keeps only its scenes.
+std::optional<Profile> apply_profile(Options const& options, std::vector<Scene>& scenes) {
+  if (options.profile.empty()) return {};
+  std::set<std::string> tests(std::begin(common_tests), std::end(common_tests));
+  for (Scene const& scene : scenes) tests.insert(scene.name);
+  for (FileText const& text : built_in(options)) tests.insert(std::filesystem::path(text.file).stem().string());
+  std::optional<Profile> profile = find_profile(options.profile, tests);
+  std::erase_if(scenes, [&](Scene const& scene) { return profile->rule_of(scene.name) == nullptr; });
+  if (scenes.empty()) throw BadScene("the profile " + options.profile + " has none of these scenes");
+  for (Scene& scene : scenes)
+    if (std::string const why = profile->open(scene.name); !why.empty()) scene.open = why;
+  return profile;
+}
+
 int run(Options options) {
   std::vector<Scene> scenes;
+  std::vector<FileText> const texts = built_in(options);
   for (std::string const& name : options.scenes)
-    for (SceneText const& found : find_scenes(name)) {
+    for (FileText const& found : find_scenes(name, texts)) {
       if (options.task == Options::Task::show) std::cout << "# " << found.file << '\n' << found.text << '\n';
       scenes.push_back(parse_scene(found.file, found.text));
     }
+  check_uses(scenes);
+  std::optional<Profile> const profile = apply_profile(options, scenes);
   if (options.task == Options::Task::list) list(scenes, options.level);
   if (options.task != Options::Task::play) return 0;
 
-  std::ofstream junit;
-  if (!options.junit.empty()) {
-    junit.open(options.junit);
-    if (!junit) throw std::runtime_error(options.junit + ": cannot be written");
-  }
+  std::ofstream junit = open(options.junit), json = open(options.json);
   Results const results = play(options, scenes);
+  Profile const* const rules = profile ? &*profile : nullptr;
   if (junit.is_open()) write_junit(junit, results);
+  if (json.is_open()) write_json(json, results, rules);
   if (options.tap)
     write_tap(std::cout, results);
   else
-    write_text(std::cout, results, options.verbose);
+    write_text(std::cout, results, rules, options.verbose);
   return results.exit_code();
 }
 
