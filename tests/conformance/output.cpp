@@ -175,8 +175,8 @@ void write_junit(std::ostream& out, Results const& results) {
   for (Level const level : all_levels) {
     if (!has_level(results, level)) continue;
     std::size_t const failed = results.count(Kind::failed, level);
-    std::size_t const skipped = results.count(Kind::skipped, level) + results.count(Kind::unchecked, level) +
-                                results.count(Kind::open, level);
+    std::size_t const skipped =
+        results.count(Kind::skipped, level) + results.count(Kind::unchecked, level) + results.count(Kind::open, level);
     out << "  <testsuite name=\"" << name_of(level) << "\" tests=\""
         << failed + skipped + results.count(Kind::passed, level) << "\" failures=\"" << failed
         << "\" errors=\"0\" skipped=\"" << skipped << "\">\n";

@@ -47,7 +47,7 @@ class Parser {
       is_digit(line.front()) ? parse_range(line) : parse_line(line);
     }
     check();
-    if (scene_.needs_server()) {
+    if (scene_.connects()) {
       find_users();
       find_bases();
       if (scene_.provides == Basis::none || scene_.provides == Basis::names) find_uses(scene_);
@@ -217,8 +217,8 @@ class Parser {
 
   void push(Verb verb, Step step) {
     step.verb = verb;
-    ended_[step.actor] =
-        verb == Verb::eof || verb == Verb::closed || verb == Verb::close || verb == Verb::reset || verb == Verb::exit;
+    ended_[step.actor] = verb == Verb::eof || verb == Verb::closed || verb == Verb::close || verb == Verb::reset ||
+                         verb == Verb::exit || verb == Verb::kill;
     scene_.steps.push_back(std::move(step));
   }
 
@@ -329,6 +329,9 @@ class Parser {
       else if (!to_number(rest, step.number) || step.number < 0)
         bad("'exit' needs a code or 'nonzero'");
       push(Verb::exit, step);
+    } else if (verb == "kill") {
+      nothing(rest);
+      push(Verb::kill, step);
     } else if (verb == "signal") {
       if (rest != "TERM" && rest != "INT") bad("'signal' knows TERM and INT");
       step.number = rest == "TERM" ? SIGTERM : SIGINT;
@@ -420,8 +423,8 @@ class Parser {
     if (scene_.steps.empty()) bad("no steps", 1);
     for (std::size_t i = 0; i < scene_.actors.size(); ++i)
       if (!ended_[i] && scene_.actors[i].kind != Actor::Kind::client)
-        bad("'" + scene_.actors[i].name + "' is left open: end it, with 'exit', 'eof' or 'close'");
-    if (scene_.starts_program() && scene_.needs_server())
+        bad("'" + scene_.actors[i].name + "' is left open: end it, with 'exit', 'kill', 'eof' or 'close'");
+    if (scene_.starts_program() && scene_.connects())
       bad("whoever connects in a scene that runs a program names the port: connect {freeport}", 1);
   }
 

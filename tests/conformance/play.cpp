@@ -65,6 +65,8 @@ std::string Play::word(std::string const& name) {
     word = std::to_string(ports_.busy());
   else if (name == "freeport")
     word = std::to_string(ports_.free());
+  else if (name == "serverport")
+    word = std::to_string(settings_.server.front().port());
   else
     word = unique_word();
   return word;
@@ -100,6 +102,7 @@ void Play::next() {
     case Verb::close: role().to->close(); break;
     case Verb::shutdown: role().to->finish(); break;
     case Verb::reset: role().to->reset(); break;
+    case Verb::kill: role().process.reset(); break;
     case Verb::signal: role().process->signal(step().number == SIGTERM ? settings_.term : step().number); break;
   }
   advance();

@@ -47,7 +47,7 @@ void Play::exit() {
   role().inbox.wait_for_line(guarded([this] {
     Inbox& inbox = role().inbox;
     // A terminal may show prompts, which are free text.
-    if (actor().terminal == Terminal::both) inbox.clear();
+    if (actor().terminal == Terminal::both || scene_.prompts_anywhere) inbox.clear();
     if (!inbox.bytes().empty()) return fail("on stdout: " + inbox.shown());
     if (!inbox.end()) return exit();
     wait_for_exit();

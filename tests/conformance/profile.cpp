@@ -42,6 +42,12 @@ Profile::Profile(std::string const& file, std::string_view text, std::set<std::s
     if (line.empty()) bad("'" + std::string(key) + "' without a value");
     if (key == "title:") {
       title_ = line;
+    } else if (key == "line-ends:") {
+      if (line != "either") bad("'line-ends:' can only be 'either'");
+      any_line_end_ = true;
+    } else if (key == "prompts:") {
+      if (line != "anywhere") bad("'prompts:' can only be 'anywhere'");
+      prompts_anywhere_ = true;
     } else if (key == "rule:") {
       std::string_view const points = cut_word(line);
       Rule& rule = rules_.emplace_back();
@@ -50,7 +56,7 @@ Profile::Profile(std::string const& file, std::string_view text, std::set<std::s
         bad("'rule:' needs its points and its name, as in 'rule: 5 Names'");
       rule.name = line;
     } else if (key != "scenes:" && key != "open:") {
-      bad("no line begins with '" + std::string(key) + "': title:, rule:, scenes: or open:");
+      bad("no line begins with '" + std::string(key) + "': title:, line-ends:, prompts:, rule:, scenes: or open:");
     } else if (rules_.empty()) {
       bad("the first 'rule:' comes before");
     } else if (key == "scenes:") {

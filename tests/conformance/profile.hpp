@@ -30,6 +30,12 @@ class Profile {
   [[nodiscard]] std::string const& title() const { return title_; }
   [[nodiscard]] std::vector<Rule> const& rules() const { return rules_; }
 
+  /// Whether the server may end its lines in \r\n, whatever a scene says.
+  [[nodiscard]] bool any_line_end() const { return any_line_end_; }
+
+  /// Whether programs may write prompts to stdout, also where it is no terminal.
+  [[nodiscard]] bool prompts_anywhere() const { return prompts_anywhere_; }
+
   /// Returns the rule that a test belongs to, or null if it belongs to none.
   [[nodiscard]] Rule const* rule_of(std::string_view test) const;
 
@@ -38,6 +44,8 @@ class Profile {
 
  private:
   std::string title_;
+  bool any_line_end_ = false;
+  bool prompts_anywhere_ = false;
   std::vector<Rule> rules_;
 };
 

@@ -154,10 +154,11 @@ void Report::excuse(std::vector<Result>& tests) const {
   for (Scene const& scene : scenes_) uses[scene.name] = scene.uses;
   std::set<std::string> without;  // what has not passed
   for (Result const& test : tests)
-    if (test.kind == Result::Kind::failed || test.kind == Result::Kind::unchecked) without.insert(test.name);
+    if (test.kind != Result::Kind::passed && test.kind != Result::Kind::skipped) without.insert(test.name);
   for (Result& test : tests) {
     std::set<std::string> const& of_test = uses[test.name];
-    auto const used = std::find_if(of_test.begin(), of_test.end(), [&](auto const& name) { return without.contains(name); });
+    auto const used =
+        std::find_if(of_test.begin(), of_test.end(), [&](auto const& name) { return without.contains(name); });
     if (test.kind != Result::Kind::failed || used == of_test.end()) continue;
     test.kind = Result::Kind::unchecked;
     test.why = could_not_check(*used);

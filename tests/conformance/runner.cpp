@@ -88,8 +88,11 @@ std::optional<Profile> apply_profile(Options const& options, std::vector<Scene>&
   std::optional<Profile> profile = find_profile(options.profile, tests);
   std::erase_if(scenes, [&](Scene const& scene) { return profile->rule_of(scene.name) == nullptr; });
   if (scenes.empty()) throw BadScene("the profile " + options.profile + " has none of these scenes");
-  for (Scene& scene : scenes)
+  for (Scene& scene : scenes) {
     if (std::string const why = profile->open(scene.name); !why.empty()) scene.open = why;
+    if (profile->any_line_end()) scene.is_about_line_ends = false;
+    scene.prompts_anywhere = profile->prompts_anywhere();
+  }
   return profile;
 }
 

@@ -46,6 +46,12 @@ std::vector<FileText> find_scenes(std::string const& name, std::vector<FileText>
 }
 
 bool Scene::needs_server() const {
+  return connects() || std::any_of(steps.begin(), steps.end(), [](Step const& step) {
+           return step.verb == Verb::run && step.source.find("{serverport}") != std::string::npos;
+         });
+}
+
+bool Scene::connects() const {
   return std::any_of(steps.begin(), steps.end(),
                      [](Step const& step) { return step.verb == Verb::connect && step.text.empty(); });
 }
@@ -65,13 +71,9 @@ Level level_of(std::string_view name) {
 }
 
 Basis basis_of(std::string_view name) {
-  static std::map<std::string_view, Basis> const names{{"sender", Basis::sender},
-                                                       {"receiver", Basis::receiver},
-                                                       {"company", Basis::company},
-                                                       {"join", Basis::join},
-                                                       {"delivery", Basis::delivery},
-                                                       {"err", Basis::err},
-                                                       {"names", Basis::names}};
+  static std::map<std::string_view, Basis> const names{
+      {"sender", Basis::sender},     {"receiver", Basis::receiver}, {"company", Basis::company}, {"join", Basis::join},
+      {"delivery", Basis::delivery}, {"err", Basis::err},           {"names", Basis::names}};
   auto const found = names.find(name);
   if (found != names.end()) return found->second;
   throw std::invalid_argument("'provides:' is sender, receiver, company, join, delivery, err or names");

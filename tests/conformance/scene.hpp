@@ -71,6 +71,7 @@ enum class Verb {
   reset,     ///< aborts the connection
   exit,      ///< the program ends with this exit code, with nothing more on its stdout and stderr
   signal,    ///< the program gets a signal
+  kill,      ///< the program is killed, and how it ends is not judged
   wait       ///< a part of the login deadline passes
 };
 
@@ -123,6 +124,7 @@ struct Scene {
   Text must_fail;                  ///< a self-test: how its failure must read; empty: it must not fail
   bool whole_only = false;
   bool is_about_line_ends = true;  ///< else a line of the server may end in \r\n
+  bool prompts_anywhere = false;   ///< whether a program's stdout may hold more than what is expected
   int seconds = 0;                 ///< time limit of a step; 0: the run's
   std::vector<Actor> actors;
   std::vector<Step> steps;
@@ -130,7 +132,9 @@ struct Scene {
   [[nodiscard]] bool starts_program() const;
   /// Whether a program gets a terminal.
   [[nodiscard]] bool needs_terminal() const;
-  /// Whether a client connects to the server under test.
+  /// Whether a client of the suite connects to the server under test.
+  [[nodiscard]] bool connects() const;
+  /// Whether a client or a program connects to the server under test.
   [[nodiscard]] bool needs_server() const;
 };
 

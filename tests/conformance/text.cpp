@@ -97,8 +97,8 @@ void Text::name_users(std::set<std::string> const& users) {
       continue;
     }
     for (auto at = part.text.cbegin(); at != part.text.cend();) {
-      auto const other = in_name(*at) ? std::find_if_not(at, part.text.cend(), in_name)
-                                      : std::find_if(at, part.text.cend(), in_name);
+      auto const other =
+          in_name(*at) ? std::find_if_not(at, part.text.cend(), in_name) : std::find_if(at, part.text.cend(), in_name);
       std::string const piece(at, other);
       users.contains(piece) ? add_word("=" + piece) : add(piece);
       at = other;

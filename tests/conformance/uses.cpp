@@ -59,6 +59,7 @@ void find_uses(Scene& scene) {
       bytes += step.text.bytes(any_word);
       continue;
     }
+    if (step.verb == Verb::close || step.verb == Verb::reset) bytes.clear();  // nobody judges how these are taken
     std::size_t lines = 0;
     for (std::size_t begin = 0, end = 0; (end = bytes.find('\n', begin)) != bytes.npos; begin = end + 1, ++lines)
       add_line(uses, std::string_view(bytes).substr(begin, end + 1 - begin));

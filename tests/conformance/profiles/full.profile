@@ -5,7 +5,7 @@ title: The chat protocol
 rule: 5 Clients log in
 scenes: basics-sender basics-receiver basics-company login-sender login-receiver login-half-close login-none
 rule: 4 Any other first message is refused, and the server closes
-scenes: login-other-tag login-malformed login-then-nothing-counts
+scenes: login-bad-err login-other-tag login-malformed login-then-nothing-counts
 scenes: receiver-first-not-join receiver-first-bad-room receiver-first-then-nothing-counts
 rule: 2 The login deadline
 scenes: login-deadline-*
@@ -53,4 +53,37 @@ scenes: promises-rooms-apart receiver-no-history promises-registered-before-ok p
 rule: 4 All receivers see the texts in one order
 scenes: promises-one-order* promises-order-of-one-sender promises-ok-then-visible
 rule: 3 Slow and bad clients, and clients that vanish, disturb nobody
-scenes: promises-slow-* promises-bad-client receiver-reset* sender-reset together server
+scenes: promises-slow-* promises-bad-client promises-survives receiver-reset* sender-reset together server
+
+rule: 10 The sender logs in, and sends what is typed
+scenes: program-sender-conversation program-sender-awaits-* program-sender-all-at-once program-sender-last-line
+rule: 8 A text is sent byte for byte, without the blanks around it
+scenes: program-sender-text-bytes program-sender-trim program-sender-blank-lines
+rule: 10 Commands are carried out, and others refused
+scenes: program-sender-leave program-sender-join-no-room program-sender-join-bad-room program-sender-trim-command
+scenes: program-sender-unknown-command
+rule: 8 The sender quits, and ends with its input
+scenes: program-sender-quit-* program-sender-end-of-input*
+rule: 10 The sender reports errors of the server, and goes on where it can
+scenes: program-sender-err-* program-sender-answers-ahead* program-sender-long-reply
+rule: 6 The sender copes with a server that answers wrongly, or not at all
+scenes: program-sender-login-* program-sender-later-garbage program-sender-never-answered program-sender-server-*
+rule: 6 The sender checks its arguments and the length of its lines
+scenes: program-sender-arguments program-sender-bad-* program-sender-no-server program-sender-unknown-host
+scenes: program-sender-long-user program-sender-longest-*
+rule: 4 The sender prompts on a terminal, and only there
+scenes: program-sender-prompt* program-sender-no-prompt
+rule: 12 The receiver prints each delivery
+scenes: program-receiver-conversation program-receiver-prints program-receiver-any-text program-receiver-many
+scenes: program-receiver-bytes program-receiver-longest program-receiver-stdin
+rule: 6 The receiver reports errors of the server
+scenes: program-receiver-err-* program-receiver-crlf
+rule: 6 The receiver copes with a server that answers wrongly, or not at all
+scenes: program-receiver-bad-delivery program-receiver-garbage program-receiver-long-line program-receiver-never-answered
+scenes: program-receiver-partial-delivery program-receiver-server-*
+rule: 4 The receiver checks its arguments
+scenes: program-receiver-arguments program-receiver-bad-room program-receiver-no-server program-receiver-unknown-host
+rule: 4 On a terminal, no text can drive it
+scenes: program-receiver-terminal*
+rule: 6 The sender, the server and the receiver work together
+scenes: program-pair
