@@ -43,6 +43,14 @@ bool Report::add(Scene const& scene, Form form, Failure const* failure) {
   return failure == nullptr;
 }
 
+void Report::tell(Scene const& scene, Failure const& failure, std::string const& rule,
+                  std::vector<std::string> remarks) {
+  Outcome& outcome = outcomes_[&scene];
+  outcome.failed.front() = Failed{{}, failure};
+  outcome.rule = rule;
+  outcome.remarks = std::move(remarks);
+}
+
 /// A scene that fails only while others are played has not failed: all these are one test.
 bool Report::failed(Outcome const& outcome) {
   bool const tried_alone = outcome.played[static_cast<std::size_t>(Form::Kind::alone)];
@@ -85,6 +93,8 @@ Result Report::of_scene(Scene const& scene) const {
     result.kind = open ? Result::Kind::open : Result::Kind::failed;
     if (open) result.why = scene.open;
     result.told = told(scene, **failed);
+    result.told.insert(result.told.end(), outcome.remarks.begin(), outcome.remarks.end());
+    if (!outcome.rule.empty()) result.rule = outcome.rule;
   }
   return result;
 }

@@ -48,6 +48,9 @@ class Report {
   /// Adds a scene that is not played, with the reason.
   void skip(Scene const& scene, std::string const& why) { outcomes_[&scene].skipped = why; }
 
+  /// Replaces what is told of a generated scene that has failed.
+  void tell(Scene const& scene, Failure const& failure, std::string const& rule, std::vector<std::string> remarks);
+
   /// Whether a scene has failed such that this form of it would show nothing new.
   [[nodiscard]] bool gave_up(Scene const& scene, Form form) const;
 
@@ -68,6 +71,8 @@ class Report {
     std::array<std::optional<Failed>, 4> failed;  ///< the first failure for each kind of form
     std::array<bool, 4> played{};
     std::string skipped;
+    std::string rule;                  ///< if not the scene's
+    std::vector<std::string> remarks;  ///< to be told after the failure
   };
 
   [[nodiscard]] static std::optional<Failed> const& of(Outcome const& outcome, Form::Kind kind) {

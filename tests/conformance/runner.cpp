@@ -3,9 +3,11 @@
 //
 // Uses no header of chatproto: it judges any implementation by the protocol's text alone.
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -56,16 +58,39 @@ Results play(Options& options, std::vector<Scene> const& scenes) {
   return report.results();
 }
 
-int run(Options options) {
+/// Returns the scenes that were named, and those generated besides. Shows their text, if asked to.
+std::vector<Scene> find(Options const& options) {
   std::vector<Scene> scenes;
-  for (std::string const& name : options.scenes)
-    for (SceneText const& found : find_scenes(name)) {
-      if (options.task == Options::Task::show) std::cout << "# " << found.file << '\n' << found.text << '\n';
-      scenes.push_back(parse_scene(found.file, found.text));
+  auto const add = [&](std::string const& file, std::string const& text) {
+    if (options.task == Options::Task::show) std::cout << "# " << file << '\n' << text << '\n';
+    scenes.push_back(parse_scene(file, text));
+  };
+  auto const add_generated = [&](std::string const& name) {
+    for (WalkScene const& found : generate(name, options.generation)) {
+      add(found.walk.name + ".scene", found.text);
+      scenes.back().walk = std::make_shared<Walk const>(found.walk);
     }
+  };
+  bool generated = options.generation.count == 0;
+  for (std::string const& name : options.scenes) {
+    if (names_generated(name) && !std::filesystem::exists(name)) {
+      add_generated(name);
+      generated = true;
+    } else {
+      for (SceneText const& found : find_scenes(name)) add(found.file, found.text);
+    }
+  }
+  if (!generated) add_generated("generated-*");
+  return scenes;
+}
+
+int run(Options options) {
+  std::vector<Scene> const scenes = find(options);
   if (options.task == Options::Task::list) list(scenes, options.level);
   if (options.task != Options::Task::play) return 0;
 
+  if (options.chose_seed && !options.tap)
+    std::cout << "--seed " << options.generation.seed << " (chosen at random: plays the same generated scenes again)\n";
   std::ofstream junit;
   if (!options.junit.empty()) {
     junit.open(options.junit);
