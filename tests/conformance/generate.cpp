@@ -55,7 +55,9 @@ class Walker {
     walk_.name = std::string(prefix) + std::to_string(seed) + "-" + std::to_string(number);
     walk_.title = "Generated scene " + of;
     constexpr std::string_view users[] = {"alice", "Alice", "alice2", "al", "bob", "carol", "quit", "42", "Z"};
-    for (int i = 0; i < 3; ++i) users_.emplace_back(random_.of(users));
+    while (users_.size() < 3)
+      if (std::string const user(random_.of(users)); std::find(users_.begin(), users_.end(), user) == users_.end())
+        users_.push_back(user);
     if (may_.long_lines && random_.percent(8)) users_.back() += std::string(100 + random_.below(100), 'n');
     rooms_.emplace_back(room_word);
     for (int i = 0; i < 2; ++i) rooms_.push_back(std::string(room_word) + random_.of("aAb0"sv));
@@ -66,7 +68,7 @@ class Walker {
     add_client(true);
     add_client(true);
     add_client(false);
-    std::size_t const most = 10 + random_.below(26);
+    std::size_t const most = 15 + random_.below(31);
     for (std::size_t tries = 0; walk_.actions.size() < most && tries < 10 * most; ++tries) act();
     return walk_;
   }
@@ -84,11 +86,11 @@ class Walker {
     }
     if (here.size() < 2 || (here.size() < 6 && random_.percent(15))) return add_client(random_.percent(50));
     if (may_.together && senders.size() > 1 && random_.percent(15)) return act_together(senders);
-    std::size_t const client = random_.of(here);
+    std::size_t const client = random_.of(senders.empty() || random_.percent(45) ? here : senders);
     switch (model_.of(client).is) {
       case Is::absent:
       case Is::connected: return begin(client);
-      case Is::sender: return go_on(client, random_.percent(5));
+      case Is::sender: return go_on(client, random_.percent(4));
       case Is::receiver: return go_on(client, random_.percent(8));
       case Is::gone: break;
     }
@@ -140,13 +142,13 @@ class Walker {
   void go_on(std::size_t client, bool ends) {
     Input input{client, {}};
     Then then = Then::stay;
-    std::size_t lines = may_.several && random_.percent(20) ? 2 + random_.below(4) : 1;
+    std::size_t lines = may_.several && random_.percent(15) ? 2 + random_.below(4) : 1;
     if (ends && may_end()) {
       then = end();
       lines = random_.below(may_.several ? 3 : 2);
     }
     // The first message of a receiver should mostly be a join.
-    bool const joins = model_.of(client).room.empty() && random_.percent(70);
+    bool const joins = model_.of(client).room.empty() && random_.percent(85);
     for (std::size_t i = 0; i < lines; ++i)
       input.lines.push_back(line(i == 0 && joins ? "join:" + room() : message(client)));
     if (then != Then::stay && random_.percent(30)) {
@@ -187,13 +189,13 @@ class Walker {
     if (kind < 14 && may_.bad_names) return "join:" + bad_name();
     if (walk_.clients[client].receiver) {
       if (kind < 30 && may_.bad_lines) return random_.percent(50) ? wrong_tag() : "sendall:" + text(client);
-      if (kind < 45 && may_.receiver_quit) return "quit:" + ignored();
+      if (kind < 38 && may_.receiver_quit) return "quit:" + ignored();
       return "join:" + room();
     }
     if (kind < 30 && may_.senduser) return senduser(client);
-    if (kind < 40) return "join:" + room();
-    if (kind < 47 && may_.leave) return "leave:" + ignored();
-    if (kind < 51) return "quit:" + ignored();
+    if (kind < 38) return "join:" + room();
+    if (kind < 43 && may_.leave) return "leave:" + ignored();
+    if (kind < 46) return "quit:" + ignored();
     return "sendall:" + text(client);
   }
 

@@ -48,6 +48,9 @@ class Report {
   /// Adds a scene that is not played, with the reason.
   void skip(Scene const& scene, std::string const& why) { outcomes_[&scene].skipped = why; }
 
+  /// Returns the first failure of a scene that has failed in one piece.
+  [[nodiscard]] Failure const& failure_of(Scene const& scene) const { return outcomes_.at(&scene).failed[0]->failure; }
+
   /// Replaces what is told of a generated scene that has failed.
   void tell(Scene const& scene, Failure const& failure, std::string const& rule, std::vector<std::string> remarks);
 

@@ -98,6 +98,10 @@ std::optional<Run::Entry> Run::take() {
     }
     Entry const entry = queue.front();
     queue.pop_front();
+    if (stage_ == alone && entry.scene->walk && shrinker_.has_enough()) {
+      shrinker_.pass_over(*entry.scene);
+      continue;
+    }
     auto const& relies_on = entry.scene->relies_on;
     auto const lost =
         std::find_if(relies_on.begin(), relies_on.end(), [this](Basis b) { return missing_.contains(b); });

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstddef>
 #include <deque>
-#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -31,6 +30,12 @@ class Shrinker {
   /// Adds a scene that has failed, if it is a generated one.
   void add(Scene const& scene, Failure const& failure);
 
+  /// Whether more scenes would only take time: the report need not tell of them at length.
+  [[nodiscard]] bool has_enough() const { return cases_.size() >= enough; }
+
+  /// Adds a generated scene that has failed while others were played, and is not played again.
+  void pass_over(Scene const& scene);
+
   /// Returns the next scene to play, or null if nothing is left. It stays valid until the next call.
   Scene const* next();
 
@@ -45,6 +50,7 @@ class Shrinker {
 
  private:
   static constexpr char const* server_ended = "the server ended";
+  static constexpr std::size_t enough = 5;
 
   struct Smaller {
     Walk walk;
@@ -59,7 +65,8 @@ class Shrinker {
     std::size_t cut = 0;
     std::size_t plays = 0;
     std::set<std::string> tried;
-    std::chrono::steady_clock::time_point until;
+    std::chrono::steady_clock::time_point begin;
+    bool shrunk = false;
     bool confirming = false;
     int confirmations = 0;
   };
@@ -67,14 +74,15 @@ class Shrinker {
   [[nodiscard]] static std::string way_of(Failure const& failure);
   static void find_candidates(Case& of);
   [[nodiscard]] bool take_candidate(Case& of);
-  void tell(Case const& of, bool confirmed);
+  void end(bool confirmed);
+  void pass_over(Scene const& scene, Failure failure);
+  void tell(Scene const& scene, WalkScene const& shown, Failure const& failure, std::vector<std::string> remarks);
 
   Report& report_;
   Settings const& settings_;
   Settings shorter_;
   std::deque<Case> cases_;
-  std::map<std::string, std::string> shown_;  ///< way and rule -> the scene that was shrunk
-  std::chrono::steady_clock::duration spent_{};
+  std::chrono::steady_clock::duration left_ = std::chrono::seconds(90);  ///< for all scenes
   Scene current_;
   WalkScene candidate_;
   std::size_t candidate_cut_ = 0;

@@ -225,13 +225,18 @@ std::vector<Model::Reply> Model::carry_out(Input const& input, std::size_t strea
   std::vector<Reply> replies;
   for (std::string const& line : input.lines) {
     if (!is_whole(line)) break;
-    replies.push_back(carry_out(input.client, line, stream));
-    if (line.ends_with("\r\n") && line.size() <= max_line) replies.back().rule += "; 1 Lines, line ends";
-    if (replies.back().closes) break;
+    Reply reply = carry_out(input.client, line, stream);
+    if (line.size() <= max_line) {
+      if (line.size() + 3 > max_line) reply.rule.insert(0, "1 Lines, at most 255 bytes; ");
+      if (line.ends_with("\r\n")) reply.rule.insert(0, "1 Lines, line ends; ");
+    }
+    if (input.lines.size() > 1) reply.rule.insert(0, "1 Lines, split and joined; ");
+    replies.push_back(std::move(reply));
+    if (replies.back().closes) {
+      clients_[input.client].state.room.clear();  // no text reaches it any more
+      break;
+    }
   }
-  if (input.lines.size() > 1)
-    for (Reply& reply : replies) reply.rule += "; 1 Lines, split and joined";
-  if (!replies.empty() && replies.back().closes) clients_[input.client].state.room.clear();  // no text reaches it
   return replies;
 }
 
@@ -241,10 +246,8 @@ Model::Reply Model::carry_out(std::size_t index, std::string_view line, std::siz
   bool const logged_in = is_receiver || state.is == Is::sender;
   bool const is_first = !logged_in || (is_receiver && state.room.empty());
   auto const refuse = [&](std::string const& rule) {
-    return Reply{false,
-                 logged_in ? is_first ? "5 Receiver, join; " + rule : rule
-                           : "3 Login, anything else as the first message; " + rule,
-                 is_first};
+    std::string const first = logged_in ? "5 Receiver, join" : "3 Login, anything else as the first message";
+    return Reply{false, !is_first ? rule : rule.empty() ? first : first + "; " + rule, is_first};
   };
   if (line.size() > max_line) return refuse("1 Lines, longer than 255 bytes");
   line.remove_suffix(line.ends_with("\r\n") ? 2 : 1);
@@ -255,7 +258,7 @@ Model::Reply Model::carry_out(std::size_t index, std::string_view line, std::siz
     return refuse("1 Lines, malformed");
   std::string_view const payload = line.substr(colon + 1);
   if (!logged_in) return log_in(state, tag, payload);
-  if (is_first && tag != "join") return refuse("5 Receiver, join");
+  if (is_first && tag != "join") return refuse("");
   if (tag == "join") return join(state, payload);
   if (tag == "quit") return {true, is_receiver ? "5 Receiver, quit" : "4 Sender, quit", true};
   if (is_receiver) return refuse("5 Receiver, anything else after the join");
