@@ -98,7 +98,7 @@ std::optional<Run::Entry> Run::take() {
     }
     Entry const entry = queue.front();
     queue.pop_front();
-    if (stage_ == alone && entry.scene->walk && shrinker_.has_enough()) {
+    if (stage_ == alone && entry.scene->walk && shrinker_.has_enough(*entry.scene)) {
       shrinker_.pass_over(*entry.scene);
       continue;
     }

@@ -9,12 +9,14 @@
 namespace conformance {
 namespace {
 
-using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-// For one scene.
-constexpr std::size_t most_plays = 200;
-constexpr auto most_time = 30s;
+constexpr std::size_t most_plays = 200;  // for one scene
+
+// By the time limit of a step. Many failures show only in that nothing comes, so the steps of smaller scenes have less.
+constexpr int most_time = 3;
+constexpr int most_time_of_all = 9;
+constexpr int part_of_step_limit = 5;
 
 /// Returns a word for what was expected, or came.
 std::string kind_of(std::string_view what) {
@@ -77,9 +79,15 @@ std::string Shrinker::way_of(Failure const& failure) {
   return came == "delivery:" ? came : kind_of(failure.expected) + " / " + came;
 }
 
+bool Shrinker::has_enough(Failure const& failure) const {
+  std::string const way = way_of(failure);
+  return cases_.size() >= enough ||
+         std::count_if(cases_.begin(), cases_.end(), [&](Case const& of) { return of.way == way; }) >= enough_of_a_way;
+}
+
 void Shrinker::add(Scene const& scene, Failure const& failure) {
   if (!scene.walk) return;
-  if (has_enough()) return pass_over(scene, failure);
+  if (has_enough(failure)) return pass_over(scene, failure);
   Case& added = cases_.emplace_back();
   added.scene = &scene;
   added.way = way_of(failure);
@@ -93,7 +101,7 @@ void Shrinker::add(Scene const& scene, Failure const& failure) {
 Settings const& Shrinker::settings() {
   if (!cases_.empty() && cases_.front().confirming) return settings_;
   shorter_ = settings_;
-  shorter_.step_limit = std::min(settings_.step_limit, step_limit);
+  shorter_.step_limit = std::max(settings_.step_limit / part_of_step_limit, std::chrono::seconds(1));
   return shorter_;
 }
 
@@ -170,8 +178,9 @@ Scene const* Shrinker::next() {
       of.tried.insert(of.shortest.text);
       find_candidates(of);
     }
-    bool const may_go_on =
-        of.plays < most_plays && Clock::now() - of.begin < std::min<Clock::duration>(most_time, left_);
+    auto const time = Clock::now() - of.begin;
+    bool const may_go_on = of.plays < most_plays && time < most_time * settings_.step_limit &&
+                           spent_ + time < most_time_of_all * settings_.step_limit;
     if (!of.confirming && may_go_on && take_candidate(of)) {
       ++of.plays;
       current_ = parse_scene(of.scene->file, candidate_.text);
@@ -223,7 +232,7 @@ void Shrinker::end(bool confirmed) {
     begin = end + 1;
   }
   tell(*of.scene, scene, confirmed ? of.failure : of.first_failure, std::move(remarks));
-  left_ -= std::min<Clock::duration>(left_, Clock::now() - of.begin);
+  spent_ += Clock::now() - of.begin;
   cases_.pop_front();
 }
 

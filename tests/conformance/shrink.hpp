@@ -22,16 +22,14 @@ namespace conformance {
 /// A smaller walk counts only if it fails in the same way, and the shortest only if it fails once more.
 class Shrinker {
  public:
-  /// The longest that a step of a smaller scene may take: failures that show only in that nothing comes are many.
-  static constexpr std::chrono::seconds step_limit{2};
-
   Shrinker(Report& report, Settings const& settings) : report_(report), settings_(settings) {}
 
   /// Adds a scene that has failed, if it is a generated one.
   void add(Scene const& scene, Failure const& failure);
 
   /// Whether more scenes would only take time: the report need not tell of them at length.
-  [[nodiscard]] bool has_enough() const { return cases_.size() >= enough; }
+  [[nodiscard]] bool has_enough(Failure const& failure) const;
+  [[nodiscard]] bool has_enough(Scene const& scene) const { return has_enough(report_.failure_of(scene)); }
 
   /// Adds a generated scene that has failed while others were played, and is not played again.
   void pass_over(Scene const& scene);
@@ -50,7 +48,8 @@ class Shrinker {
 
  private:
   static constexpr char const* server_ended = "the server ended";
-  static constexpr std::size_t enough = 5;
+  static constexpr std::size_t enough = 8;
+  static constexpr std::ptrdiff_t enough_of_a_way = 3;
 
   struct Smaller {
     Walk walk;
@@ -82,7 +81,7 @@ class Shrinker {
   Settings const& settings_;
   Settings shorter_;
   std::deque<Case> cases_;
-  std::chrono::steady_clock::duration left_ = std::chrono::seconds(90);  ///< for all scenes
+  std::chrono::steady_clock::duration spent_{};
   Scene current_;
   WalkScene candidate_;
   std::size_t candidate_cut_ = 0;

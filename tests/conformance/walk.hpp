@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// A walk: what several clients do, one action after the other; and the model, which knows what must come, and so makes a
-// scene of it.
+// A walk: what several clients do, one action after the other. The model knows what must come, and so makes a scene of
+// it.
 #pragma once
 
 #include <cstddef>
