@@ -95,7 +95,7 @@ class ManyErrs(Client):
                 buffer = buffer[255:]
 
 
-@fault("carries-out-the-tail-of-a-long-line", "lines-long-tail", "1 Lines")
+@fault("carries-out-the-tail-of-a-long-line", "lines-256", "1 Lines")
 class CarriesOutTheTail(Client):
     def read_lines(self):
         buffer = b""
@@ -160,7 +160,7 @@ class MixesUpOrder(Client):
 
 # --- Names and login ---
 
-@fault("wrong-tag-in-a-reply", "login-sender", "3 Login")
+@fault("wrong-tag-in-a-reply", "basics-sender", "3 Login")
 class WrongTag(Client):
     def reply(self, tag, text=""):
         super().reply("okay" if tag == "ok" else tag, text)
@@ -227,7 +227,7 @@ class Delivers256(Client):
     longest_delivery = 256
 
 
-@fault("err-in-two-lines", "sendall-no-room", "4 Sender, sendall")
+@fault("err-in-two-lines", "basics-err", "4 Sender, each message")
 class ErrInTwoLines(Client):
     def reply(self, tag, text=""):
         super().reply(tag, text + "\nsee the manual" if tag == "err" else text)
@@ -277,7 +277,7 @@ class KeepsTheOldRoom(Client):
         return room in self.rooms.split()
 
 
-@fault("forgets-the-room-at-a-bad-join", "receiver-join-bad-stays", "5 Receiver, join")
+@fault("forgets-the-room-at-a-bad-join", "names-bad-room", "2 Names; 4 Sender, join")
 class ForgetsTheRoom(Client):
     def join(self, room):
         if self.room and not self.is_name(room):
@@ -308,12 +308,21 @@ class ToEveryRoom(Client):
         return True
 
 
-@fault("delivers-twice", "promises-many-receivers", "6 Promises 2")
+@fault("delivers-twice", "basics-delivery", "4 Sender, sendall")
 class DeliversTwice(Client):
     def send(self, line):
         super().send(line)
         if line.startswith(b"delivery:"):
             super().send(line)
+
+
+@fault("loses-the-301st-text", "promises-many-texts", "6 Promises 2")
+class LosesALaterText(Client):
+    texts = 0
+
+    def sendall(self, text):
+        self.texts += 1
+        self.reply("ok") if self.texts == 301 else super().sendall(text)
 
 
 @fault("tells-what-was-said-before", "receiver-no-history", "6 Promises 2")
@@ -411,7 +420,7 @@ class RepeatsAHalfWrittenLine(WritesWhatFits):
         return waiting[waiting.rfind(b"\n", 0, written) + 1:]
 
 
-@fault("one-at-a-time", "names-not-unique", "2 Names")
+@fault("one-at-a-time", "basics-company", "3 Login")
 class OneAtATime(Client):
     turn = threading.Lock()
 

@@ -12,14 +12,17 @@ namespace {
 
 constexpr char const* usage = R"(usage: chatproto-conformance [OPTION]... HOST PORT [SCENE]...
        chatproto-conformance [OPTION]... [SCENE]... -- COMMAND {port} [ARGUMENT]...
+       chatproto-conformance [OPTION]... --program NAME=FILE... [SCENE]... [-- COMMAND {port} [ARGUMENT]...]
 
 Tests whether a chat server follows the chat protocol: a server that runs at HOST PORT, or one that COMMAND starts
-({port} stands for a free port). If a server that COMMAND started dies, it is started again.
+({port} stands for a free port). If a server that COMMAND started dies, it is started again. Tests also a sender and a
+receiver: --program sender=FILE --program receiver=FILE.
 
 Plays scenes, each a conversation of several clients. For each scene that fails, it prints which rule was broken, what
 was expected and what came. A SCENE is the name of a built-in scene, a pattern like 'lines-*', a file, or a folder of
-*.scene files; without one, all built-in scenes are played.
+*.scene files; without one, all built-in scenes about what is tested are played.
 
+  --profile PROFILE    play the scenes of an exercise, and give its points: course, full, or a file
   --level LEVEL        basic, robust (includes basic) or concurrent (includes both; the default)
   --list, --show       list the scenes, or print their text, and play nothing
   --generate COUNT     also play COUNT scenes generated from --seed; the SCENE 'generated-*' stands for these only
@@ -31,6 +34,7 @@ was expected and what came. A SCENE is the name of a built-in scene, a pattern l
   --strict             count failures also where the protocol leaves open what is right
   --tap                write the results as TAP, version 13
   --junit FILE         also write the results to a file, as JUnit XML
+  --json FILE          also write the results to a file, as JSON
   --verbose            also list the scenes that passed
   --help, --version
 
@@ -39,9 +43,9 @@ was expected and what came. A SCENE is the name of a built-in scene, a pattern l
   --jobs N             number of scenes to play at the same time (32)
   --pause MICROSECONDS pause between the parts of split bytes (500)
 
-For scenes of your own:
+For programs, and scenes of your own:
 
-  --program NAME=FILE  the program that a scene runs under this name; no server is tested then
+  --program NAME=FILE  the program that a scene runs under this name
   --word NAME=TEXT     the text that replaces {NAME} in a scene
   --no-terminal        skip scenes in which a program has a terminal
   --no-sigterm         send SIGINT instead of SIGTERM, for programs that do not support it, as on Windows
@@ -131,6 +135,10 @@ void read_option(Options& options, std::string const& option, std::string const&
     read_features(options.generation.features, value);
   else if (option == "--junit")
     options.junit = value;
+  else if (option == "--json")
+    options.json = value;
+  else if (option == "--profile")
+    options.profile = value;
   else if (option == "--program")
     options.settings.programs.insert_or_assign(name_of(option, value), value.substr(value.find('=') + 1));
   else if (option == "--word")

@@ -31,7 +31,8 @@ struct Options {
   unsigned jobs = 32;
   bool strict = false;
   bool tap = false;
-  std::string junit;  ///< the file, if not empty
+  std::string junit, json;         ///< the files, if not empty
+  std::string profile;             ///< name or file of the profile that selects the scenes, if not empty
   bool verbose = false;
 };
 

@@ -47,7 +47,11 @@ class Parser {
       is_digit(line.front()) ? parse_range(line) : parse_line(line);
     }
     check();
-    if (scene_.needs_server()) find_bases();
+    if (scene_.needs_server()) {
+      find_users();
+      find_bases();
+      if (scene_.provides == Basis::none || scene_.provides == Basis::names) find_uses(scene_);
+    }
     return std::move(scene_);
   }
 
@@ -91,13 +95,15 @@ class Parser {
       scene_.title = value;
     else if (key == "rule") {
       scene_.rule = value;
-      scene_.is_about_line_ends = value.starts_with("1 Lines");
+      scene_.is_about_line_ends = value.starts_with("1 Lines, line ends");
     } else if (key == "level")
       parse_level(value);
     else if (key == "needs" && (value == "login-deadline" || value == "ipv6"))
       scene_.needs = value;
     else if (key == "provides")
       parse_basis(value);
+    else if (key == "uses")
+      parse_uses(value);
     else if (key == "needs")
       bad("'needs:' is 'login-deadline' or 'ipv6'");
     else if (key == "open")
@@ -116,6 +122,10 @@ class Parser {
 
   void parse_seconds(std::string const& value) {
     if (!to_number(value, scene_.seconds) || scene_.seconds < 1) bad("'seconds:' is a whole number");
+  }
+
+  void parse_uses(std::string_view value) {
+    while (!value.empty()) scene_.uses.emplace(cut_word(value));
   }
 
   void parse_basis(std::string const& value) {
@@ -353,11 +363,40 @@ class Parser {
     }
   }
 
+  /// Finds the names with which clients log in. Short ones, and tags, stay as they are written.
+  void find_users() {
+    static std::set<std::string> const tags{"slogin",   "rlogin", "join", "leave", "sendall",
+                                            "senduser", "quit",   "ok",   "err",   "delivery"};
+    std::set<std::string> users;
+    for (Step const& step : scene_.steps) {
+      std::string const name = login_of(step);
+      if (name.size() < 3 || name.size() > 8 || tags.contains(name)) continue;
+      if (!users.insert(name).second && scene_.provides != Basis::names) scene_.relies_on.insert(Basis::names);
+    }
+    for (Step& step : scene_.steps) step.text.name_users(users);
+  }
+
+  /// Returns the name with which a client logs in by a step, if it is written in letters and digits alone.
+  static std::string login_of(Step const& step) {
+    for (std::string_view const tag : {"slogin:", "rlogin:"}) {
+      std::size_t const at = step.verb == Verb::send ? step.source.find(tag) : std::string::npos;
+      if (at == std::string::npos) continue;
+      std::string name = step.source.substr(at + tag.size());
+      for (std::string_view const end : {"\\r\\n", "\\n"})
+        if (step.source.ends_with(end) && name.size() >= end.size()) name.resize(name.size() - end.size());
+      if (std::all_of(name.begin(), name.end(),
+                      [](char c) { return is_digit(c) || is_lower(c) || (c >= 'A' && c <= 'Z'); }))
+        return name;
+    }
+    return {};
+  }
+
   /// Finds what the scene relies on. A line that is sent alone counts as one that is answered by ok.
   void find_bases() {
     auto const rely_on = [this](Basis basis) {
       if (scene_.provides == Basis::none || basis < scene_.provides) scene_.relies_on.insert(basis);
     };
+    std::set<std::size_t> there;  // who is connected
     for (Step const& step : scene_.steps) {
       std::string_view rest = step.source;
       cut_word(rest);
@@ -367,7 +406,11 @@ class Parser {
       if (sends && rest.starts_with("rlogin:")) rely_on(Basis::receiver);
       if (verb == "fence" || (sends && rest.starts_with("join:"))) rely_on(Basis::join);
       if (verb.starts_with('<') && rest.starts_with("delivery:")) rely_on(Basis::delivery);
-      if (verb == "err" || (verb == "<" && rest.starts_with("err:"))) rely_on(Basis::err);
+      if (verb == "err" || (verb.starts_with('<') && rest.starts_with("err:"))) rely_on(Basis::err);
+      if (step.verb == Verb::connect) there.insert(step.actor);
+      if (there.size() > 1) rely_on(Basis::company);
+      if (step.verb == Verb::eof || step.verb == Verb::closed || step.verb == Verb::close || step.verb == Verb::reset)
+        there.erase(step.actor);
     }
   }
 

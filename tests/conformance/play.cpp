@@ -53,7 +53,9 @@ Play::Play(asio::any_io_executor const& executor, Scene const& scene, Form form,
 std::string Play::word(std::string const& name) {
   std::string& word = words_[name];
   if (!word.empty()) return word;
-  if (name == "host")
+  if (name.starts_with('='))  // a user's name; eight letters suffice to make it distinct
+    word = settings_.distinct_names ? unique_word().substr(0, name.size() - 1) : name.substr(1);
+  else if (name == "host")
     word = "127.0.0.1";
   else if (name == "port")
     word = std::to_string(ports_.scripted());
@@ -173,13 +175,14 @@ std::unique_ptr<std::string> Play::take_line() {
     bool const terminal = actor().terminal == Terminal::out || actor().terminal == Terminal::both;
     if (terminal && drives_terminal(*line)) wrong = "a line without control characters on a terminal";
   } else {
-    if (line->size() + 1 > max_line) wrong = "a line of at most 255 bytes, its end included";
     if (actor().kind == Actor::Kind::connection && line->ends_with('\r')) line->pop_back();
     // One rule: a server that ends its lines in \r\n fails the scenes about line ends, and no others.
-    if (line->ends_with('\r') && scene_.is_about_line_ends && step().text.ends_in_any())
-      wrong = "a line that ends in a bare \\n";  // only the beginning of a reply is known
-    else if (line->ends_with('\r') && !scene_.is_about_line_ends && !step().text.matches(*line, fill_))
+    bool const beginning = step().text.ends_in_any();  // only the beginning of a reply is known
+    if (line->ends_with('\r') && scene_.is_about_line_ends && beginning)
+      wrong = "a line that ends in a bare \\n";
+    else if (line->ends_with('\r') && !scene_.is_about_line_ends && (beginning || !step().text.matches(*line, fill_)))
       line->pop_back();
+    if (line->size() + 1 > max_line) wrong = "a line of at most 255 bytes, its end included";
   }
   if (wrong.empty()) return line;
   fail(wrong, escaped(*line + "\n"));

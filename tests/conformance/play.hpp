@@ -29,6 +29,7 @@ struct Settings {
   std::chrono::seconds step_limit{10};          ///< how long anything expected may take
   std::chrono::microseconds pause{500};         ///< between two parts of split bytes
   std::chrono::milliseconds login_deadline{0};  ///< of the server under test; 0: unknown
+  bool distinct_names = false;                  ///< whether each play has users of its own
   int term = SIGTERM;                           ///< the signal that makes a program end in order
 };
 

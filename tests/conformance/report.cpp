@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 #include <utility>
 
 namespace conformance {
@@ -21,6 +22,8 @@ std::string compact(std::string const& text) {
   }
   return result;
 }
+
+std::string could_not_check(std::string const& failed) { return "could not be checked, because " + failed + " failed"; }
 
 }  // namespace
 
@@ -43,11 +46,12 @@ bool Report::add(Scene const& scene, Form form, Failure const* failure) {
   return failure == nullptr;
 }
 
-void Report::tell(Scene const& scene, Failure const& failure, std::string const& rule,
+void Report::tell(Scene const& scene, Failure const& failure, std::string const& rule, std::set<std::string> uses,
                   std::vector<std::string> remarks) {
   Outcome& outcome = outcomes_[&scene];
   outcome.failed.front() = Failed{{}, failure};
   outcome.rule = rule;
+  outcome.uses = std::move(uses);
   outcome.remarks = std::move(remarks);
 }
 
@@ -86,9 +90,12 @@ Result Report::of_scene(Scene const& scene) const {
   bool const open = !scene.open.empty() && !options_.strict;
   bool const any_form = open || !options_.only.empty();
   auto const failed = std::find_if(outcome.failed.begin(), outcome.failed.end(), [](auto const& one) { return !!one; });
-  if (outcome.plays == 0) {
-    result.kind = Result::Kind::skipped;
-    result.why = outcome.skipped.empty() ? "not played: the run ended before" : outcome.skipped;
+  if (!outcome.unchecked.empty()) {
+    result.kind = Result::Kind::unchecked;
+    result.why = could_not_check(outcome.unchecked);
+  } else if (outcome.plays == 0) {
+    result.kind = outcome.skipped.empty() ? Result::Kind::unchecked : Result::Kind::skipped;
+    result.why = outcome.skipped.empty() ? "could not be checked, because the run ended before" : outcome.skipped;
   } else if (failed != outcome.failed.end() && (Report::failed(outcome) || any_form)) {
     result.kind = open ? Result::Kind::open : Result::Kind::failed;
     if (open) result.why = scene.open;
@@ -151,6 +158,27 @@ std::optional<Result> Report::together() const {
   return all_scenes(result, Form::Kind::whole, scenes_.size(), failed, "pass alone but not so");
 }
 
+/// A scene that fails where it uses what another scene is about, and that one has failed as well, shows nothing of its
+/// own.
+void Report::excuse(std::vector<Result>& tests) const {
+  std::map<std::string, std::set<std::string>> uses{{"together", {"promises-rooms-apart", "lines-many-in-order"}}};
+  for (Scene const& scene : scenes_) {
+    auto const told = outcomes_.find(&scene);
+    uses[scene.name] = told == outcomes_.end() || told->second.rule.empty() ? scene.uses : told->second.uses;
+  }
+  std::set<std::string> without;  // what has not passed
+  for (Result const& test : tests)
+    if (test.kind == Result::Kind::failed || test.kind == Result::Kind::unchecked) without.insert(test.name);
+  for (Result& test : tests) {
+    std::set<std::string> const& of_test = uses[test.name];
+    auto const used =
+        std::find_if(of_test.begin(), of_test.end(), [&](auto const& name) { return without.contains(name); });
+    if (test.kind != Result::Kind::failed || used == of_test.end()) continue;
+    test.kind = Result::Kind::unchecked;
+    test.why = could_not_check(*used);
+  }
+}
+
 Results Report::results() const {
   Results results;
   results.stopped = stopped_;
@@ -168,6 +196,7 @@ Results Report::results() const {
                              "6 Promises 4",
                              {},
                              {"came      " + server_}});
+  excuse(results.tests);
   // By level, else in the order of arrival. (Clang 19 calls std::stable_sort of GCC's library deprecated.)
   std::vector<Result> by_level;
   for (Level const level : {Level::basic, Level::robust, Level::concurrent})
@@ -185,6 +214,25 @@ std::size_t Results::count(Result::Kind kind) const {
 std::size_t Results::count(Result::Kind kind, Level level) const {
   return static_cast<std::size_t>(std::count_if(
       tests.begin(), tests.end(), [&](Result const& test) { return test.kind == kind && test.level == level; }));
+}
+
+std::vector<Marks> Results::marks(Profile const& profile) const {
+  std::vector<Marks> all;
+  for (Rule const& rule : profile.rules()) {
+    Marks& marks = all.emplace_back();
+    marks.rule = &rule;
+    for (Result const& test : tests)
+      if (profile.rule_of(test.name) == &rule) marks.tests.push_back(&test);
+    // The first of these kinds that any of its tests has; one that may differ has been checked.
+    for (auto const kind : {Result::Kind::failed, Result::Kind::passed, Result::Kind::open, Result::Kind::unchecked}) {
+      if (std::none_of(marks.tests.begin(), marks.tests.end(), [&](auto const* test) { return test->kind == kind; }))
+        continue;
+      marks.kind = kind == Result::Kind::open ? Result::Kind::passed : kind;
+      break;
+    }
+    if (marks.kind == Result::Kind::passed) marks.points = rule.points;
+  }
+  return all;
 }
 
 int Results::exit_code() const {

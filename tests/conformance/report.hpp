@@ -6,26 +6,39 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "form.hpp"
 #include "options.hpp"
 #include "play.hpp"
+#include "profile.hpp"
 #include "scene.hpp"
 
 namespace conformance {
 
+/// The tests that are not a scene, but what many scenes have in common.
+inline constexpr char const* common_tests[] = {"split", "bytewise", "together", "server"};
+
 /// One test of the report: a scene, or all scenes at the same time, or with their bytes in pieces.
 struct Result {
-  enum class Kind { passed, failed, open, skipped };
+  enum class Kind { passed, failed, open, skipped, unchecked };
   Kind kind = Kind::passed;
   Level level = Level::basic;
   std::string name;
   std::string title;
   std::string rule;
-  std::string why;                ///< skipped: why it was not played; open: why the protocol leaves it open
+  std::string why;                ///< open: why it may differ; skipped, unchecked: why it has no result
   std::vector<std::string> told;  ///< failed, open: what happened, line by line
+};
+
+/// What a profile's rule has earned: all its points, if one of its tests has passed and none has failed.
+struct Marks {
+  Rule const* rule = nullptr;
+  Result::Kind kind = Result::Kind::skipped;  ///< skipped: it does not count
+  unsigned points = 0;
+  std::vector<Result const*> tests;
 };
 
 struct Results {
@@ -36,6 +49,7 @@ struct Results {
   [[nodiscard]] std::size_t count(Result::Kind kind) const;
   [[nodiscard]] std::size_t count(Result::Kind kind, Level level) const;
   [[nodiscard]] int exit_code() const;
+  [[nodiscard]] std::vector<Marks> marks(Profile const& profile) const;
 };
 
 class Report {
@@ -52,7 +66,12 @@ class Report {
   [[nodiscard]] Failure const& failure_of(Scene const& scene) const { return outcomes_.at(&scene).failed[0]->failure; }
 
   /// Replaces what is told of a generated scene that has failed.
-  void tell(Scene const& scene, Failure const& failure, std::string const& rule, std::vector<std::string> remarks);
+  /// It uses what the scene that is shown uses.
+  void tell(Scene const& scene, Failure const& failure, std::string const& rule, std::set<std::string> uses,
+            std::vector<std::string> remarks);
+
+  /// Adds a scene that is not played because another one has failed.
+  void cannot_check(Scene const& scene, std::string const& failed) { outcomes_[&scene].unchecked = failed; }
 
   /// Whether a scene has failed such that this form of it would show nothing new.
   [[nodiscard]] bool gave_up(Scene const& scene, Form form) const;
@@ -74,7 +93,9 @@ class Report {
     std::array<std::optional<Failed>, 4> failed;  ///< the first failure for each kind of form
     std::array<bool, 4> played{};
     std::string skipped;
+    std::string unchecked;             ///< the scene that has failed before
     std::string rule;                  ///< if not the scene's
+    std::set<std::string> uses;        ///< with the rule
     std::vector<std::string> remarks;  ///< to be told after the failure
   };
 
@@ -87,6 +108,7 @@ class Report {
   [[nodiscard]] std::optional<Result> in_pieces(Form::Kind kind) const;
   [[nodiscard]] Result all_scenes(Result result, Form::Kind kind, std::size_t played,
                                   std::vector<Scene const*> const& failed, std::string const& how) const;
+  void excuse(std::vector<Result>& tests) const;
   [[nodiscard]] std::vector<std::string> told(Scene const& scene, Failed const& failed) const;
 
   Options const& options_;

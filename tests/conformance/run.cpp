@@ -84,7 +84,9 @@ std::optional<Run::Entry> Run::take() {
     report_.server("it ended by itself while several scenes were played at once, and by none of them alone");
   }
   while (playing_ < options_.jobs) {
-    if ((stage_ == bases || stage_ == alone || stage_ == smaller) && !now_.empty()) return {};
+    bool const one_at_a_time =
+        stage_ == bases || stage_ == alone || stage_ == smaller || missing_.contains(Basis::company);
+    if (one_at_a_time && !now_.empty()) return {};
     if (stage_ == smaller) {
       if (Scene const* const scene = shrinker_.next()) return Entry{scene, {Form::Kind::alone, 0, 0}};
       ++stage_;
@@ -106,7 +108,7 @@ std::optional<Run::Entry> Run::take() {
     auto const lost =
         std::find_if(relies_on.begin(), relies_on.end(), [this](Basis b) { return missing_.contains(b); });
     if (lost != relies_on.end()) {
-      report_.skip(*entry.scene, "could not be checked, because " + missing_.at(*lost) + " failed");
+      report_.cannot_check(*entry.scene, missing_.at(*lost));
       if (entry.scene->provides != Basis::none) missing_.emplace(entry.scene->provides, missing_.at(*lost));
     } else if (entry.form.kind == Form::Kind::alone || !report_.gave_up(*entry.scene, entry.form)) {
       return entry;
@@ -161,6 +163,7 @@ void Run::add(Entry const& entry, Failure const* failure) {
   Scene const& scene = *entry.scene;
   if (report_.add(scene, entry.form, failure)) return;
   if (scene.provides != Basis::none) missing_.emplace(scene.provides, scene.name);
+  if (scene.provides == Basis::names) options_.settings.distinct_names = true;
   if (stage_ == whole && entry.form.kind == Form::Kind::whole)
     queues_[alone].push_back({&scene, {Form::Kind::alone, 0, 0}});
   if (entry.form.kind == Form::Kind::alone) shrinker_.add(scene, *failure);

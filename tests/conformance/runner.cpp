@@ -7,8 +7,10 @@
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@
 
 #include "options.hpp"
 #include "output.hpp"
+#include "profile.hpp"
 #include "report.hpp"
 #include "run.hpp"
 #include "server_under_test.hpp"
@@ -33,6 +36,15 @@ void list(std::vector<Scene> const& scenes, Level up_to) {
         std::cout << "  " << std::left << std::setw(34) << scene.name << ' ' << scene.title << "  [" << scene.rule
                   << "]\n";
   }
+}
+
+/// Opens a file before the run, so that a wrong name costs nobody the results. Does nothing without a name.
+std::ofstream open(std::string const& name) {
+  std::ofstream file;
+  if (name.empty()) return file;
+  file.open(name);
+  if (!file) throw std::runtime_error(name + ": cannot be written");
+  return file;
 }
 
 Results play(Options& options, std::vector<Scene> const& scenes) {
@@ -58,9 +70,20 @@ Results play(Options& options, std::vector<Scene> const& scenes) {
   return report.results();
 }
 
+/// Returns the built-in scenes about what is tested.
+std::vector<FileText> built_in(Options const& options) {
+  bool const programs = !options.settings.programs.empty() || !options.profile.empty();
+  bool const servers = !programs || options.tests_server || !options.profile.empty();
+  std::vector<FileText> found = servers ? built_in_scenes() : std::vector<FileText>();
+  if (programs)
+    for (FileText& scene : built_in_program_scenes()) found.push_back(std::move(scene));
+  return found;
+}
+
 /// Returns the scenes that were named, and those generated besides. Shows their text, if asked to.
 std::vector<Scene> find(Options const& options) {
   std::vector<Scene> scenes;
+  std::vector<FileText> const texts = built_in(options);
   auto const add = [&](std::string const& file, std::string const& text) {
     if (options.task == Options::Task::show) std::cout << "# " << file << '\n' << text << '\n';
     scenes.push_back(parse_scene(file, text));
@@ -77,31 +100,45 @@ std::vector<Scene> find(Options const& options) {
       add_generated(name);
       generated = true;
     } else {
-      for (SceneText const& found : find_scenes(name)) add(found.file, found.text);
+      for (FileText const& found : find_scenes(name, texts)) add(found.file, found.text);
     }
   }
   if (!generated) add_generated("generated-*");
   return scenes;
 }
 
+/// Returns the profile that the options name, if they name one, and keeps only its scenes.
+std::optional<Profile> apply_profile(Options const& options, std::vector<Scene>& scenes) {
+  if (options.profile.empty()) return {};
+  std::set<std::string> tests(std::begin(common_tests), std::end(common_tests));
+  for (Scene const& scene : scenes) tests.insert(scene.name);
+  for (FileText const& text : built_in(options)) tests.insert(std::filesystem::path(text.file).stem().string());
+  std::optional<Profile> profile = find_profile(options.profile, tests);
+  std::erase_if(scenes, [&](Scene const& scene) { return profile->rule_of(scene.name) == nullptr; });
+  if (scenes.empty()) throw BadScene("the profile " + options.profile + " has none of these scenes");
+  for (Scene& scene : scenes)
+    if (std::string const why = profile->open(scene.name); !why.empty()) scene.open = why;
+  return profile;
+}
+
 int run(Options options) {
-  std::vector<Scene> const scenes = find(options);
+  std::vector<Scene> scenes = find(options);
+  check_uses(scenes);
+  std::optional<Profile> const profile = apply_profile(options, scenes);
   if (options.task == Options::Task::list) list(scenes, options.level);
   if (options.task != Options::Task::play) return 0;
 
   if (options.chose_seed && !options.tap)
     std::cout << "--seed " << options.generation.seed << " (chosen at random: plays the same generated scenes again)\n";
-  std::ofstream junit;
-  if (!options.junit.empty()) {
-    junit.open(options.junit);
-    if (!junit) throw std::runtime_error(options.junit + ": cannot be written");
-  }
+  std::ofstream junit = open(options.junit), json = open(options.json);
   Results const results = play(options, scenes);
+  Profile const* const rules = profile ? &*profile : nullptr;
   if (junit.is_open()) write_junit(junit, results);
+  if (json.is_open()) write_json(json, results, rules);
   if (options.tap)
     write_tap(std::cout, results);
   else
-    write_text(std::cout, results, options.verbose);
+    write_text(std::cout, results, rules, options.verbose);
   return results.exit_code();
 }
 

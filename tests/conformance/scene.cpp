@@ -12,16 +12,22 @@ namespace {
 
 namespace fs = std::filesystem;
 
-SceneText read_file(std::string const& file) {
+}  // namespace
+
+FileText read_file(std::string const& file) {
   std::ifstream in(file, std::ios::binary);
   if (!in) throw BadScene(file + ": cannot be read");
   return {file, std::string(std::istreambuf_iterator<char>(in), {})};
 }
 
-}  // namespace
+Text pattern_of(std::string_view name) {
+  Text pattern;
+  for (char const c : name) c == '*' ? pattern.add_any() : pattern.add(std::string(1, c));
+  return pattern;
+}
 
-std::vector<SceneText> find_scenes(std::string const& name) {
-  std::vector<SceneText> found;
+std::vector<FileText> find_scenes(std::string const& name, std::vector<FileText> const& built_in) {
+  std::vector<FileText> found;
   if (fs::is_directory(name)) {
     for (auto const& entry : fs::directory_iterator(name))
       if (entry.path().extension() == ".scene") found.push_back(read_file(entry.path().string()));
@@ -30,10 +36,9 @@ std::vector<SceneText> find_scenes(std::string const& name) {
   } else if (fs::exists(name)) {
     found.push_back(read_file(name));
   } else {
-    Text pattern;
-    for (char const c : name) c == '*' ? pattern.add_any() : pattern.add(std::string(1, c));
-    for (SceneText& scene : built_in_scenes())
-      if (pattern.matches(fs::path(scene.file).stem().string(), {})) found.push_back(std::move(scene));
+    Text const pattern = pattern_of(name);
+    for (FileText const& scene : built_in)
+      if (pattern.matches(fs::path(scene.file).stem().string(), {})) found.push_back(scene);
     if (found.empty())
       throw BadScene(name + ": there is no such file or folder, and no scene of this name (see --list)");
   }
@@ -62,12 +67,14 @@ Level level_of(std::string_view name) {
 Basis basis_of(std::string_view name) {
   static std::map<std::string_view, Basis> const names{{"sender", Basis::sender},
                                                        {"receiver", Basis::receiver},
+                                                       {"company", Basis::company},
                                                        {"join", Basis::join},
                                                        {"delivery", Basis::delivery},
-                                                       {"err", Basis::err}};
+                                                       {"err", Basis::err},
+                                                       {"names", Basis::names}};
   auto const found = names.find(name);
   if (found != names.end()) return found->second;
-  throw std::invalid_argument("'provides:' is sender, receiver, join, delivery or err");
+  throw std::invalid_argument("'provides:' is sender, receiver, company, join, delivery, err or names");
 }
 
 char const* name_of(Level level) {

@@ -18,7 +18,7 @@ struct Walk;
 /// The longest line of the protocol, including its end.
 inline constexpr std::size_t max_line = 255;
 
-/// The notation for bytes in a scene: literal parts, `{words}` that differ in each play, and `*`.
+/// The notation for bytes in a scene: literal parts, `{words}` that differ in each play, names of users, and `*`.
 class Text {
  public:
   /// Returns what a `{word}` stands for in a play.
@@ -27,6 +27,9 @@ class Text {
   void add(std::string const& bytes, std::size_t times = 1);
   void add_word(std::string const& word);
   void add_any();
+
+  /// Makes a word, `=NAME`, of each of these names that is written out.
+  void name_users(std::set<std::string> const& users);
 
   /// Returns the bytes, with each word replaced. Only for a text without `*`.
   [[nodiscard]] std::string bytes(Words const& words) const;
@@ -107,7 +110,7 @@ enum class Level { basic, robust, concurrent };
 inline constexpr Level all_levels[] = {Level::basic, Level::robust, Level::concurrent};
 
 /// What nearly all scenes rely on. One that cannot rely on it is not played. Each may rely on those before it.
-enum class Basis { none, sender, receiver, join, delivery, err };
+enum class Basis { none, sender, receiver, company, join, delivery, err, names };
 
 struct Scene {
   std::string file;
@@ -119,6 +122,7 @@ struct Scene {
   std::string open;                ///< why the protocol leaves this open, in which case a failure does not count
   Basis provides = Basis::none;    ///< what other scenes rely on, if this one has passed
   std::set<Basis> relies_on = {};  ///< computed from the steps
+  std::set<std::string> uses;      ///< scenes about what this one only uses: if one fails, a failure here says nothing
   Text must_fail;                  ///< a self-test: how its failure must read; empty: it must not fail
   bool whole_only = false;
   bool is_about_line_ends = true;  ///< else a line of the server may end in \r\n
@@ -142,17 +146,33 @@ struct BadScene : std::runtime_error {
 /// Parses the text of a scene file. Throws BadScene.
 Scene parse_scene(std::string const& file, std::string_view text);
 
-struct SceneText {
+/// Adds to Scene::uses, from the steps.
+void find_uses(Scene& scene);
+
+/// Throws BadScene if scenes use each other in a circle.
+void check_uses(std::vector<Scene> const& scenes);
+
+/// What a scene or a profile is read from.
+struct FileText {
   std::string file;
   std::string text;
 };
 
-/// Returns the scenes that are part of this program: a build step generates them from the folder scenes.
-std::vector<SceneText> built_in_scenes();
+/// Returns the scenes about servers, those about programs, and the profiles that are part of this program. A build step
+/// generates these functions from the folders scenes, programs and profiles.
+std::vector<FileText> built_in_scenes();
+std::vector<FileText> built_in_program_scenes();
+std::vector<FileText> built_in_profiles();
 
-/// Returns the texts of the scenes that a name stands for: a file, a folder of *.scene files, a built-in scene, or all
-/// built-in scenes that match a pattern with `*`. Throws BadScene if there are none.
-std::vector<SceneText> find_scenes(std::string const& name);
+/// Throws BadScene if the file cannot be read.
+FileText read_file(std::string const& file);
+
+/// Parses a name in which each `*` stands for any bytes.
+Text pattern_of(std::string_view name);
+
+/// Returns the texts of the scenes that a name stands for: a file, a folder of *.scene files, or those of the built-in
+/// scenes whose names match a pattern with `*`. Throws BadScene if there are none.
+std::vector<FileText> find_scenes(std::string const& name, std::vector<FileText> const& built_in);
 
 /// Throws std::invalid_argument.
 Level level_of(std::string_view name);

@@ -246,7 +246,8 @@ void Shrinker::pass_over(Scene const& scene, Failure failure) {
 void Shrinker::tell(Scene const& scene, WalkScene const& shown, Failure const& failure,
                     std::vector<std::string> remarks) {
   auto const* line = shown.at(failure.line);
-  report_.tell(scene, failure, line != nullptr ? line->rule : scene.rule, std::move(remarks));
+  report_.tell(scene, failure, line != nullptr ? line->rule : scene.rule, parse_scene(scene.file, shown.text).uses,
+               std::move(remarks));
 }
 
 }  // namespace conformance

@@ -87,6 +87,25 @@ void Text::add_word(std::string const& word) { parts_.push_back({Kind::word, wor
 
 void Text::add_any() { parts_.push_back({Kind::any, "*", 1}); }
 
+void Text::name_users(std::set<std::string> const& users) {
+  auto const in_name = [](char c) { return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  std::vector<Part> parts;
+  parts.swap(parts_);
+  for (Part& part : parts) {
+    if (part.kind != Kind::bytes || part.times != 1) {
+      parts_.push_back(std::move(part));
+      continue;
+    }
+    for (auto at = part.text.cbegin(); at != part.text.cend();) {
+      auto const other = in_name(*at) ? std::find_if_not(at, part.text.cend(), in_name)
+                                      : std::find_if(at, part.text.cend(), in_name);
+      std::string const piece(at, other);
+      users.contains(piece) ? add_word("=" + piece) : add(piece);
+      at = other;
+    }
+  }
+}
+
 std::string Text::bytes(Words const& words) const {
   std::string result;
   for (Part const& part : parts_) {
