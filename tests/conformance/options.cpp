@@ -5,6 +5,7 @@
 #include <charconv>
 #include <csignal>
 #include <ostream>
+#include <random>
 
 namespace conformance {
 namespace {
@@ -24,6 +25,10 @@ was expected and what came. A SCENE is the name of a built-in scene, a pattern l
   --profile PROFILE    play the scenes of an exercise, and give its points: course, full, or a file
   --level LEVEL        basic, robust (includes basic) or concurrent (includes both; the default)
   --list, --show       list the scenes, or print their text, and play nothing
+  --generate COUNT     also play COUNT scenes generated from --seed; the SCENE 'generated-*' stands for these only
+  --seed N             the same number gives the same scenes (chosen at random, and told)
+  --without LIST       what generated scenes do without: senduser, leave, receiver-quit, bad-lines, bad-names,
+                       long-lines, crlf, bytes, empty, several, together, half-close, vanish
   --login-deadline MS  how long the server waits for a login; without this option, scenes about it are skipped
   --timeout SECONDS    time limit of each step (10)
   --strict             count failures also where the protocol leaves open what is right
@@ -74,6 +79,32 @@ void read_forms(Options& options, std::string const& value) {
   }
 }
 
+std::uint64_t seed(std::string const& value) {
+  std::uint64_t result = 0;
+  auto const [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
+  if (error != std::errc() || end != value.data() + value.size())
+    wrong("--seed needs a number of at most 64 bits, not '" + value + "'");
+  return result;
+}
+
+void read_features(Features& features, std::string const& value) {
+  for (std::size_t begin = 0; begin <= value.size();) {
+    std::size_t const end = std::min(value.find(',', begin), value.size());
+    std::string const name = value.substr(begin, end - begin);
+    std::string known;
+    bool found = false;
+    for (auto const& [feature, member] : all_features) {
+      if (name == feature) {
+        features.*member = false;
+        found = true;
+      }
+      known += (known.empty() ? "" : ", ") + std::string(feature);
+    }
+    if (!found) wrong("--without has a list of these, not '" + name + "': " + known);
+    begin = end + 1;
+  }
+}
+
 /// Returns the part of NAME=VALUE before the sign.
 std::string name_of(std::string const& option, std::string const& value) {
   std::size_t const equals = value.find('=');
@@ -96,6 +127,12 @@ void read_option(Options& options, std::string const& option, std::string const&
     options.settings.pause = std::chrono::microseconds(number(option, value, 0));
   else if (option == "--login-deadline")
     options.settings.login_deadline = std::chrono::milliseconds(number(option, value, 1));
+  else if (option == "--generate")
+    options.generation.count = number(option, value, 1);
+  else if (option == "--seed")
+    options.generation.seed = seed(value);
+  else if (option == "--without")
+    read_features(options.generation.features, value);
   else if (option == "--junit")
     options.junit = value;
   else if (option == "--json")
@@ -137,6 +174,7 @@ std::optional<Options> read_options(std::vector<std::string> const& arguments, s
   Options options;
   bool no_server = false;
   bool forms = false;
+  bool has_seed = false;
   if (arguments.empty()) {
     out << usage;
     return std::nullopt;
@@ -160,6 +198,7 @@ std::optional<Options> read_options(std::vector<std::string> const& arguments, s
       options.scenes.push_back(argument);
     else if (!read_flag(options, argument)) {
       if (i + 1 == arguments.size()) wrong(argument + " needs a value");
+      has_seed = has_seed || argument == "--seed";
       forms = forms || argument == "--forms" || argument == "--only";
       read_option(options, argument, arguments[++i]);
     }
@@ -175,6 +214,8 @@ std::optional<Options> read_options(std::vector<std::string> const& arguments, s
     options.scenes.erase(options.scenes.begin(), options.scenes.begin() + 2);
   }
   if (options.scenes.empty()) options.scenes.push_back("*");
+  options.chose_seed = options.generation.count != 0 && !has_seed;
+  if (options.chose_seed) options.generation.seed = std::random_device()();
   return options;
 }
 

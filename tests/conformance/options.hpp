@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "generate.hpp"
 #include "play.hpp"
 #include "scene.hpp"
 
@@ -21,6 +22,8 @@ struct Options {
   std::string host, port;            ///< address of the server under test,
   std::vector<std::string> command;  ///< or the command that starts it
   std::vector<std::string> scenes;   ///< files, folders, names and patterns
+  Generation generation;             ///< the scenes that are generated besides them
+  bool chose_seed = false;           ///< at random
   Level level = Level::concurrent;
   bool split = true, bytewise = true;  ///< which forms are played besides whole
   bool terminal = true;                ///< whether programs can have a terminal

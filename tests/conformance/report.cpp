@@ -46,6 +46,15 @@ bool Report::add(Scene const& scene, Form form, Failure const* failure) {
   return failure == nullptr;
 }
 
+void Report::tell(Scene const& scene, Failure const& failure, std::string const& rule, std::set<std::string> uses,
+                  std::vector<std::string> remarks) {
+  Outcome& outcome = outcomes_[&scene];
+  outcome.failed.front() = Failed{{}, failure};
+  outcome.rule = rule;
+  outcome.uses = std::move(uses);
+  outcome.remarks = std::move(remarks);
+}
+
 /// A scene that fails only while others are played has not failed: all these are one test.
 bool Report::failed(Outcome const& outcome) {
   bool const tried_alone = outcome.played[static_cast<std::size_t>(Form::Kind::alone)];
@@ -91,6 +100,8 @@ Result Report::of_scene(Scene const& scene) const {
     result.kind = open ? Result::Kind::open : Result::Kind::failed;
     if (open) result.why = scene.open;
     result.told = told(scene, **failed);
+    result.told.insert(result.told.end(), outcome.remarks.begin(), outcome.remarks.end());
+    if (!outcome.rule.empty()) result.rule = outcome.rule;
   }
   return result;
 }
@@ -151,7 +162,10 @@ std::optional<Result> Report::together() const {
 /// own.
 void Report::excuse(std::vector<Result>& tests) const {
   std::map<std::string, std::set<std::string>> uses{{"together", {"promises-rooms-apart", "lines-many-in-order"}}};
-  for (Scene const& scene : scenes_) uses[scene.name] = scene.uses;
+  for (Scene const& scene : scenes_) {
+    auto const told = outcomes_.find(&scene);
+    uses[scene.name] = told == outcomes_.end() || told->second.rule.empty() ? scene.uses : told->second.uses;
+  }
   std::set<std::string> without;  // what has not passed
   for (Result const& test : tests)
     if (test.kind != Result::Kind::passed && test.kind != Result::Kind::skipped) without.insert(test.name);

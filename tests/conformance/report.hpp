@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,14 @@ class Report {
   /// Adds a scene that is not played, with the reason.
   void skip(Scene const& scene, std::string const& why) { outcomes_[&scene].skipped = why; }
 
+  /// Returns the first failure of a scene that has failed in one piece.
+  [[nodiscard]] Failure const& failure_of(Scene const& scene) const { return outcomes_.at(&scene).failed[0]->failure; }
+
+  /// Replaces what is told of a generated scene that has failed.
+  /// It uses what the scene that is shown uses.
+  void tell(Scene const& scene, Failure const& failure, std::string const& rule, std::set<std::string> uses,
+            std::vector<std::string> remarks);
+
   /// Adds a scene that is not played because another one has failed.
   void cannot_check(Scene const& scene, std::string const& failed) { outcomes_[&scene].unchecked = failed; }
 
@@ -84,7 +93,10 @@ class Report {
     std::array<std::optional<Failed>, 4> failed;  ///< the first failure for each kind of form
     std::array<bool, 4> played{};
     std::string skipped;
-    std::string unchecked;  ///< the scene that has failed before
+    std::string unchecked;             ///< the scene that has failed before
+    std::string rule;                  ///< if not the scene's
+    std::set<std::string> uses;        ///< with the rule
+    std::vector<std::string> remarks;  ///< to be told after the failure
   };
 
   [[nodiscard]] static std::optional<Failed> const& of(Outcome const& outcome, Form::Kind kind) {

@@ -28,7 +28,7 @@ std::string missing(Scene const& scene, Options const& options, asio::any_io_exe
 
 Run::Run(asio::io_context& io, Options& options, std::vector<Scene> const& scenes, ServerUnderTest& server,
          Report& report)
-    : io_(io), options_(options), server_(server), report_(report) {
+    : io_(io), options_(options), server_(server), report_(report), shrinker_(report, options.settings) {
   std::vector<std::vector<Form>> forms;
   for (Scene const& scene : scenes) {
     forms.emplace_back();
@@ -84,8 +84,14 @@ std::optional<Run::Entry> Run::take() {
     report_.server("it ended by itself while several scenes were played at once, and by none of them alone");
   }
   while (playing_ < options_.jobs) {
-    bool const one_at_a_time = stage_ == bases || stage_ == alone || missing_.contains(Basis::company);
+    bool const one_at_a_time =
+        stage_ == bases || stage_ == alone || stage_ == smaller || missing_.contains(Basis::company);
     if (one_at_a_time && !now_.empty()) return {};
+    if (stage_ == smaller) {
+      if (Scene const* const scene = shrinker_.next()) return Entry{scene, {Form::Kind::alone, 0, 0}};
+      ++stage_;
+      continue;
+    }
     auto& queue = queues_.at(stage_);
     if (queue.empty()) {
       if (!now_.empty() || stage_ + 1 == stages) return {};
@@ -94,6 +100,10 @@ std::optional<Run::Entry> Run::take() {
     }
     Entry const entry = queue.front();
     queue.pop_front();
+    if (stage_ == alone && entry.scene->walk && shrinker_.has_enough(*entry.scene)) {
+      shrinker_.pass_over(*entry.scene);
+      continue;
+    }
     auto const& relies_on = entry.scene->relies_on;
     auto const lost =
         std::find_if(relies_on.begin(), relies_on.end(), [this](Basis b) { return missing_.contains(b); });
@@ -109,7 +119,8 @@ std::optional<Run::Entry> Run::take() {
 
 void Run::play(Entry const& entry) {
   std::size_t const id = next_id_++;
-  auto const play = std::make_shared<Play>(io_.get_executor(), *entry.scene, entry.form, options_.settings,
+  Settings const& settings = stage_ == smaller ? shrinker_.settings() : options_.settings;
+  auto const play = std::make_shared<Play>(io_.get_executor(), *entry.scene, entry.form, settings,
                                            [this, id](Failure const* failure) { ended(id, failure); });
   Current& current = now_[id];
   current.entry = entry;
@@ -124,7 +135,8 @@ void Run::ended(std::size_t id, Failure const* failure) {
   if (failure != nullptr) current.failure = *failure;
   --playing_;
   current.moment = std::make_unique<asio::steady_timer>(io_);
-  current.moment->expires_after(std::chrono::milliseconds(server_.started() ? 150 : 0));
+  bool const may_end_it = server_.started() && (stage_ != smaller || shrinker_.server_ends());
+  current.moment->expires_after(std::chrono::milliseconds(may_end_it ? 150 : 0));
   current.moment->async_wait([this, id](std::error_code const& error) {
     if (!error) settle(id);
   });
@@ -147,12 +159,14 @@ void Run::settle(std::size_t id) {
 }
 
 void Run::add(Entry const& entry, Failure const* failure) {
+  if (stage_ == smaller) return shrinker_.played(failure);
   Scene const& scene = *entry.scene;
   if (report_.add(scene, entry.form, failure)) return;
   if (scene.provides != Basis::none) missing_.emplace(scene.provides, scene.name);
   if (scene.provides == Basis::names) options_.settings.distinct_names = true;
   if (stage_ == whole && entry.form.kind == Form::Kind::whole)
     queues_[alone].push_back({&scene, {Form::Kind::alone, 0, 0}});
+  if (entry.form.kind == Form::Kind::alone) shrinker_.add(scene, *failure);
 }
 
 void Run::watch_server() {

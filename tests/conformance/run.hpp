@@ -18,11 +18,13 @@
 #include "play.hpp"
 #include "report.hpp"
 #include "server_under_test.hpp"
+#include "shrink.hpp"
 
 namespace conformance {
 
 /// Plays first, one at a time, the scenes that provide what others rely on, then every other scene whole, then again
-/// alone those that have failed, and then in pieces those that have passed.
+/// alone those that have failed, then what is smaller than generated scenes that have failed, and then in pieces those
+/// that have passed.
 ///
 /// When a server that the run has started ends by itself, one of the current plays must have ended it. The server is
 /// restarted, and these plays are repeated one at a time until it ends again: that scene has failed.
@@ -64,9 +66,10 @@ class Run {
   Options& options_;
   ServerUnderTest& server_;
   Report& report_;
-  enum Stage : std::size_t { bases, whole, alone, pieces, stages };
+  enum Stage : std::size_t { bases, whole, alone, smaller, pieces, stages };
   std::array<std::deque<Entry>, stages> queues_;  ///< by stage
   std::size_t stage_ = bases;
+  Shrinker shrinker_;                     ///< for the stage smaller
   std::map<Basis, std::string> missing_;  ///< the scenes that should have provided it
   std::deque<Current> suspects_;          ///< to be played alone, before all others
   bool alone_ = false;                    ///< a suspect is playing

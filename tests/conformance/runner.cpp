@@ -8,6 +8,7 @@
 #include <iomanip>
 #include <iostream>
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -79,6 +80,33 @@ std::vector<FileText> built_in(Options const& options) {
   return found;
 }
 
+/// Returns the scenes that were named, and those generated besides. Shows their text, if asked to.
+std::vector<Scene> find(Options const& options) {
+  std::vector<Scene> scenes;
+  std::vector<FileText> const texts = built_in(options);
+  auto const add = [&](std::string const& file, std::string const& text) {
+    if (options.task == Options::Task::show) std::cout << "# " << file << '\n' << text << '\n';
+    scenes.push_back(parse_scene(file, text));
+  };
+  auto const add_generated = [&](std::string const& name) {
+    for (WalkScene const& found : generate(name, options.generation)) {
+      add(found.walk.name + ".scene", found.text);
+      scenes.back().walk = std::make_shared<Walk const>(found.walk);
+    }
+  };
+  bool generated = options.generation.count == 0;
+  for (std::string const& name : options.scenes) {
+    if (names_generated(name) && !std::filesystem::exists(name)) {
+      add_generated(name);
+      generated = true;
+    } else {
+      for (FileText const& found : find_scenes(name, texts)) add(found.file, found.text);
+    }
+  }
+  if (!generated) add_generated("generated-*");
+  return scenes;
+}
+
 /// Returns the profile that the options name, if they name one, and keeps only its scenes.
 std::optional<Profile> apply_profile(Options const& options, std::vector<Scene>& scenes) {
   if (options.profile.empty()) return {};
@@ -97,18 +125,14 @@ std::optional<Profile> apply_profile(Options const& options, std::vector<Scene>&
 }
 
 int run(Options options) {
-  std::vector<Scene> scenes;
-  std::vector<FileText> const texts = built_in(options);
-  for (std::string const& name : options.scenes)
-    for (FileText const& found : find_scenes(name, texts)) {
-      if (options.task == Options::Task::show) std::cout << "# " << found.file << '\n' << found.text << '\n';
-      scenes.push_back(parse_scene(found.file, found.text));
-    }
+  std::vector<Scene> scenes = find(options);
   check_uses(scenes);
   std::optional<Profile> const profile = apply_profile(options, scenes);
   if (options.task == Options::Task::list) list(scenes, options.level);
   if (options.task != Options::Task::play) return 0;
 
+  if (options.chose_seed && !options.tap)
+    std::cout << "--seed " << options.generation.seed << " (chosen at random: plays the same generated scenes again)\n";
   std::ofstream junit = open(options.junit), json = open(options.json);
   Results const results = play(options, scenes);
   Profile const* const rules = profile ? &*profile : nullptr;

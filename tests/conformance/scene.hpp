@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -11,6 +12,8 @@
 #include <vector>
 
 namespace conformance {
+
+struct Walk;
 
 /// The longest line of the protocol, including its end.
 inline constexpr std::size_t max_line = 255;
@@ -128,6 +131,7 @@ struct Scene {
   int seconds = 0;                 ///< time limit of a step; 0: the run's
   std::vector<Actor> actors;
   std::vector<Step> steps;
+  std::shared_ptr<Walk const> walk;  ///< what a generated scene was written from; null for others
 
   [[nodiscard]] bool starts_program() const;
   /// Whether a program gets a terminal.
