@@ -80,7 +80,8 @@ class Walker {
   void act() {
     std::vector<std::size_t> here, senders;
     for (std::size_t i = 0; i < walk_.clients.size(); ++i) {
-      if (model_.of(i).is == Is::gone) continue;
+      // Who connects and does not log in at once stays silent: a server may end him while a slow scene goes on.
+      if (model_.of(i).is == Is::gone || model_.of(i).is == Is::connected) continue;
       here.push_back(i);
       if (model_.of(i).is == Is::sender && !model_.of(i).room.empty()) senders.push_back(i);
     }
@@ -88,10 +89,10 @@ class Walker {
     if (may_.together && senders.size() > 1 && random_.percent(15)) return act_together(senders);
     std::size_t const client = random_.of(senders.empty() || random_.percent(45) ? here : senders);
     switch (model_.of(client).is) {
-      case Is::absent:
-      case Is::connected: return begin(client);
+      case Is::absent: return begin(client);
       case Is::sender: return go_on(client, random_.percent(4));
       case Is::receiver: return go_on(client, random_.percent(8));
+      case Is::connected:
       case Is::gone: break;
     }
   }

@@ -148,9 +148,15 @@ void Play::send() {
 void Play::send_part(std::size_t begin) {
   std::vector<std::size_t> const& cuts = cuts_[step().actor];
   auto const cut = std::upper_bound(cuts.begin(), cuts.end(), role().sent + begin);
-  std::size_t const end = cut == cuts.end() ? burst_.bytes.size() : std::min(*cut - role().sent, burst_.bytes.size());
-  auto const sent = [this, end](std::error_code const& error, std::size_t) {
+  std::size_t const part = cut == cuts.end() ? burst_.bytes.size() : std::min(*cut - role().sent, burst_.bytes.size());
+  std::size_t const end =
+      std::min(part, begin + std::size_t(65536));  // the limit is for no progress, not for much work
+  auto const sent = [this, end, part](std::error_code const& error, std::size_t) {
     role().broken = error;  // not a failure yet: the other end may close, and a later step judges that
+    if (!error && end < part) {
+      limit_step();
+      return send_part(end);
+    }
     if (!error && end < burst_.bytes.size()) {
       limit_step();
       pause_.expires_after(settings_.pause);
