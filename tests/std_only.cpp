@@ -5,6 +5,8 @@
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/detail/server/near_misses.hpp>
+#include <chatproto/detail/testing/random.hpp>
+#include <chatproto/detail/testing/simulated_link.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>
