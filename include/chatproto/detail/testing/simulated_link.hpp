@@ -18,6 +18,7 @@
 
 #include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/detail/server/near_misses.hpp>
+#include <chatproto/detail/testing/client_end.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
@@ -55,61 +56,6 @@ inline std::string text_of(RoomLog::Pieces const& pieces) {
   for (std::size_t i = 0; i < pieces.count; ++i) text.append(pieces.pieces[i].data, pieces.pieces[i].size);
   return text;
 }
-
-/// The client's end of a simulated connection: the bytes on their way to the server, and how many bytes its socket
-/// accepts.
-class ClientEnd {
- public:
-  static constexpr auto any_number = static_cast<std::size_t>(-1);
-
-  void send(std::string_view bytes) { sent_ += bytes; }
-  std::size_t sent() const noexcept { return sent_.size(); }  ///< bytes on their way to the server
-  std::string_view sent_bytes() const noexcept { return sent_; }
-  void drop_sent() noexcept { sent_.clear(); }
-  /// The server reads `size` bytes.
-  std::string take_sent(std::size_t size) {
-    auto bytes = sent_.substr(0, size);
-    sent_.erase(0, size);
-    return bytes;
-  }
-
-  std::size_t appetite() const noexcept { return appetite_; }  ///< how many bytes its socket accepts
-  void set_appetite(std::size_t bytes) noexcept { appetite_ = bytes; }
-  /// Its socket accepts `bytes` more.
-  void add_appetite(std::size_t bytes) noexcept {
-    appetite_ = appetite_ > any_number - bytes ? any_number : appetite_ + bytes;
-  }
-  /// Its socket has accepted these bytes: passes the lines that are whole now.
-  void accept(std::string_view bytes, auto const& on_line) {
-    if (appetite_ != any_number) appetite_ -= bytes.size();
-    receive(bytes, on_line);
-  }
-  /// The same, but its socket accepts as much as before.
-  void receive(std::string_view bytes, auto const& on_line) {
-    while (!bytes.empty()) {
-      auto const end = bytes.find('\n');
-      unfinished_ += bytes.substr(0, end);
-      if (end == bytes.npos) return;
-      bytes.remove_prefix(end + 1);
-      auto const line = std::exchange(unfinished_, {});
-      on_line(line);
-    }
-  }
-  bool has_half_line() const noexcept { return !unfinished_.empty(); }  ///< received, without its end
-
-  void reset() noexcept { has_reset_ = true; }
-  bool has_reset() const noexcept { return has_reset_; }
-  void end_input() noexcept { has_ended_input_ = true; }
-  bool has_ended_input() const noexcept { return has_ended_input_; }
-  void see_end() noexcept { saw_end_ = true; }
-  bool saw_end() const noexcept { return saw_end_; }  ///< of what the server sends
-
- private:
-  std::string sent_;
-  std::string unfinished_;  // a line that is being received
-  std::size_t appetite_ = any_number;
-  bool has_reset_ = false, has_ended_input_ = false, saw_end_ = false;
-};
 
 /// Does with the rules what `Link` (detail/server/link.hpp) does, one action at a time, without a socket: the simulation
 /// chooses the action. A test derives from it to observe the session, or to do something wrong.
