@@ -5,8 +5,6 @@
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/detail/server/near_misses.hpp>
-#include <chatproto/detail/testing/random.hpp>
-#include <chatproto/detail/testing/simulated_link.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>
@@ -18,6 +16,8 @@
 #include <chatproto/room_table.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
+#include <chatproto/testing.hpp>
+#include <chatproto/testing/history.hpp>
 #include <chatproto/token_bucket.hpp>
 #include <chatproto/version.hpp>
 

@@ -91,13 +91,15 @@ struct Scenario {
   std::vector<ClientPlan> clients;  ///< what each client may do; not empty
   Check after_step = {};            ///< called after each step; clients may not have received everything yet
   Check at_end = {};                ///< called when the server has done all that is due and clients have received all
-  ServerOptions options = {};       ///< the limits of the server; its socket and threads have no meaning here
+  ServerOptions options = {};       ///< the limits of the server, except those of its socket, threads and memory
   std::size_t steps = 60;           ///< the most steps of a history, not counting what happens at its end
   bool may_throw = false;           ///< whether a session may throw; else that is a failure
   /// The times that may pass in a step. Without any, no time passes.
   std::vector<std::chrono::milliseconds> times = {std::chrono::milliseconds(1), std::chrono::milliseconds(20),
                                                   std::chrono::milliseconds(200), std::chrono::seconds(3),
                                                   std::chrono::seconds(11)};
+  /// If set, gets each seed and each step before it is tried: the last ones are those that crash the program.
+  std::ostream* trace = nullptr;
   /// Makes the service for a history. If empty, it is constructed without arguments.
   std::function<std::unique_ptr<S>()> make = {};
 };
@@ -116,20 +118,21 @@ struct Failure {
   }
 };
 
-/// Plays one history of a scenario. `seed` makes all choices. Exceptions of checks and of `Scenario::make` are passed on.
+/// Plays one history of a scenario. `seed` makes all choices. Throws `std::invalid_argument` if the scenario has no
+/// clients or a negative time. Exceptions of checks and of `Scenario::make` are passed on.
 template <Service S>
 History play(Scenario<S> const& scenario, std::uint64_t seed) {
   return detail::Play<S, Scenario<S>>(scenario).random(seed);
 }
 
-/// Plays these steps again, except those that are not possible.
+/// Plays these steps again, except those that are not possible. Throws as `play` does.
 template <Service S>
 History replay(Scenario<S> const& scenario, std::vector<Step> const& steps) {
   return detail::Play<S, Scenario<S>>(scenario).steps(steps);
 }
 
 /// Plays the histories of `seeds` seeds, beginning with `first`, until one fails. Returns the failure, shrunk, or
-/// nothing. Exceptions of checks and of `Scenario::make` are passed on.
+/// nothing. Throws as `play` does.
 ///
 /// @code
 /// struct Echo {

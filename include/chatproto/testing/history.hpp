@@ -95,17 +95,9 @@ struct Step {
   }
 };
 
-/// A history that was played: its steps, and what came of it.
-struct History {
-  std::vector<Step> steps = {};      ///< those that were possible and carried out
-  std::vector<Client> clients = {};  ///< with all events
-  std::string broken = {};           ///< what is broken; empty: nothing
-  std::size_t partial_reads = 0;     ///< how often the server read a part of what was sent
-  std::size_t stalls = 0;            ///< how often a client took a part of what was written
-};
+}  // namespace chatproto::testing
 
-/// @cond
-namespace printing {
+namespace chatproto::detail {
 
 /// Quotes a text, so that every byte of it can be seen.
 inline std::string quoted(std::string_view text) {
@@ -123,7 +115,9 @@ inline std::string quoted(std::string_view text) {
   return result += '"';
 }
 
-inline std::string text_of(Step const& step, std::string const& who, bool again) {
+/// Returns what a step does. `again`: the client has been connected before.
+inline std::string text_of(testing::Step const& step, std::string const& who, bool again) {
+  using Step = testing::Step;
   auto const amount = std::to_string(step.amount);
   switch (step.kind) {
     case Step::Kind::connect: return who + (again ? " connects again" : " connects");
@@ -147,8 +141,26 @@ inline std::string text_of(Step const& step, std::string const& who, bool again)
   return {};
 }
 
-}  // namespace printing
-/// @endcond
+/// Returns the line for the step with this index.
+inline std::string numbered(std::size_t index, testing::Step const& step, std::string const& who, bool again) {
+  auto const number = std::to_string(index + 1);
+  std::string line(number.size() < 3 ? 3 - number.size() : 0, ' ');
+  line.append(number).append(step.within > 0 ? " meanwhile " : " ").append(text_of(step, who, again));
+  return step.settles ? line : line + "; all else waits";
+}
+
+}  // namespace chatproto::detail
+
+namespace chatproto::testing {
+
+/// A history that was played: its steps, and what came of it.
+struct History {
+  std::vector<Step> steps = {};      ///< those that were possible and carried out
+  std::vector<Client> clients = {};  ///< with all events
+  std::string broken = {};           ///< what is broken; empty: nothing
+  std::size_t partial_reads = 0;     ///< how often the server read a part of what was sent
+  std::size_t stalls = 0;            ///< how often a client took a part of what was written
+};
 
 /// Returns the history as text: a line for each step, below it what clients then received, and at the end what is
 /// broken. "all else waits": the server does nothing but this before the next step. "meanwhile": during an earlier step.
@@ -167,15 +179,10 @@ inline std::string to_string(History const& history) {
   for (std::size_t i = 0; i <= history.steps.size(); ++i) {
     if (i < history.steps.size()) {
       auto const& step = history.steps[i];
-      auto const number = std::to_string(i + 1);
-      text.append(number.size() < 3 ? 3 - number.size() : 0, ' ')
-          .append(number)
-          .append(step.within > 0 ? " meanwhile " : " ");
       auto const known = step.client < history.clients.size();
-      auto const again = known && step.kind == Step::Kind::connect && came[step.client];
-      if (known && step.kind == Step::Kind::connect) came[step.client] = true;
-      text += printing::text_of(step, known ? history.clients[step.client].name : "", again);
-      text += step.settles ? "\n" : "; all else waits\n";
+      auto const again = known && came[step.client];
+      if (known) came[step.client] = true;
+      text += detail::numbered(i, step, known ? history.clients[step.client].name : "", again) + '\n';
     }
     auto first = i == history.steps.size();
     for (auto const& [event, name] : seen) {
@@ -184,7 +191,7 @@ inline std::string to_string(History const& history) {
         continue;
       if (std::exchange(first, false)) text += "    at the end\n";
       text += "      " + *name +
-              (receives ? " receives " + printing::quoted(event->line) : " is disconnected: " + event->line);
+              (receives ? " receives " + detail::quoted(event->line) : " is disconnected: " + event->line);
       text += '\n';
     }
   }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -38,17 +39,21 @@ class Play final : SimulatedEvents {
         server_(*service_, scenario.options, scenario.clients.size(), *this),
         lines_(scenario.clients.size()),
         connections_(scenario.clients.size()) {
+    if (scenario.clients.empty()) throw std::invalid_argument("a Scenario needs clients");
+    for (auto const time : scenario.times)
+      if (time.count() < 0) throw std::invalid_argument("the times of a Scenario cannot be negative");
     for (auto const& plan : scenario.clients) history_.clients.push_back({.name = plan.name});
   }
 
   /// Plays the history that a seed chooses.
   testing::History random(std::uint64_t seed) && {
+    if (scenario_.trace != nullptr) *scenario_.trace << "seed " << seed << std::endl;
     random_ = std::make_unique<Random>(seed);
     prompt_ = random_->one_of(std::array{100u, 90u, 50u, 10u});
     interrupts_ = random_->one_of(std::array{0u, 0u, 10u, 40u});
     restless_ = random_->one_of(std::array{0u, 20u, 100u});
-    auto const most = 1 + random_->below(std::max<std::size_t>(scenario_.steps, 1));
-    for (std::size_t tries = 0; tries < 20 * most && history_.steps.size() < most && goes_on(); ++tries)
+    most_ = 1 + random_->below(std::max<std::size_t>(scenario_.steps, 1));
+    for (std::size_t tries = 0; tries < 20 * most_ && history_.steps.size() < most_ && goes_on(); ++tries)
       take_step(choose());
     return finish();
   }
@@ -99,6 +104,7 @@ class Play final : SimulatedEvents {
     auto const outer = std::exchange(now_, history_.steps.size());
     auto const depth = depth_++;
     if (depth == 0) interrupted_ = 0;
+    if (scenario_.trace != nullptr) trace(step);
     history_.steps.push_back(step);  // before those that interrupt it
     if (!carry_out(step))
       history_.steps.pop_back();
@@ -110,6 +116,7 @@ class Play final : SimulatedEvents {
   }
   bool carry_out(Step const& step) {
     auto const client = step.client;
+    if (client >= scenario_.clients.size() && step.kind != Kind::pass_time) return false;
     switch (step.kind) {
       case Kind::connect:
         if (server_.is_connected(client)) return false;
@@ -118,9 +125,13 @@ class Play final : SimulatedEvents {
         ++connections_[client];
         return server_.connect(client);
       case Kind::send: {
+        if (!server_.sends(client)) return false;
         std::string bytes;
-        for (auto const& line : step.lines) bytes.append(line).append(1, '\n');
-        if (!server_.send(client, bytes)) return false;
+        for (auto const& line : step.lines) {
+          if (line.find('\n') != line.npos) broken("the line " + quoted(line) + " contains a line feed");
+          bytes.append(line).append(1, '\n');
+        }
+        server_.send(client, bytes);
         for (auto const& line : step.lines) record(client, Event::Kind::sent, line);
         lines_[client] += step.lines.size();
         return true;
@@ -140,6 +151,13 @@ class Play final : SimulatedEvents {
       case Kind::server_sees_end: return server_.notice_end(client);
     }
     return false;
+  }
+
+  void trace(Step const& step) const {
+    auto const known = step.client < scenario_.clients.size();
+    *scenario_.trace << numbered(history_.steps.size(), step, known ? scenario_.clients[step.client].name : "",
+                                 known && connections_[step.client] > 0)
+                     << std::endl;
   }
 
   // --- Choices ------------------------------------------------------------------------------------------------------
@@ -208,7 +226,7 @@ class Play final : SimulatedEvents {
     if (is_ending_ || depth_ != 1 || !goes_on()) return;
     ++interrupted_;
     if (random_ != nullptr) {
-      while (random_->percent(interrupts_)) {
+      while (history_.steps.size() < most_ && random_->percent(interrupts_)) {
         auto step = choose();
         step.within = interrupted_;
         take_step(step);
@@ -232,6 +250,7 @@ class Play final : SimulatedEvents {
   std::size_t depth_ = 0;                 // 1: within a step, 2: within one that interrupts it
   std::size_t interrupted_ = 0;           // how often the step was interrupted
   bool is_ending_ = false;
+  std::size_t most_ = 0;                                    // steps
   std::size_t prompt_ = 0, interrupts_ = 0, restless_ = 0;  // chances in percent, the last in a thousand
 };
 

@@ -153,7 +153,7 @@ class SimulatedServer {
 
   /// Does all that is due, one thing for each client in turn. Returns false if that has no end.
   bool settle() {
-    constexpr auto most = 100'000;
+    constexpr auto most = 20'000;
     auto done = 0;
     for (auto acted = true; acted;) {
       acted = false;
