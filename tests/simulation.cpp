@@ -364,8 +364,7 @@ Simulation::Simulation(std::uint64_t seed, std::string_view how, bool aloud, Tal
   options.queue_limit = random.one_of(std::array{4u, 12u, 300u, 600u, 1500u, 40'000u, 262'144u});
   if (random.percent(40)) options.overflow = chatproto::Overflow::block_sender;
   if (random.percent(10)) options.rate = 1000;
-  Time::time = Time::time_point(1h);
-  Time::moment = random.one_of(std::array{0us, 0us, 1us, 30us, 300us});
+  Time::start(random.one_of(std::array{0us, 0us, 1us, 30us, 300us}));
 }
 
 Simulation::~Simulation() {

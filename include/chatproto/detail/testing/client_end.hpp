@@ -18,7 +18,6 @@ class ClientEnd {
 
   void send(std::string_view bytes) { sent_ += bytes; }
   std::size_t sent() const noexcept { return sent_.size(); }  ///< bytes on their way to the server
-  std::string_view sent_bytes() const noexcept { return sent_; }
   void drop_sent() noexcept { sent_.clear(); }
   /// The server reads `size` bytes.
   std::string take_sent(std::size_t size) {

@@ -20,6 +20,7 @@
 
 #include <chatproto/detail/testing/client_end.hpp>
 #include <chatproto/detail/testing/random.hpp>
+#include <chatproto/detail/testing/simulated_link.hpp>
 #include <chatproto/detail/testing/simulated_server.hpp>
 #include <chatproto/testing/history.hpp>
 
@@ -70,6 +71,7 @@ class Play final : SimulatedEvents {
 
  private:
   std::unique_ptr<S> make() const {
+    SimulatedTime::start();  // the service may ask for the time
     if (scenario_.make) return scenario_.make();
     if constexpr (std::default_initializable<S>)
       return std::make_unique<S>();

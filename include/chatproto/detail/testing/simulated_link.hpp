@@ -31,18 +31,21 @@ namespace chatproto::detail {
 /// The time of a simulation, which passes only when the simulation lets it. With a `moment`, each call of `now()`
 /// advances it too, so that a turn may run out of time before its lines are done.
 struct SimulatedTime {
-  using duration = std::chrono::steady_clock::duration;      ///< as the chrono library wants it of a clock
-  using rep = duration::rep;                                 ///< the same
-  using period = duration::period;                           ///< the same
-  using time_point = std::chrono::steady_clock::time_point;  ///< the same
-  static constexpr bool is_steady = true;                    ///< the same
+  // What the standard library asks of a clock:
+  using duration = std::chrono::steady_clock::duration;
+  using rep = duration::rep;
+  using period = duration::period;
+  using time_point = std::chrono::steady_clock::time_point;
+  static constexpr bool is_steady = true;
+  static time_point now() noexcept { return time += moment; }
 
-  static time_point now() noexcept { return time += moment; }  ///< Returns the time.
-
-  /// @cond
+  // For the simulation. It starts at any time that leaves room for what was before.
+  static void start(std::chrono::microseconds each_call = {}) noexcept {
+    time = time_point(std::chrono::hours(1));
+    moment = each_call;
+  }
   static inline time_point time;
   static inline std::chrono::microseconds moment{};
-  /// @endcond
 };
 
 /// The bytes that a link would write.

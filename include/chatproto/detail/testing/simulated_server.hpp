@@ -72,8 +72,6 @@ class SimulatedServer {
  public:
   SimulatedServer(S& service, ServerOptions options, std::size_t clients, SimulatedEvents& events)
       : service_(service), options_(std::move(options)), events_(events), clients_(clients) {
-    SimulatedTime::time = SimulatedTime::time_point(std::chrono::hours(1));
-    SimulatedTime::moment = {};
     SimulatedTimers::waiting.clear();
   }
   SimulatedServer(SimulatedServer const&) = delete;
