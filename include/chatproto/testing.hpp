@@ -34,8 +34,8 @@
 ///
 /// A seed gives the same history with every compiler on every system, unless the service itself depends on something
 /// else, such as addresses, the clock or other threads. Calls of sessions never overlap, so a data race is not found:
-/// use ThreadSanitizer for that. A service's `on_start`, `on_stop` and `on_end` are not called, and `executor_of` returns
-/// an empty executor: a service that has timers should get the time from `Clock` and its timers from `post_after`.
+/// use ThreadSanitizer for that. A service's `on_start`, `on_stop` and `on_end` are not called, and `executor_of`
+/// returns an empty executor: a service that has timers should get the time from `Clock` and its timers from `post_after`.
 ///
 /// Thread safety: only one thread of a process may simulate at a time.
 namespace chatproto::testing {
@@ -47,8 +47,8 @@ using Clock = detail::SimulatedTime;
 /// Reproducible random choices: `below(n)`, `between(first, last)`, `percent(chance)`, `one_of(range)`.
 using Random = detail::Random;
 
-/// Posts a task to a client (`Peer::post`) when `delay` has passed in the simulation, for a service that gets its timers
-/// as a function. At the end of a history, tasks whose time has not come are dropped.
+/// Posts a task to a client (`Peer::post`) when `delay` has passed in the simulation, for a service that gets its
+/// timers as a function. At the end of a history, tasks whose time has not come are dropped.
 inline void post_after(Peer peer, Clock::duration delay, std::function<void()> task) {
   detail::SimulatedTimers::add(std::move(peer), delay, std::move(task));
 }
@@ -70,8 +70,8 @@ struct ClientPlan {
   std::vector<std::string> first = {};  ///< lines that it sends first on each connection, such as a login
   std::vector<Choice> lines = {};       ///< then any of these, in any order
   std::size_t connections = 1;          ///< how often it may connect
-  /// If set, makes the lines after the first ones, instead of `lines`; nothing: no line now. It gets what the client has
-  /// seen so far. Not called when a history is replayed.
+  /// If set, makes the lines after the first ones, instead of `lines`; nothing: no line now. It gets what the client
+  /// has seen so far. Not called when a history is replayed.
   std::function<std::optional<std::string>(Random&, Client const&)> next = {};
 };
 

@@ -72,8 +72,8 @@ struct Step {
   std::vector<std::string> lines = {};  ///< of `send`
   std::size_t amount = 0;               ///< bytes or milliseconds
   bool settles = true;                  ///< whether the server then does all that is due, before the next step
-  /// 0: after the step before. Otherwise the step happens during an earlier one, whose `within` is 0: when that has been
-  /// interrupted so many times, after a line that the session got or before the server writes.
+  /// 0: after the step before. Otherwise the step happens during an earlier one, whose `within` is 0: when that has
+  /// been interrupted so many times, after a line that the session got or before the server writes.
   std::size_t within = 0;
 
   /// Compares all members.
@@ -163,7 +163,8 @@ struct History {
 };
 
 /// Returns the history as text: a line for each step, below it what clients then received, and at the end what is
-/// broken. "all else waits": the server does nothing but this before the next step. "meanwhile": during an earlier step.
+/// broken. "all else waits": the server does nothing but this before the next step. "meanwhile": during an earlier
+/// step.
 inline std::string to_string(History const& history) {
   struct Seen {
     Event const* event;

@@ -60,8 +60,8 @@ inline std::string text_of(RoomLog::Pieces const& pieces) {
   return text;
 }
 
-/// Does with the rules what `Link` (detail/server/link.hpp) does, one action at a time, without a socket: the simulation
-/// chooses the action. A test derives from it to observe the session, or to do something wrong.
+/// Does with the rules what `Link` (detail/server/link.hpp) does, one action at a time, without a socket: the
+/// simulation chooses the action. A test derives from it to observe the session, or to do something wrong.
 ///
 /// An action may be interrupted where a hook is called: other links may then act.
 template <Service S, std::derived_from<ClientEnd> Client = ClientEnd>
