@@ -35,7 +35,8 @@
 /// A seed gives the same history with every compiler on every system, unless the service itself depends on something
 /// else, such as addresses, the clock or other threads. Calls of sessions never overlap, so a data race is not found:
 /// use ThreadSanitizer for that. A service's `on_start`, `on_stop` and `on_end` are not called, and `executor_of`
-/// returns an empty executor: a service that has timers should get the time from `Clock` and its timers from `post_after`.
+/// returns an empty executor: a service that has timers should get the time from `Clock` and its timers from
+/// `post_after`.
 ///
 /// Thread safety: only one thread of a process may simulate at a time.
 namespace chatproto::testing {
