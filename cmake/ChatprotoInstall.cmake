@@ -10,7 +10,7 @@ set(pkgconfig_dir ${CMAKE_INSTALL_DATADIR}/pkgconfig)
 install(DIRECTORY include/chatproto DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.hpp)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
-install(TARGETS chatproto EXPORT chatproto-targets)
+install(TARGETS chatproto chatproto_testing EXPORT chatproto-targets)
 install(EXPORT chatproto-targets NAMESPACE chatproto:: DESTINATION ${package_dir})
 configure_package_config_file(cmake/chatproto-config.cmake.in chatproto-config.cmake
   INSTALL_DESTINATION ${package_dir} NO_SET_AND_CHECK_MACRO)

@@ -27,12 +27,12 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/socket_base.hpp>
 
-#include "random.hpp"
 #include "sanitized.hpp"
 #include "support.hpp"
 
 namespace raw {
 
+using chatproto::detail::Random;
 using Clock = std::chrono::steady_clock;
 using Time = std::chrono::milliseconds;
 

@@ -3,6 +3,8 @@
 // check that it receives just that. history.hpp judges its record in the end.
 #pragma once
 
+#include <chatproto/detail/testing/random.hpp>
+#include <chatproto/detail/testing/simulated_link.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/server_options.hpp>
 
@@ -19,12 +21,12 @@
 #include <vector>
 
 #include "history.hpp"
-#include "random.hpp"
 
 namespace simulation {
 
 using namespace std::literals;
 using history::Tick;
+using Time = chatproto::detail::SimulatedTime;
 
 /// How often each kind of event occurred: a simulation that never reaches one proves nothing about it.
 using Tally = std::map<std::string_view, std::uint64_t>;
@@ -35,15 +37,6 @@ inline Tally const nothing_yet = {{"histories", 0},     {"steps", 0},          {
                                   {"waits", 0},         {"throttles", 0},      {"turns", 0},
                                   {"drains", 0},        {"floods of text", 0}, {"floods of errors", 0},
                                   {"tasks", 0}};
-
-/// The time of the simulated world. Each call of now() advances it, so a turn may run out of time before its lines are
-/// done.
-struct Time {
-  using Point = std::chrono::steady_clock::time_point;
-  static Point now() { return time += moment; }
-  static inline Point time;
-  static inline std::chrono::microseconds moment;
-};
 
 /// What all clients of a history share, and the parameters of this history.
 struct World {
@@ -61,7 +54,7 @@ struct World {
     if (faults.size() < 5) faults.push_back(std::move(what));
   }
 
-  raw::Random random;
+  chatproto::detail::Random random;
   bool const told;
   Tally& tally;
   chatproto::ServerOptions options;
@@ -94,9 +87,10 @@ struct Said {
   Tick begun = 0;            // before its session got the line
 };
 
-class Client {
+class Client : public chatproto::detail::ClientEnd {
  public:
   explicit Client(World& world) : world_(world) {
+    if (auto const bytes = random_.below(300); !eager_) set_appetite(bytes);
     me.user = sender.user = users[random_.below(world.users)];
     world.senders.push_back(&sender);
   }
@@ -114,12 +108,12 @@ class Client {
   }
 
   void live() {
-    if (vanished_) return;
-    if (random_.percent(40) && !stuck_) takes_ += random_.below(world_.last_call ? 5000 : 500);
+    if (has_reset()) return;
+    if (random_.percent(40) && !stuck_) add_appetite(random_.below(world_.last_call ? 5000 : 500));
     auto const goes = random_.below(1000);
     if ((!world_.last_call && goes < world_.fickle) || (world_.last_call && stuck_ && goes < world_.impatient))
       return vanish();
-    if (saw_end_ || goes < 2 * world_.fickle || (world_.last_call && !world_.draining && goes < 200))
+    if (saw_end() || goes < 2 * world_.fickle || (world_.last_call && !world_.draining && goes < 200))
       return half_close();
     auto const starts = role_ == Role::guest || role_ == Role::newcomer;
     if (!world_.last_call && random_.percent(starts ? 90 : talks_ ? 60 : world_.restless)) speak();
@@ -127,40 +121,17 @@ class Client {
 
   // The client's connection:
 
-  bool vanished() const { return vanished_; }
-  bool half_closed() const { return half_closed_; }
-  bool saw_end() const { return saw_end_; }
-  /// Returns how many bytes are on their way to the server.
-  std::size_t sent() const { return input_.size(); }
-  /// The server reads `size` bytes.
-  std::string take_sent(std::size_t size) {
-    auto bytes = input_.substr(0, size);
-    input_.erase(0, size);
-    return bytes;
-  }
-  /// Returns how many bytes the client's socket accepts.
-  std::size_t appetite() const { return eager_ ? static_cast<std::size_t>(-1) : takes_; }
-  /// The client's socket accepts `size` bytes.
-  void takes(std::size_t size) {
-    if (!eager_) takes_ -= size;
-  }
-  void sees(std::string_view bytes) {
-    while (!bytes.empty()) {
-      auto const end = bytes.find('\n');
-      unread_ += bytes.substr(0, end);
-      if (end == bytes.npos) return;
-      bytes.remove_prefix(end + 1);
-      auto const line = std::exchange(unread_, {});
-      if (line.starts_with("delivery:"))
-        hears(line);
-      else
-        is_answered(line);
-    }
+  void sees(std::string_view line) {
+    if (line.starts_with("delivery:"))
+      hears(line);
+    else
+      is_answered(line);
   }
   /// The connection ends. `unanswered`: replies may be missing.
   void sees_end(bool unanswered) {
-    if (std::exchange(saw_end_, true)) fault("sees the end twice");
-    if (!unread_.empty()) fault("sees the end within a line");
+    if (saw_end()) fault("sees the end twice");
+    see_end();
+    if (has_half_line()) fault("sees the end within a line");
     if (awaited() > 0 && !unanswered) fault("sees the end before its replies");
     if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = true;
   }
@@ -199,31 +170,32 @@ class Client {
   void vanish() {
     tell("vanishes");
     ++world_.tally.at("resets");
-    vanished_ = true;
+    reset();
     leaves();
-    if (random_.percent(50)) input_.clear();
+    if (random_.percent(50)) drop_sent();
   }
   void half_close() {
-    if (std::exchange(half_closed_, true)) return;
+    if (has_ended_input()) return;
+    end_input();
     ++world_.tally.at("ends of input");
-    if (random_.percent(30)) input_ += "sendall:nobody may hear this";
+    if (random_.percent(30)) send("sendall:nobody may hear this");
   }
 
   /// More than a session holds back: texts to all, texts to all or to one user, lines that only cause small errors.
   enum class Flood { none, texts, mixed, nothings };
   void speak() {
-    if (half_closed_) return;
+    if (has_ended_input()) return;
     auto flood = Flood::none;
     if (talks_ && world_.options.rate == 0 && random_.below(150) == 0)
       flood = random_.one_of(std::array{Flood::texts, Flood::mixed, Flood::nothings});
     if (flood != Flood::none) ++world_.tally.at(flood == Flood::nothings ? "floods of errors" : "floods of text");
     auto lines = flood == Flood::none ? 1 + random_.below(world_.most_lines) : flood == Flood::nothings ? 2000 : 180;
     for (; lines > 0; --lines) {
-      auto const begin = input_.size();
-      said_.push_back(line(flood));
+      std::string text;
+      said_.push_back(line(flood, text));
       auto const& said = said_.back();
-      if (world_.told) tell(said.ok ? "says" : "wrongly says", shown(input_.substr(begin, 30)));
-      input_ += random_.percent(85) ? "\n" : "\r\n";
+      if (world_.told) tell(said.ok ? "says" : "wrongly says", shown(text.substr(0, 30)));
+      send(text.append(random_.percent(85) ? "\n" : "\r\n"));
       if (said.what == Said::quit || (!said.ok && (role_ == Role::guest || role_ == Role::newcomer)))
         role_ = Role::gone;
     }
@@ -233,8 +205,8 @@ class Client {
       if (byte < ' ' || byte > '~') byte = '?';
     return text;
   }
-  /// Makes a line and appends it to the bytes on their way.
-  Said line(Flood flood) {
+  /// Makes a line, and writes it into `text`.
+  Said line(Flood flood, std::string& text) {
     static constexpr std::array nonsense = {""sv,      "x"sv,        ":"sv,  "ok:"sv, "Join:a"sv, "slogin:a b"sv,
                                             "join:"sv, "join:a b"sv, "\r"sv, ":a"sv,  "err:x"sv,  "delivery:a:b:c"sv};
     static std::array const too_long = {std::string(255, 'x'), "join:" + std::string(250, 'x'), std::string(600, ':')};
@@ -242,30 +214,30 @@ class Client {
     auto const talks_only = flood != Flood::none;
     if (role_ == Role::gone || random_.percent(3)) {
       auto const which = random_.below(nonsense.size() + too_long.size());
-      input_ += which < nonsense.size() ? nonsense[which] : too_long[which - nonsense.size()];
+      text = which < nonsense.size() ? std::string(nonsense[which]) : too_long[which - nonsense.size()];
       return {};
     }
     if (role_ == Role::guest) {
       role_ = talks_ ? Role::sender : Role::newcomer;
-      input_.append(talks_ ? "slogin:" : "rlogin:").append(me.user);
+      text.append(talks_ ? "slogin:" : "rlogin:").append(me.user);
       return {Said::other, true};
     }
     auto const die = talks_only ? 99 : random_.below(100);
     if (die < 1 && role_ != Role::newcomer) {
       ++world_.tally.at("quits");
-      input_ += "quit:";
+      text = "quit:";
       return {Said::quit, true};
     }
     if (role_ != Role::sender || (room_.empty() && die < 80) || random_.percent(talks_only ? 0 : world_.restless)) {
       std::string const next(rooms[random_.below(world_.rooms)]);
       auto const stays = std::exchange(room_, next) == next;
-      input_ += "join:" + next;
+      text = "join:" + next;
       if (role_ == Role::sender || stays) return {Said::other, true};
       role_ = Role::receiver;
       return {Said::enter, true, next};
     }
     if (die < 5) {
-      input_ += "leave:";
+      text = "leave:";
       return {Said::other, !std::exchange(room_, {}).empty()};
     }
     auto const room_left = chatproto::max_line - 12 - room_.size() - me.user.size();  // for the text in a delivery
@@ -274,8 +246,8 @@ class Client {
                       : flood == Flood::texts || random_.percent(10) ? 190 + random_.below(30)
                                                                      : 12 + random_.below(30);
     Said said{Said::other, false, room_, std::string(whispers ? random_.one_of(users) : "")};
-    input_ += whispers ? "senduser:" + said.to + ":" : "sendall:";
-    input_ += history::text_of({number_, texts_}, size);
+    text = whispers ? "senduser:" + said.to + ":" : "sendall:";
+    text += history::text_of({number_, texts_}, size);
     if (room_.empty() || size > room_left) return said;
     said.what = Said::text;
     said.ok = true;
@@ -310,23 +282,19 @@ class Client {
   }
 
   World& world_;
-  raw::Random& random_ = world_.random;
+  chatproto::detail::Random& random_ = world_.random;
   std::uint32_t const number_ = static_cast<std::uint32_t>(world_.senders.size());
   bool const talks_ = random_.percent(45);
   bool const stuck_ = random_.percent(world_.stuck);             // never reads
   bool const eager_ = !stuck_ && !random_.percent(world_.slow);  // reads at once
-  std::size_t takes_ = random_.below(300);                       // bytes that its socket accepts
   Role role_ = Role::guest;
   std::string room_;             // after all lines that it has sent
-  std::string input_;            // bytes on their way
   std::vector<Said> said_;       // all lines
   std::uint32_t texts_ = 0;      // how many texts
   std::size_t begun_ = 0;        // how many lines its session got
-  std::string unread_;           // an unfinished line
   std::size_t answers_ = 0;      // how many replies it has seen
   Tick answered_ = 0;            // before its session got the last line whose reply the client has seen
   std::size_t stays_begun_ = 0;  // stays whose join it has seen answered
-  bool half_closed_ = false, vanished_ = false, saw_end_ = false;
 };
 
 }  // namespace simulation

@@ -9,11 +9,11 @@
 //   simulation --self-test                                    uses the rules wrongly, which must be detected
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/held_memory.hpp>
-#include <chatproto/detail/server/link_rules.hpp>
+#include <chatproto/detail/testing/random.hpp>
+#include <chatproto/detail/testing/simulated_link.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
-#include <chatproto/room_log.hpp>
 #include <chatproto/server_options.hpp>
 
 #include <algorithm>
@@ -89,231 +89,169 @@ class Simulation : public World {
 
 // --- A link: the server's end of a client's connection ---------------------------------------------------------------
 
-/// Does with the rules what detail/server/link.hpp does, one step at a time, and checks what they do with the client.
-class Link final : public MessageQueue, public std::enable_shared_from_this<Link> {
+/// Checks what the rules do with the client, or uses them wrongly.
+class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> {
  public:
   explicit Link(Simulation& world)
-      : MessageQueue(world.options.queue_limit, world.options.overflow),
-        client(world),
-        world_(world),
-        rules_(*this, world.options) {}
+      : SimulatedLink(world.service, world.options, world.links.size() + 1, world), world_(world) {}
 
-  Client client;
-
-  void start() {
+  void comes() {
     client.tell("comes:", client.me.user, client.manner());
-    rules_.open(Opening{*this});
-    has_session_ = true;
+    start();
   }
 
   /// Does one of the things that are due, if there are any.
   void act() {
-    if (busy_) return;
-    std::vector<Action> due;
-    auto const reads = rules_.wants_input() || wrong("reads unasked", 5);
-    auto const writes = rules_.wants_writable() && world_.wrong != "forgets to write again";
-    if (client.vanished() && (reads || rules_.wants_errors()))
-      due.push_back([](Link& it) { it.rules_.end(DisconnectReason::lost); });
-    if (reads && client.sent() > 0) due.push_back([](Link& it) { it.read(); });
-    if (reads && client.sent() == 0 && client.half_closed() && !input_ended_)
-      due.push_back([](Link& it) { it.end_input(); });
-    if (woken_) due.push_back([](Link& it) { it.woken_ = false, it.write(); });
-    if (writes && (client.vanished() || client.appetite() > 0)) due.push_back([](Link& it) { it.write(); });
-    if (listed_) due.push_back([](Link& it) { it.take_turn(); });
-    if (to_unpause_) due.push_back([](Link& it) { it.to_unpause_ = false, it.peer().resume(); });
-    if (!posted_.empty()) due.push_back([](Link& it) { it.carry_out(); });
-    if (due.empty()) return;
-    busy_ = true;
+    due_.clear();
+    list_due(due_);
+    auto const unpauses = to_unpause_ && !is_busy() ? 1u : 0u;
+    if (due_.size() + unpauses == 0) return;
     refused_ = false;
-    random_.one_of(due)(*this);
-    go_on();
-    busy_ = false;
+    auto const chosen = random_.below(due_.size() + unpauses);
+    if (chosen == due_.size()) {
+      to_unpause_ = false;
+      return peer().resume();
+    }
+    auto const action = due_[chosen];
+    std::size_t which = 0;
+    if (action == Action::take_turn) ++world_.tally.at("turns");
+    if (action == Action::run) which = random_.below(posted());
+    if (action == Action::read) {
+      which = most_to_read();
+      if (random_.percent(50)) which = 1 + random_.below(std::min<std::size_t>(which, 600));
+    }
+    SimulatedLink::act(action, which);
   }
 
   /// Closes or aborts it from outside, at any moment.
   void close_it(bool at_once = false) {
     client.tell(at_once ? "is aborted" : "is closed");
     client.leaves();
-    unanswered_ = unanswered_ || busy_ || paused_;
+    unanswered_ = unanswered_ || is_busy() || is_paused();
     (at_once ? aborted_ : closed_) = true;
     if (at_once && random_.percent(30)) return MessageQueue::cut(State::over_memory);  // memory is short
     at_once ? peer().abort() : peer().close();
   }
-  void time_passes() {
-    if (throttle_end_ <= Time::time) {
-      throttle_end_ = Time::Point::max();
-      posted_.push_back([](Link& it) { it.rules_.end_throttle(); });
-    }
-    if (rules_.due() <= Time::time && world_.wrong != "forgets the time")
-      posted_.push_back([](Link& it) { it.end_if_overdue(); });
-  }
-  void ask_to_stop() {
-    posted_.push_back([](Link& it) { it.reads_lines_ = false, it.rules_.stop_reading(); });
-  }
   void post_task() {
     auto const posted = peer().post([this] {
       has_run_ = true;
-      if (!paused_ && random_.percent(20)) pause();  // else its resume would make up for a forgotten one
+      if (!is_paused() && random_.percent(20)) pause();  // else its resume would make up for a forgotten one
     });
-    if (posted == ended_) client.fault("takes a task after its end, or none before");
+    if (posted == has_ended()) client.fault("takes a task after its end, or none before");
   }
-  bool stops() const { return reads_lines_ && !ended_; }
-  bool ended() const { return ended_; }
-  void forget() { rules_.forget(); }
+  bool stops() const { return reads_lines() && !has_ended(); }
 
  private:
-  using Action = void (*)(Link&);
-  chatproto::Peer peer() { return chatproto::Peer(shared_from_this()); }
-
-  /// Wraps the chat's session, to observe it.
-  struct Session {
-    Link& link;
-    ChatService::Session chat;
-
-    ~Session() { link.has_session_ = false; }
-    void on_line(std::string_view line) {
-      link.takes([&] { chat.on_line(line); }, chat);
-    }
-    void on_bad_line(std::error_code ec) {
-      link.takes([&] { chat.on_bad_line(ec); }, chat);
-    }
-    void on_resume() {
-      chat.on_resume();
-      link.gone_ = chat.role() == ChatService::Session::gone;  // by a quit that was deferred
-    }
-    void flush() {
-      if (link.wrong("forgets a flush", 20)) return;
-      link.flushes_ = true;
-      chat.flush();
-      link.flushes_ = false;
-      link.gone_ = chat.role() == ChatService::Session::gone;  // the same: a task comes before the resume
-      link.world_.look();
-      link.world_.kept -= std::exchange(link.kept_, 0);
-      link.pending_ = 0;
-    }
-    bool logged_in() const { return chat.logged_in(); }
-  };
-  using Rules = chatproto::detail::LinkRules<Session, Link, Time>;
-  friend Rules;
-  struct Opening {
-    Link& link;
-    operator Session() const { return {link, link.world_.service.open(link.peer())}; }
-  };
-
-  // Called by the queue and the rules:
-  chatproto::ServerOptions const& options() const { return world_.options; }
-  void wake() override {
-    if (flushes_ && world_.service.texts() + world_.kept - kept_ < world_.said)
-      client.fault("gets an ok for what does not stand in its room's log");
-    woken_ = woken_ || !wrong("forgets a wakeup", 5);
+  // What the session does:
+  void on_line(Session& chat, std::string_view line) override {
+    takes([&] { chat.on_line(line); }, chat);
   }
-  void pause_input() override {
-    if (!to_unpause_) ++world_.tally.at("waits");
-    paused_ = true;
-    rules_.pause();
+  void on_bad_line(Session& chat, std::error_code ec) override {
+    takes([&] { chat.on_bad_line(ec); }, chat);
   }
-  void resume_input() noexcept override {
-    if (wrong("forgets a resume", 20)) return;
-    unless_finished([this] { posted_.push_back([](Link& it) { it.paused_ = false, it.rules_.resume(); }); });
+  void on_resume(Session& chat) override {
+    chat.on_resume();
+    gone_ = chat.role() == Session::gone;  // by a quit that was deferred
   }
-  bool post(std::shared_ptr<Task> task) override {
-    return unless_finished([&] {
-      tasks_.push_back(std::move(task));
-      posted_.push_back([](Link& it) { it.run_task(); });
-    });
+  void flush(Session& chat) override {
+    if (wrong("forgets a flush", 20)) return;
+    flushes_ = true;
+    chat.flush();
+    flushes_ = false;
+    gone_ = chat.role() == Session::gone;  // the same: a task comes before the resume
+    world_.look();
+    world_.kept -= std::exchange(kept_, 0);
+    pending_ = 0;
   }
-  void follow(chatproto::LogReader* reader) noexcept override { rules_.follow(reader_ = reader); }
-  bool logged_in(std::string_view /*name*/) {
+  bool logged_in(std::string_view /*name*/) override {
     if (client.begun() == 0) client.fault("is wrongly taken to be logged in");
     return true;
   }
-  void throttled(Time::Point::duration time) {
+  void threw(std::string_view what) override { client.fault("threw " + std::string(what)); }
+
+  // What the queue does:
+  void wake() override {
+    if (flushes_ && world_.service.texts() + world_.kept - kept_ < world_.said)
+      client.fault("gets an ok for what does not stand in its room's log");
+    if (!is_woken() && !wrong("forgets a wakeup", 5)) SimulatedLink::wake();
+  }
+  void pause_input() override {
+    if (!to_unpause_) ++world_.tally.at("waits");
+    SimulatedLink::pause_input();
+  }
+  void resume_input() noexcept override {
+    if (!wrong("forgets a resume", 20)) SimulatedLink::resume_input();
+  }
+  void throttled(Time::duration time) override {
     ++world_.tally.at("throttles");
-    throttle_end_ = Time::time + time;
+    SimulatedLink::throttled(time);
   }
 
-  void go_on() {
-    if (auto const& over = rules_.over()) return end(*over);
-    if (rules_.wants_shutdown() || (wrong("ends early", 5) && closed_ && !client.saw_end())) {
-      client.sees_end(unanswered_);
-      rules_.shut_down();
-      if (!input_ended_ && !rules_.wants_input()) client.fault("will not be read to its end");
-    }
-    if (rules_.wants_turn() && world_.wrong != "forgets turns") listed_ = true;
+  // What the rules want:
+  bool wants_input() override { return SimulatedLink::wants_input() || wrong("reads unasked", 5); }
+  bool wants_writable() override { return SimulatedLink::wants_writable() && world_.wrong != "forgets to write again"; }
+  bool wants_turn() override { return SimulatedLink::wants_turn() && world_.wrong != "forgets turns"; }
+  bool wants_shutdown() override {
+    return SimulatedLink::wants_shutdown() || (wrong("ends early", 5) && closed_ && !client.saw_end());
   }
-  void read() {
-    auto most = std::min(client.sent(), rules_.read_size());
-    if (random_.percent(50)) most = 1 + random_.below(std::min<std::size_t>(most, 600));
-    rules_.received(client.take_sent(most));
+  Time::time_point deadline() override {
+    return world_.wrong == "forgets the time" ? Time::time_point::max() : SimulatedLink::deadline();
   }
-  void end_input() {
+
+  // What happens at the connection:
+  void end_input() override {
     client.tell("sends no more");
-    if (world_.wrong == "ends a half line") rules_.received("\n");
+    if (world_.wrong == "ends a half line") rules().received("\n");
     client.leaves();
-    input_ended_ = finishes_ = true;
-    rules_.input_ended();
+    finishes_ = true;
+    SimulatedLink::end_input();
   }
-  void take_turn() {
-    ++world_.tally.at("turns");
-    listed_ = false;
-    rules_.take_turn();
-  }
-  void carry_out() {
-    auto const at = posted_.begin() + static_cast<std::ptrdiff_t>(random_.below(posted_.size()));
-    auto const action = *at;
-    posted_.erase(at);
-    action(*this);
-  }
-  void run_task() {
-    auto const task = std::move(tasks_.back());
-    tasks_.pop_back();
+  void run_task(Task& task) override {
     ++world_.tally.at("tasks");
-    auto const runs = has_session_ && is_open() && reads_lines_;
+    auto const runs = has_session() && is_open() && reads_lines();
     has_run_ = false;
-    if (!wrong("forgets a task", 20)) rules_.run(*task);
+    if (!wrong("forgets a task", 20)) SimulatedLink::run_task(task);
     if (has_run_ != runs) client.fault(runs ? "does not run a task" : "runs a task, and is closed");
   }
-  void end_if_overdue() {
-    if (rules_.due() > Time::time) return;
-    if (rules_.wants_writable() && world_.wrong != "forgets to write again") write();
-    rules_.time_is_over(Time::time);
-  }
-  void write() {
-    auto const found = rules_.next_output(output_);
+  void took_output(bool found) override {
     finishes_ = finishes_ || (found && !is_open());
     world_.meanwhile();
-    if (!found) return output_.batch.clear();
-    if (client.vanished()) return output_.batch.clear(), rules_.end(DisconnectReason::lost);
-    auto bytes = test::text_of(output_.batch);
-    bytes.insert(world_.wrong == "writes the log first" ? 0 : bytes.size(), test::text_of(output_.log));
+  }
+  std::string bytes_of(chatproto::detail::Output const& output) override {
+    if (world_.wrong == "writes the log first") return test::text_of(output.log) + test::text_of(output.batch);
+    return SimulatedLink::bytes_of(output);
+  }
+  std::size_t write_bytes(std::string_view bytes) override {
     auto size = std::min(bytes.size(), client.appetite());
     if (size > 1 && random_.percent(10)) size = 1 + random_.below(size);
     if (wrong("cuts untried", 20)) size = 0;
-    client.takes(size);
     client.tell("is sent", size, "bytes of", bytes.size());
     auto const stalls = size < bytes.size();
     if (stalls) ++world_.tally.at("stalls");
-    refused_ = stalls && client.appetite() == 0;
     if (size > 0 || !stalls) moved_ = Time::time;
-    client.sees(std::string_view(bytes).substr(0, size));
-    if (wrong("writes twice", 5)) client.sees(std::string_view(bytes).substr(0, size));
+    auto const see = [this](std::string_view line) { client.sees(line); };
+    client.accept(bytes.substr(0, size), see);
+    refused_ = stalls && client.appetite() == 0;
+    if (wrong("writes twice", 5)) client.receive(bytes.substr(0, size), see);
     if (stalls && size > 0) {
       if (world_.wrong == "loses a byte") ++size;
       if (world_.wrong == "repeats a byte") --size;
       if (world_.wrong == "drops the rest of a line") size = bytes.find('\n', size - 1) + 1;
     }
-    rules_.written(output_, size);
-    output_.batch.clear();
+    return size;
   }
-  void end(DisconnectReason reason) {
+  void shut_down() override {
+    client.sees_end(unanswered_);
+    rules().shut_down();
+    if (!has_input_ended() && !rules().wants_input()) client.fault("will not be read to its end");
+  }
+  void forget_session() override {
+    if (world_.wrong != "keeps the session") SimulatedLink::forget_session();
+  }
+  void was_ended(DisconnectReason reason) override {
     client.tell("has ended:", to_string(reason));
-    finish();
-    if (world_.wrong != "keeps the session") rules_.forget();
-    ended_ = true;
-    posted_.clear();
-    tasks_.clear();
     judge_end(reason);
-    if ((reason == DisconnectReason::closed || reason == DisconnectReason::login_deadline) && !client.vanished() &&
+    if ((reason == DisconnectReason::closed || reason == DisconnectReason::login_deadline) && !client.has_reset() &&
         !client.saw_end())
       client.sees_end(unanswered_);
     client.leaves();
@@ -322,7 +260,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   bool wrong(std::string_view how, std::size_t percent) { return world_.wrong == how && random_.percent(percent); }
 
   /// Delivers a line to its session.
-  void takes(auto const& call, ChatService::Session const& chat) {
+  void takes(auto const& call, Session const& chat) {
     world_.look();
     if (!gone_) {  // else the line is ignored
       if (auto const& said = client.begins(); said.what == Said::text) {
@@ -334,7 +272,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     }
     world_.meanwhile();
     call();
-    gone_ = chat.role() == ChatService::Session::gone;
+    gone_ = chat.role() == Session::gone;
     if (random_.percent(world_.pauses)) pause();
   }
   void pause() {
@@ -347,7 +285,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   /// Checks its backlog, after each step.
   void look() {
     auto const limit = world_.options.queue_limit;
-    auto const unread = reader_ != nullptr ? reader_->backlog() : 0;
+    auto const unread = log_backlog();
     auto const behind = unread + queued_bytes();
     auto const& from = *world_.acting;
     if (is_cut() && !std::exchange(was_cut_, true)) {
@@ -357,16 +295,17 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       // Each sender may have added one more block, of what its session held back.
       if (unread > limit + limit / 16 + world_.links.size() * 34'000)
         client.fault("has more unread than the limit lets it");
-    } else if (!busy_ && unread > unread_before_ + limit / 16) {
+    } else if (!is_busy() && unread > unread_before_ + limit / 16) {
       if (unread_before_ >= (limit + 1) * hard_limit_factor) client.fault("is not cut, and is far behind");
-      if (unread_before_ > limit && rules_.wants_writable() && !woken_)
+      if (unread_before_ > limit && rules().wants_writable() && !is_woken())
         client.fault("is behind, and no write is tried");
     }
     if (finishes_ && unread > unread_before_) client.fault("is closed, and has more to read");
     unread_before_ = unread;
     behind_ = behind;
-    auto const idle = !busy_ && is_open() && !client.vanished() && !woken_ && !listed_ && posted_.empty() && !paused_ &&
-                      !rules_.wants_writable() && !rules_.wants_turn() && throttle_end_ == Time::Point::max();
+    auto const idle = !is_busy() && is_open() && !client.has_reset() && !is_woken() && !is_listed() && posted() == 0 &&
+                      !is_paused() && !rules().wants_writable() && !rules().wants_turn() &&
+                      throttle_end() == Time::time_point::max();
     if (!idle) return;
     if (client.awaited() > 0) client.fault("has a line without its reply");
     if (behind > 0) client.fault("is asleep, and something waits for it");
@@ -377,10 +316,10 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     auto const expect = [this](bool right, char const* what) { right ? void() : client.fault(what); };
     auto const& options = world_.options;
     switch (reason) {
-      case DisconnectReason::closed: return expect(closed_ || gone_ || input_ended_, "is closed by nobody");
+      case DisconnectReason::closed: return expect(closed_ || gone_ || has_input_ended(), "is closed by nobody");
       case DisconnectReason::memory:
       case DisconnectReason::aborted: return expect(aborted_, "is aborted by nobody");
-      case DisconnectReason::lost: return expect(client.vanished(), "is taken to be lost");
+      case DisconnectReason::lost: return expect(client.has_reset(), "is taken to be lost");
       case DisconnectReason::login_deadline:
         return expect(client.begun() == 0 && Time::time >= came_ + options.login_deadline,
                       "has logged in, or had time to");
@@ -399,19 +338,13 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
 
   Simulation& world_;
-  raw::Random& random_ = world_.random;
-  Rules rules_;
-  chatproto::detail::Output output_;
-  chatproto::LogReader* reader_ = nullptr;
-  std::vector<Action> posted_;
-  std::vector<std::shared_ptr<Task>> tasks_;
-  Time::Point throttle_end_ = Time::Point::max();
-  bool busy_ = false, woken_ = false, listed_ = false, paused_ = false, to_unpause_ = false;
-  bool reads_lines_ = true, input_ended_ = false, ended_ = false, has_session_ = false, has_run_ = false;
+  chatproto::detail::Random& random_ = world_.random;
+  std::vector<Action> due_;  // kept for its memory
+  bool to_unpause_ = false, has_run_ = false;
 
   // What is known
-  Time::Point const came_ = Time::time;
-  Time::Point moved_ = came_;                                     // its socket accepted bytes, or nothing was left
+  Time::time_point const came_ = Time::time;
+  Time::time_point moved_ = came_;                                // its socket accepted bytes, or nothing was left
   bool flushes_ = false;                                          // its session sends what it has held back
   std::uint64_t kept_ = 0;                                        // an upper bound of the texts held back
   std::size_t pending_ = 0;                                       // an upper bound of the bytes of deliveries held back
@@ -431,12 +364,11 @@ Simulation::Simulation(std::uint64_t seed, std::string_view how, bool aloud, Tal
   options.queue_limit = random.one_of(std::array{4u, 12u, 300u, 600u, 1500u, 40'000u, 262'144u});
   if (random.percent(40)) options.overflow = chatproto::Overflow::block_sender;
   if (random.percent(10)) options.rate = 1000;
-  Time::time = Time::Point(1h);
-  Time::moment = random.one_of(std::array{0us, 0us, 1us, 30us, 300us});
+  Time::start(random.one_of(std::array{0us, 0us, 1us, 30us, 300us}));
 }
 
 Simulation::~Simulation() {
-  for (auto const& link : links) link->forget();
+  for (auto const& link : links) link->drop();
 }
 
 void Simulation::look() {
@@ -452,7 +384,7 @@ void Simulation::meanwhile() {
 
 void Simulation::pass_time() {
   Time::time += random.one_of(std::array{1ms, 20ms, 20ms, 200ms, 3000ms, 11000ms});
-  for (auto* link : present_) link->time_passes();
+  for (auto* link : present_) link->pass_time();
 }
 
 void Simulation::step() {
@@ -461,7 +393,7 @@ void Simulation::step() {
   if (!last_call && present_.size() < most_clients && links.size() < 60 && (present_.empty() || random.percent(5))) {
     links.push_back(std::make_shared<Link>(*this));
     present_.push_back(links.back().get());
-    return links.back()->start();
+    return links.back()->comes();
   }
   auto* const link = random.one_of(present_);
   auto* const outer = std::exchange(acting, link);
@@ -478,7 +410,7 @@ void Simulation::step() {
     link->act();
   look();
   acting = outer;
-  if (link->ended()) present_.erase(std::find(present_.begin(), present_.end(), link));
+  if (link->has_ended()) present_.erase(std::find(present_.begin(), present_.end(), link));
 }
 
 void Simulation::run() {
@@ -487,7 +419,7 @@ void Simulation::run() {
   draining = random.percent(40);
   if (draining) ++tally.at("drains");
   if (draining)
-    for (auto* link : present_) link->ask_to_stop();
+    for (auto* link : present_) link->stop_reading();
   for (auto const most = steps_ + 30'000; !present_.empty() && faults.empty();) {
     if (draining && !drained_ &&
         std::none_of(present_.begin(), present_.end(), [](auto* link) { return link->stops(); })) {

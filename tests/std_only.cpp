@@ -16,6 +16,8 @@
 #include <chatproto/room_table.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/service.hpp>
+#include <chatproto/testing.hpp>
+#include <chatproto/testing/history.hpp>
 #include <chatproto/token_bucket.hpp>
 #include <chatproto/version.hpp>
 

@@ -2,6 +2,7 @@
 // Helpers for all tests; those that need a socket are in socket_support.hpp.
 #pragma once
 
+#include <chatproto/detail/testing/simulated_link.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
@@ -57,17 +58,7 @@ inline Lines gists(std::string_view bytes) {
 
 inline chatproto::SharedBlock block(std::string bytes) { return std::make_shared<std::string const>(std::move(bytes)); }
 
-/// Returns the bytes that a link would write.
-inline std::string text_of(chatproto::MessageQueue::Batch const& batch) {
-  std::string text;
-  for (auto const& block : batch.blocks) text += *block;
-  return text.erase(0, batch.offset);
-}
-inline std::string text_of(chatproto::RoomLog::Pieces const& pieces) {
-  std::string text;
-  for (std::size_t i = 0; i < pieces.count; ++i) text.append(pieces.pieces[i].data, pieces.pieces[i].size);
-  return text;
-}
+using chatproto::detail::text_of;
 
 /// A queue that the test itself drains.
 class RecordingQueue final : public chatproto::MessageQueue {

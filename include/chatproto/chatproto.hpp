@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Includes all of chatproto.
+/// Includes all of chatproto, except `testing.hpp`.
 #pragma once
 
 #include <chatproto/chat_service.hpp>
