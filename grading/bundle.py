@@ -14,8 +14,10 @@ set -eu
 apt-get update
 DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {packages}
 id student >/dev/null 2>&1 || useradd --create-home student
-chmod -R go-rwx "$(dirname "$0")" # submissions run as another user, who must not read the profile
-"$(dirname "$0")/chatproto-conformance" --version
+cd "$(dirname "$0")"
+chmod -R go-rwx . # submissions run as another user, who must not read the profile
+chmod u+x chatproto-conformance
+./chatproto-conformance --version
 """
 
 RUN = """#!/bin/bash
@@ -84,7 +86,7 @@ def gradescope(path, conformance, profile, arguments, packages):
     files, options = content(conformance, profile, arguments)
     quoted = " ".join(map(shlex.quote, options)) + " " + ('"$source/profile"' if "profile" in files else shlex.quote(profile))
     files["setup.sh"] = SETUP.format(packages=" ".join(map(shlex.quote, ["python3", *packages]))).encode(), True
-    user = '$(id student >/dev/null 2>&1 && echo --user student) '
+    user = '$([ "$(id -u)" = 0 ] && id student >/dev/null 2>&1 && echo --user student) '
     files["run_autograder"] = RUN.format(options=quoted, user=user).encode(), True
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, (data, executable) in files.items():

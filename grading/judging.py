@@ -134,7 +134,7 @@ class Judge:
         options = self.options
         limits = {"memory": options.memory, "tasks": options.tasks, "file": options.file, "disk": options.disk,
                   "folder": work, "environment": {
-                      "PATH": os.environ.get("PATH", os.defpath), "HOME": work, "TMPDIR": os.path.join(work, "tmp"),
+                      "PATH": os.environ.get("PATH", os.defpath), "HOME": os.path.join(work, "tmp"), "TMPDIR": os.path.join(work, "tmp"),
                       "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}, **limits}
         if self.stopping:
             raise KitError("interrupted")
@@ -154,11 +154,13 @@ class Judge:
         work = tempfile.mkdtemp(prefix="chatproto-grade-")
         try:
             os.makedirs(os.path.join(work, "tmp"))
-            os.makedirs(os.path.join(work, "out"))
+            os.makedirs(os.path.join(work, "run"))
+            os.makedirs(os.path.join(work, "out"), mode=0o700)  # the report, which the submission must not write
             root, left_out = submissions.unpack(source, os.path.join(work, "files"))
             graded.notes += [shown(f"left out: {what}") for what in left_out]
             if self.options.user:
-                submissions.give_to(work, self.options.user)
+                for folder in "files", "tmp":
+                    submissions.give_to(os.path.join(work, folder), self.options.user)
                 os.chmod(work, 0o755)
             if self.build(graded, root, work):
                 self.play(graded, root, work)
@@ -200,7 +202,6 @@ class Judge:
 
     def play(self, graded, root, work):
         options, out, runners = self.options, os.path.join(work, "out"), os.path.join(work, "run")
-        os.makedirs(runners)
         command, missing = [], []
         before = "".join(shlex.quote(word) + " " for word in self.as_user())
         for program in options.programs:
@@ -220,11 +221,12 @@ class Judge:
         errors = os.path.join(out, "errors")
         ended, report = self.conformance(work, command + server, errors)
         if report is None and server:
-            problem = next((line for line in text_of(errors).splitlines() if "cannot be started" in line), "")
-            if not problem:
-                raise KitError(self.why_no_report(errors, ended))
-            graded.problem = f"{problem.partition(': ')[2] or problem}"
             graded.server = text_of(errors)
+            lines = graded.server.splitlines()
+            graded.problem = next((line.partition(": ")[2] for line in lines if "cannot be started" in line),
+                                  ended["stopped"] and f"it was ended before anything was decided: {ended['stopped']}")
+            if not graded.problem:
+                raise KitError(self.why_no_report(errors, ended))
             server, missing = [], ["server"]
         elif "server" in missing:
             graded.problem = "there is no server: " + graded.notes[-1]
@@ -242,7 +244,7 @@ class Judge:
             graded.notes.append(f"Its processes were killed {times} times: {why}.")
 
     def conformance(self, work, command, errors):
-        options, path = self.options, os.path.join(work, "report.json")
+        options, path = self.options, os.path.join(work, "out", "report.json")
         ended = self.run([options.conformance, *options.conformance_options, "--profile", options.profile, "--json",
                           path, *command], work, seconds=options.seconds, cpu=options.cpu, spare=True, errors=errors)
         return ended, read_json(path)
