@@ -84,7 +84,7 @@ def content(conformance, profile, arguments):
 
 def gradescope(path, conformance, profile, arguments, packages):
     files, options = content(conformance, profile, arguments)
-    quoted = " ".join(map(shlex.quote, options)) + " " + ('"$source/profile"' if "profile" in files else shlex.quote(profile))
+    quoted = " ".join([*map(shlex.quote, options), '"$source/profile"' if "profile" in files else shlex.quote(profile)])
     files["setup.sh"] = SETUP.format(packages=" ".join(map(shlex.quote, ["python3", *packages]))).encode(), True
     user = '$([ "$(id -u)" = 0 ] && id student >/dev/null 2>&1 && echo --user student) '
     files["run_autograder"] = RUN.format(options=quoted, user=user).encode(), True

@@ -27,7 +27,7 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
 p, ul, ol { margin: .4rem 0; max-width: 60rem; overflow-wrap: anywhere; }
 a { color: var(--link); }
-a:focus-visible, [tabindex]:focus-visible, summary:focus-visible { outline: 3px solid var(--link); outline-offset: 1px; }
+:focus-visible { outline: 3px solid var(--link); outline-offset: 1px; }
 code, pre { font-family: ui-monospace, monospace; font-size: .85rem; }
 pre { background: var(--head); border: 1px solid var(--line); padding: .5rem; overflow-x: auto; margin: .4rem 0; }
 .dim { color: var(--dim); }
@@ -35,7 +35,8 @@ pre { background: var(--head); border: 1px solid var(--line); padding: .5rem; ov
 table { border-collapse: separate; border-spacing: 0; }
 caption { text-align: left; padding: .4rem; position: sticky; left: 0; max-width: 90vw; }
 th, td { border-right: 1px solid var(--line); border-bottom: 1px solid var(--line); padding: 0; font-weight: normal; }
-thead th { position: sticky; top: 0; z-index: 1; background: var(--head); vertical-align: bottom; padding: .3rem .1rem; }
+thead th { position: sticky; top: 0; z-index: 1; background: var(--head); vertical-align: bottom;
+  padding: .3rem .1rem; }
 thead th span.name { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 15rem; line-height: 1.15;
   text-align: left; font-size: .85rem; display: inline-block; }
 thead th b { display: block; text-align: center; }
@@ -50,7 +51,7 @@ td a:hover { text-decoration: underline; }
 .failed, .failed a { background: var(--failed); color: var(--on-failed); font-weight: bold; }
 .unchecked, .unchecked a { background: var(--unchecked); color: var(--on-unchecked); font-weight: bold; }
 .skipped a { color: var(--dim); }
-.key span { padding: 0 .4rem; }
+.key span { padding: 0 .4rem; white-space: nowrap; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .skip { position: absolute; left: -99rem; }
 .skip:focus { position: static; }
@@ -59,6 +60,7 @@ td a:hover { text-decoration: underline; }
 .sign { padding: 0 .4rem; margin-right: .3rem; }
 @media (max-width: 45rem) {
   body { padding: .5rem; }
+  .of { display: none; }
   tbody th, tfoot th { max-width: 8rem; font-size: .85rem; padding: 0 .25rem; }
   thead th span.name { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 }
@@ -96,19 +98,21 @@ def matrix_row(graded):
         cells.append(f'<td class="{rule["status"]}">{link(graded, f"rule-{number}", label)}</td>')
     mark = ' <span class="failed" title="see below">!</span>' if graded.problem or graded.kit_error else ""
     return (f'<tr><th scope="row">{link(graded, "", text(graded.name))}{mark}</th>'
-            f'<td class="number">{graded.score} / {graded.max_score}</td>{"".join(cells)}</tr>')
+            f'<td class="number">{graded.score}<span class="of"> / {graded.max_score}</span></td>{"".join(cells)}</tr>')
 
 
 def matrix_table(all_graded, rules):
     heads = "".join(
-        f'<th scope="col" title="{text(rule["name"])}"><span class="name">{text(rule["name"])}</span><b>{number}</b></th>'
+        f'<th scope="col" title="{text(rule["name"])}"><span class="name">{text(rule["name"])}</span>'
+        f"<b>{number}</b></th>"
         for number, rule in enumerate(rules, 1))
     earned = "".join(f'<td>{sum(graded.rules[i]["status"] == "passed" for graded in all_graded)}</td>'
                      for i in range(len(rules)))
     rows = "\n".join(map(matrix_row, all_graded))
     return (f'<div class="matrix" tabindex="0" role="region" aria-label="Matrix">\n<table>\n'
             f'<caption>Submissions and rules. Each cell leads to what happened.</caption>\n'
-            f'<thead><tr><th scope="col">Submission</th><th scope="col" class="number">Points</th>{heads}</tr></thead>\n'
+            f'<thead><tr><th scope="col">Submission</th><th scope="col" class="number">Points</th>{heads}</tr>\n'
+            "</thead>\n"
             f'<tbody>\n{rows}\n</tbody>\n'
             f'<tfoot><tr><th scope="row">passed</th><td></td>{earned}</tr></tfoot>\n</table>\n</div>')
 
@@ -170,7 +174,8 @@ def unchecked_part(all_graded):
                 whys.setdefault(test["why"], {}).setdefault(graded.name, [graded, 0])[1] += 1
     if not whys:
         return []
-    parts = ['<h2 id="unchecked">What could not be checked</h2>', "<p>These scenes neither passed nor failed.</p>", "<ul>"]
+    parts = ['<h2 id="unchecked">What could not be checked</h2>', "<p>These scenes neither passed nor failed.</p>",
+             "<ul>"]
     for why, some in sorted(whys.items(), key=lambda item: -len(item[1])):
         links = ", ".join(f'{link(graded, "unchecked", text(graded.name))} ({count} scenes)'
                           for graded, count in some.values())
@@ -203,26 +208,31 @@ def matrix(all_graded, plan, notes):
                  ("problems", "Not built or not started", problems), ("causes", "What failed, by cause", True),
                  ("unchecked", "What could not be checked", unchecked)) if there) + "</p>",
              *(f"<p>{text(note)}</p>" for note in notes),
-             f'<p class="key">{key}</p>', matrix_table(all_graded, rules),
-             f'<details><summary>The rules</summary><ol>{legend}</ol></details>',
-             *problems, *causes_part(all_graded, rules), *unchecked, "</main>"]
+             f"<details><summary>The rules and their points</summary><ol>{legend}</ol></details>",
+             f'<p class="key">{key}</p>', matrix_table(all_graded, rules), *problems,
+             *causes_part(all_graded, rules), *unchecked, "</main>"]
     return page(title, "\n".join(parts))
 
 
 # --- One submission ---------------------------------------------------------------------------------------------------
+
+def transcript(test):
+    return f'<pre class="test" id="test-{text(test["name"])}">{text(chr(10).join(test_lines(test)))}</pre>'
+
 
 def rule_part(graded, number, rule):
     sign, word = SIGNS[rule["status"]]
     tests = graded.tests()
     chosen = [tests[name] for name in rule["tests"] if name in tests]
     parts = [f'<section class="rule" id="rule-{number}"><h3><span class="sign {rule["status"]}">{sign} {word}</span>'
-             f'{number} {text(rule["name"])} <span class="dim">{rule["score"]} of {rule["max_score"]} points</span></h3>']
+             f'{number} {text(rule["name"])} <span class="dim">{rule["score"]} of {rule["max_score"]} points</span>'
+             "</h3>"]
     if rule["status"] == "passed":
         names = [test["name"] for test in chosen if test["status"] == "passed"]
         parts.append(f'<p class="dim">passed: {text(", ".join(names))}</p>')
     for test in chosen:
         if test["status"] == "failed":
-            parts.append(f'<pre class="test" id="test-{text(quote(test["name"]))}">{text(chr(10).join(test_lines(test)))}</pre>')
+            parts.append(transcript(test))
     rest = rule_lines({**rule, "tests": [test["name"] for test in chosen if test["status"] != "failed"]}, tests)
     if rest:
         parts.append(f'<p>{"<br>".join(map(text, rest))}</p>')
@@ -241,7 +251,8 @@ def submission(graded):
         parts += [f"<pre>{text(chr(10).join(problem[1:]))}</pre>"] if problem[1:] else []
     parts += [f"<p>{text(note)}</p>" for note in graded.notes]
     if any(rule["status"] == "failed" for rule in graded.rules):
-        parts.append('<p class="dim">x -&gt; what client x of the test sent; x &lt;- what it got; * stands for any bytes</p>')
+        parts.append('<p class="dim">x -&gt; what client x of the test sent; x &lt;- what it got; '
+                     "* stands for any bytes</p>")
     for status, head in (("failed", "What failed"), ("unchecked", "What could not be checked"),
                          ("passed", "What passed"), ("skipped", "What was not counted")):
         some = [rule_part(graded, number, rule) for number, rule in enumerate(graded.rules, 1)
@@ -249,8 +260,7 @@ def submission(graded):
         parts += [f'<h2 id="{status}">{head}</h2>', *some] if some else []
     if others:
         parts.append("<h2>What failed besides, without points</h2>")
-        parts += [f'<pre class="test" id="test-{text(quote(test["name"]))}">{text(chr(10).join(test_lines(test)))}</pre>'
-                  for test in others]
+        parts += map(transcript, others)
     for name, log in (("build.log", graded.build), ("server.log", graded.server)):
         if log:
             lines = first_errors(log, 40) if name == "build.log" else log.splitlines()[:40]
