@@ -21,15 +21,17 @@ STYLE = """
   --unchecked: #413300; --on-unchecked: #ffdb7a; } }
 * { box-sizing: border-box; }
 body { margin: 0; padding: 1rem; background: var(--page); color: var(--text); font: 1rem/1.45 system-ui, sans-serif; }
-h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; }
+h1, h2, h3, h4 { line-height: 1.2; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
+h4 { font-size: .95rem; font-weight: normal; margin: .75rem 0 .25rem; }
 p, ul, ol { margin: .4rem 0; max-width: 60rem; overflow-wrap: anywhere; }
 a { color: var(--link); }
 :focus-visible { outline: 3px solid var(--link); outline-offset: 1px; }
 code, pre { font-family: ui-monospace, monospace; font-size: .85rem; }
-pre { background: var(--head); border: 1px solid var(--line); padding: .5rem; overflow-x: auto; margin: .4rem 0; }
+pre { background: var(--head); border: 1px solid var(--line); padding: .5rem; margin: .4rem 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 .dim { color: var(--dim); }
 .matrix { max-height: 92vh; overflow: auto; border: 1px solid var(--line); width: fit-content; max-width: 100%; }
 table { border-collapse: separate; border-spacing: 0; }
@@ -124,10 +126,12 @@ def names_of(some):
 
 
 def shape(told):
-    """What came, without the names that are made up for each play."""
-    came = next((line.partition(" ")[2].strip() for line in told if line.startswith("came")), "")
-    came = re.sub(r"\b(?=[a-z0-9]*\d)[a-z0-9]{8}\b", "{room}", came) or " ".join(told[-1:])
-    return came if len(came) <= 160 else came[:157] + "..."
+    """What was expected and what came, without the names that are made up for each play."""
+    def part(word):
+        found = next((line.partition(" ")[2].strip() for line in told if line.startswith(word + " ")), "")
+        found = re.sub(r"\b(?=[a-z0-9]*\d)[a-z0-9]{8}\b", "{room}", found)
+        return found if len(found) <= 160 else found[:157] + "..."
+    return part("expected"), part("came") or " ".join(told[-1:])[:160]
 
 
 def causes(all_graded):
@@ -154,13 +158,11 @@ def causes_part(all_graded, rules):
         parts.append(f'<h3>{count} of {len(all_graded)}: {text(test["title"])}</h3>\n<p class="dim">scene '
                      f'<code>{text(name)}</code>'
                      + (f', rule {number}, {text(rule["name"])}' if rule else ", without points") + "</p>")
-        expected = next((line.partition(" ")[2].strip() for line in test["told"] if line.startswith("expected")), "")
-        if expected:
-            parts.append(f"<p>expected <code>{text(expected)}</code></p>")
         parts.append("<ul>")
         ordered = sorted(shapes.items(), key=lambda item: -len(item[1]))
-        for came, some in ordered[:MOST]:
-            parts.append(f"<li>came <code>{text(came)}</code>: {names_of(some)}</li>")
+        for (expected, came), some in ordered[:MOST]:
+            instead = f' instead of <code>{text(expected)}</code>' if expected else ""
+            parts.append(f"<li><code>{text(came)}</code>{instead}: {names_of(some)}</li>")
         rest = [one for _, some in ordered[MOST:] for one in some]
         parts.append((f"<li>something else: {names_of(rest)}</li>" if rest else "") + "</ul>")
     return parts
@@ -217,7 +219,11 @@ def matrix(all_graded, plan, notes):
 # --- One submission ---------------------------------------------------------------------------------------------------
 
 def transcript(test):
-    return f'<pre class="test" id="test-{text(test["name"])}">{text(chr(10).join(test_lines(test)))}</pre>'
+    name, lines = text(test["name"]), test_lines(test)[1:]
+    section = f', section {text(test["section"])}' if test["section"] else ""
+    return (f'<div class="test" id="test-{name}"><h4>{text(test["title"])} '
+            f'<span class="dim"><code>{name}</code>{section}</span></h4>'
+            f"\n<pre>{text(chr(10).join(line[2:] for line in lines))}</pre></div>")
 
 
 def rule_part(graded, number, rule):

@@ -545,16 +545,18 @@ class Reports(unittest.TestCase):
         many = [self.graded(f"s{i}") for i in range(9)]
         text = page.matrix(many, many[0].report, [])
         Page(text)
-        for part in ("9 of 9: f title", "came <code>err:you &lt;b&gt; are {room}</code>", "9 submissions</summary>",
+        for part in ("9 of 9: f title", "<code>err:you &lt;b&gt; are {room}</code> instead of", "9 submissions</summary>",
                      "could not be checked, because f failed", "without points", '<th scope="row">', "<caption>"):
             self.assertIn(part, text)
         self.assertNotIn("because u failed", text)
         Page(page.submission(many[0]))
 
     def test_shape(self):
-        self.assertEqual(page.shape(["came      delivery:gu4pk4ig:bob:hi\\n"]), "delivery:{room}:bob:hi\\n")
-        self.assertEqual(page.shape(["came      nothing within 10 s"]), "nothing within 10 s")
-        self.assertEqual(page.shape(["came      delivery:a b"]), "delivery:a b")
+        for told, expected in ((["came      delivery:gu4pk4ig:bob:hi\\n"], ("", "delivery:{room}:bob:hi\\n")),
+                               (["expected  b: a line", "came      nothing within 10 s", "step      b < *"],
+                                ("b: a line", "nothing within 10 s")), (["came      delivery:a b"], ("", "delivery:a b")),
+                               (["something", "else"], ("", "else")), ([], ("", ""))):
+            self.assertEqual(page.shape(told), expected)
 
     def test_colours_can_be_read(self):
         """WCAG AA: 4.5 : 1."""
