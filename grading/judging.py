@@ -144,6 +144,8 @@ class Judge:
         keeper = subprocess.Popen([sys.executable, LIMITS, json.dumps(limits), *command], stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.keepers.add(keeper)
+        if self.stopping:  # in the meantime
+            keeper.terminate()
         out, errors = keeper.communicate()
         self.keepers.discard(keeper)
         if keeper.returncode != 0:

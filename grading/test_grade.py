@@ -8,10 +8,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import unittest
 import urllib.parse
 import zipfile
@@ -339,7 +341,7 @@ class Grading(Folder):
         name = "<script>alert('1')</script>&".replace("/", "\u2044")
         self.good(name, "strips-blanks")
         self.write("=cmd/README", "nothing to run")
-        self.grade("--conformance-options=--timeout 20")
+        self.grade("--conformance-options=--timeout 60")
         self.assertEqual(self.points(), {"ann": 8, "bob": 5, name: 5, "'=cmd": 0})
         self.assertIn("Points: 8 of 8\n", self.read("ann", "feedback.txt"))
         feedback = self.read("bob", "feedback.txt")
@@ -431,15 +433,35 @@ class Grading(Folder):
         self.assertEqual(self.points(), {"hangs": 0})
         self.assertIn("longer than 10 s", self.read("hangs", "feedback.txt"))
 
+    def test_interrupted(self):
+        """Nothing is left running, and what is there is written."""
+        marker, started = os.path.basename(self.folder), self.path("started")
+        self.write("hangs/server.py", server(
+            f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600) # {marker}'], "
+            f"start_new_session=True)\nopen({started!r}, 'w').close()\ntime.sleep(3600)\n"))
+        self.write("next/server.py", HANGS)
+        command = [sys.executable, os.path.join(HERE, "chatproto-grade"), "--conformance", CONFORMANCE, "--jobs", "1",
+                   self.submissions, "--out", self.out, "--profile", self.path("profile"),
+                   "--conformance-options=--timeout 3600"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as grading:
+            while not os.path.exists(started) and grading.poll() is None:
+                time.sleep(0.05)
+            grading.send_signal(signal.SIGINT)
+            errors = grading.communicate()[1]
+        self.assertEqual(grading.returncode, 1, errors)
+        self.nothing_left(marker)
+        self.assertIn("Interrupted", self.read("index.html"))
+        self.assertEqual(self.points(), {"hangs": 0, "next": 0})
+
     def test_build_and_programs(self):
         self.good("ann")
         self.write("ann/Makefile", "server: server.py\n\t(echo '#!/usr/bin/env python3'; cat server.py) >server; "
                                    "chmod +x server; rm server.py\n")
-        self.grade("--conformance-options=--timeout 20", "--programs", "server")
+        self.grade("--conformance-options=--timeout 60", "--programs", "server")
         self.assertEqual(self.points(), {"ann": 8})
         self.assertIn("chmod +x server", self.read("ann", "build.log"))
         self.assertTrue(os.path.exists(os.path.join(self.submissions, "ann", "server.py")))  # only the copy was built
-        self.grade("--conformance-options=--timeout 20", "--build", "mv server.py chat.py",
+        self.grade("--conformance-options=--timeout 60", "--build", "mv server.py chat.py",
                    "--run", "python3 chat.py {port}")
         self.assertEqual(self.points(), {"ann": 8})
 
@@ -463,7 +485,7 @@ class Bundles(Folder):
     def test_gradescope(self):
         self.good("ann", "text-ends-at-a-colon")
         self.grade("--profile", self.path("profile"), "--gradescope", self.path("auto.zip"),
-                   "--visibility", "after_due_date", "--conformance-options=--timeout 20", folder=False)
+                   "--visibility", "after_due_date", "--conformance-options=--timeout 60", folder=False)
         root = self.path("autograder")
         with zipfile.ZipFile(self.path("auto.zip")) as archive:
             archive.extractall(os.path.join(root, "source"))
@@ -492,7 +514,7 @@ class Bundles(Folder):
     def test_classroom50(self):
         self.good("ann", "strips-blanks")
         bundle = self.path("bundle")
-        self.grade("--profile", self.path("profile"), "--classroom50", bundle, "--conformance-options=--timeout 20",
+        self.grade("--profile", self.path("profile"), "--classroom50", bundle, "--conformance-options=--timeout 60",
                    folder=False)
         checkout = os.path.join(self.submissions, "ann")
         subprocess.run([sys.executable, os.path.join(bundle, "autograder.py")], cwd=checkout, check=True,
@@ -545,8 +567,9 @@ class Reports(unittest.TestCase):
         many = [self.graded(f"s{i}") for i in range(9)]
         text = page.matrix(many, many[0].report, [])
         Page(text)
-        for part in ("9 of 9: f title", "<code>err:you &lt;b&gt; are {room}</code> instead of", "9 submissions</summary>",
-                     "could not be checked, because f failed", "without points", '<th scope="row">', "<caption>"):
+        for part in ("9 of 9: f title", "<code>err:you &lt;b&gt; are {room}</code> instead of",
+                     "9 submissions</summary>", "could not be checked, because f failed", "without points",
+                     '<th scope="row">', "<caption>"):
             self.assertIn(part, text)
         self.assertNotIn("because u failed", text)
         Page(page.submission(many[0]))
@@ -554,7 +577,8 @@ class Reports(unittest.TestCase):
     def test_shape(self):
         for told, expected in ((["came      delivery:gu4pk4ig:bob:hi\\n"], ("", "delivery:{room}:bob:hi\\n")),
                                (["expected  b: a line", "came      nothing within 10 s", "step      b < *"],
-                                ("b: a line", "nothing within 10 s")), (["came      delivery:a b"], ("", "delivery:a b")),
+                                ("b: a line", "nothing within 10 s")),
+                               (["came      delivery:a b"], ("", "delivery:a b")),
                                (["something", "else"], ("", "else")), ([], ("", ""))):
             self.assertEqual(page.shape(told), expected)
 
