@@ -465,6 +465,26 @@ class Grading(Folder):
                    "--run", "python3 chat.py {port}")
         self.assertEqual(self.points(), {"ann": 8})
 
+    def test_which_programs_are_graded(self):
+        with open(self.path("profile"), "a", encoding="ascii") as file:
+            file.write("rule: 4 The sender says that there is no server\nscenes: *sender-no-server\n")
+        self.good("server-only")
+        self.write("sender-only/sender.py", "raise SystemExit('there is no server')\n")
+        self.write("bad-server/server.py", "raise SystemExit('broken')\n")
+        self.write("bad-server/sender.py", "raise SystemExit('there is no server')\n")
+        self.grade("--conformance-options=--timeout 60")
+        self.assertEqual(self.points(), {"server-only": 8, "sender-only": 0, "bad-server": 0})
+        self.grade("--conformance-options=--timeout 60", "--programs", "server,sender")
+        self.assertEqual(self.points(), {"server-only": 8, "sender-only": 4, "bad-server": 4})
+        for name in "server-only", "sender-only", "bad-server":
+            self.assertEqual(self.json(name, "report.json")["max_score"], 12)
+        self.assertIn("There is no program ./sender", self.read("server-only", "feedback.txt"))
+        self.assertIn("There is no program ./server", self.read("sender-only", "feedback.txt"))
+        self.assertIn("No points for the server: the server under test cannot be started",
+                      self.read("bad-server", "feedback.txt"))
+        self.grade("--conformance-options=--timeout 60", "--programs", "sender")
+        self.assertEqual(self.points(), {"server-only": 0, "sender-only": 4, "bad-server": 4})
+
     def test_wrong_command_lines(self):
         self.good("ann")
         self.assertIn("no such folder", self.grade(folder=self.path("none"), code=2).stderr)
