@@ -98,7 +98,8 @@ def matrix_row(graded):
         sign, word = SIGNS[rule["status"]]
         label = f'<span aria-hidden="true">{sign}</span><span class="hidden">{word}</span>'
         cells.append(f'<td class="{rule["status"]}">{link(graded, f"rule-{number}", label)}</td>')
-    mark = ' <span class="failed" title="see below">!</span>' if graded.problem or graded.kit_error else ""
+    mark = (' <span class="failed"><span aria-hidden="true">!</span><span class="hidden">see below</span></span>'
+            if graded.problem or graded.kit_error else "")
     return (f'<tr><th scope="row">{link(graded, "", text(graded.name))}{mark}</th>'
             f'<td class="number">{graded.score}<span class="of"> / {graded.max_score}</span></td>{"".join(cells)}</tr>')
 

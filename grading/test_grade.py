@@ -6,6 +6,7 @@ import html.parser
 import io
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -484,6 +485,18 @@ class Grading(Folder):
                       self.read("bad-server", "feedback.txt"))
         self.grade("--conformance-options=--timeout 60", "--programs", "sender")
         self.assertEqual(self.points(), {"server-only": 0, "sender-only": 4, "bad-server": 4})
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "only root can run programs as others")
+    def test_another_user(self):
+        self.write("spy/server.py", "import os\nprint('user', os.getuid(), os.access('server.py', os.W_OK))\n"
+                   "try:\n    open('../out/report.json', 'w')\nexcept OSError as error:\n"
+                   "    print(error, flush=True)\n")
+        self.good("ann")
+        self.grade("--conformance-options=--timeout 60", "--user", "nobody")
+        self.assertEqual(self.points(), {"ann": 8, "spy": 0})
+        printed = self.read("spy", "server.log")
+        self.assertIn(f"user {pwd.getpwnam('nobody').pw_uid} True\n", printed)
+        self.assertIn("Permission denied: '../out/report.json'", printed)
 
     def test_wrong_command_lines(self):
         self.good("ann")
