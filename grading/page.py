@@ -128,9 +128,11 @@ def names_of(some):
 
 def shape(told):
     """What was expected and what came, without the names that are made up for each play."""
+    joined = "|".join(set(re.findall(r"\bjoin:([a-z0-9]{8})\b", "\n".join(told))) | {r"(?=[a-z]*\d)[a-z0-9]{8}"})
+
     def part(word):
         found = next((line.partition(" ")[2].strip() for line in told if line.startswith(word + " ")), "")
-        found = re.sub(r"\b(?=[a-z0-9]*\d)[a-z0-9]{8}\b", "{room}", found)
+        found = re.sub(rf"\b(?:{joined})\b", "{room}", found)
         return found if len(found) <= 160 else found[:157] + "..."
     return part("expected"), part("came") or " ".join(told[-1:])[:160]
 

@@ -609,6 +609,8 @@ class Reports(unittest.TestCase):
 
     def test_shape(self):
         for told, expected in ((["came      delivery:gu4pk4ig:bob:hi\\n"], ("", "delivery:{room}:bob:hi\\n")),
+                               (["          s -> join:gmbpfrrg\\n", "came      delivery:gmbpfrrg:somebody:hi\\n"],
+                                ("", "delivery:{room}:somebody:hi\\n")),
                                (["expected  b: a line", "came      nothing within 10 s", "step      b < *"],
                                 ("b: a line", "nothing within 10 s")),
                                (["came      delivery:a b"], ("", "delivery:a b")),
