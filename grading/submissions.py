@@ -81,6 +81,7 @@ class Copy:
 def copy_folder(source, copy):
     for folder, folders, files in os.walk(source):
         inside = os.path.relpath(folder, source)
+        folders[:] = [name for name in folders if name != ".git"]
         for name in folders + files:
             path, here = os.path.join(folder, name), os.path.normpath(os.path.join(inside, name))
             mode = os.lstat(path).st_mode

@@ -184,6 +184,7 @@ class Submissions(Folder):
 
     def test_what_is_no_file_is_not_copied(self):
         self.write("ann/server.py", "")
+        self.write("ann/.git/config", "")
         os.mkfifo(os.path.join(self.submissions, "ann", "pipe"))
         os.symlink("/etc/passwd", os.path.join(self.submissions, "ann", "secret"))
         root, left_out = self.unpack("ann")
