@@ -214,8 +214,11 @@ class Judge:
             runner = os.path.join(runners, program)
             if how_to is None:
                 missing.append(program)
-                graded.notes.append(f"There is no program ./{program} and no {program}.py"
-                                    + (" after the build." if graded.build else "."))
+                why = f"there is no ./{program} and no {program}.py" + (" after the build" if graded.build else "")
+                if program == "server":
+                    graded.problem = why
+                else:
+                    graded.notes.append(why[0].upper() + why[1:] + ".")
             else:
                 submissions.write_runner(runner, root, how_to, before)
             if program != "server" or (how_to and not options.run):
@@ -233,8 +236,6 @@ class Judge:
             if not graded.problem:
                 raise KitError(self.why_no_report(errors, ended))
             server, missing = [], ["server"]
-        elif "server" in missing:
-            graded.problem = "there is no server: " + graded.notes[-1]
         if "server" in missing:
             if len(options.programs) == 1:
                 return

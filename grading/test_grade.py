@@ -350,7 +350,7 @@ class Grading(Folder):
         for part in ("Points: 5 of 8\n", "FAILED        0 of   3  Texts are", "lines-payload-colons: ", "  expected  ",
                      "What was not counted", "login-deadline-"):
             self.assertIn(part, feedback)
-        self.assertIn("There is no program ./server and no server.py", self.read("=cmd", "feedback.txt"))
+        self.assertIn("there is no ./server and no server.py", self.read("=cmd", "feedback.txt"))
         self.assertEqual(self.json("=cmd", "report.json")["max_score"], 8)
 
         self.check_pages()
@@ -480,8 +480,8 @@ class Grading(Folder):
         self.assertEqual(self.points(), {"server-only": 8, "sender-only": 4, "bad-server": 4})
         for name in "server-only", "sender-only", "bad-server":
             self.assertEqual(self.json(name, "report.json")["max_score"], 12)
-        self.assertIn("There is no program ./sender", self.read("server-only", "feedback.txt"))
-        self.assertIn("There is no program ./server", self.read("sender-only", "feedback.txt"))
+        self.assertIn("There is no ./sender and", self.read("server-only", "feedback.txt"))
+        self.assertIn("No points for the server: there is no ./server", self.read("sender-only", "feedback.txt"))
         self.assertIn("No points for the server: the server under test cannot be started",
                       self.read("bad-server", "feedback.txt"))
         self.grade("--conformance-options=--timeout 60", "--programs", "sender")
