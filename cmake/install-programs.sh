@@ -1,7 +1,7 @@
 #!/bin/sh
 # sh cmake/install-programs.sh PREFIX [conformance]: installs missing packages, builds the programs of examples/ (with
-# `conformance`, only chatproto-conformance) and installs them in PREFIX/bin. DESTDIR and CMAKE_BUILD_PARALLEL_LEVEL
-# mean what they mean to CMake.
+# `conformance`, only chatproto-conformance, and chatproto-grade beside it) and installs them in PREFIX/bin. DESTDIR and
+# CMAKE_BUILD_PARALLEL_LEVEL mean what they mean to CMake.
 set -eu
 what=${2:-programs}
 case $#,$what in
@@ -18,22 +18,31 @@ esac
 cd "$(dirname "$0")/.."
 build=build/$what
 
+static=
 if [ "$what" = programs ]; then
-  component=programs
+  components=programs
   sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev
   without=CHATPROTO_BUILD_CONFORMANCE
 else
-  component=tools
-  sh cmake/setup.sh cmake ninja-build g++ libasio-dev
+  components='tools grading'
+  sh cmake/setup.sh cmake ninja-build g++ libasio-dev make python3
   without=CHATPROTO_BUILD_EXAMPLES
+  # It goes to other systems as well, to older ones too. Not every system has the libraries for that.
+  if echo 'int main() {}' | g++ -static -x c++ -o /dev/null - 2>/dev/null; then
+    static=-DCMAKE_EXE_LINKER_FLAGS=-static
+  fi
 fi
 echo "Building the programs (a minute or two; what is done goes to $build.log)"
 mkdir -p build
-{
-  cmake --preset release -B $build -DCHATPROTO_BUILD_TESTS=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF -D$without=OFF &&
-    cmake --build $build --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}" &&
-    cmake --install $build --component $component --strip --prefix "$prefix"
-} >$build.log 2>&1 || {
+build_and_install() {
+  cmake --preset release -B $build -DCHATPROTO_BUILD_TESTS=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF -D$without=OFF \
+    $static || return
+  cmake --build $build --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}" || return
+  for component in $components; do
+    cmake --install $build --component "$component" --strip --prefix "$prefix" || return
+  done
+}
+build_and_install >$build.log 2>&1 || {
   cat $build.log
   echo 'install-programs: it does not build, or cannot be installed' >&2
   exit 1
