@@ -168,6 +168,10 @@ void Client::run() {
     queue_->finish();
     pthread_join(writer_, nullptr);
   }
+  hang_up();
+}
+
+void Client::hang_up() {
   shutdown(connection_, SHUT_WR);
   if (!closing_) return;
   limit(connection_, SO_RCVTIMEO, 2);  // an immediate close could destroy the last bytes on their way

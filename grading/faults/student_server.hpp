@@ -132,7 +132,8 @@ class Client {
   virtual void read_lines();
   virtual void write_lines();  ///< the thread that writes a receiver's queue
   virtual std::string without_end(std::string const& line);
-  virtual void forget();  ///< leaves its room
+  virtual void forget();   ///< leaves its room
+  virtual void hang_up();  ///< ends the connection such that the client gets all that was written
   virtual std::unique_ptr<MessageQueue> make_queue();
 
   // Messages
