@@ -208,39 +208,49 @@ class ReplyWithinDelivery : public Client {
   }
 };
 
-/// Its two threads end in any order, and whoever is the last deletes the queue. Both may take themselves for the last.
+/// Two threads use the queue, and the last of them deletes it. Both may take themselves for the last.
 class DoubleDelete : public Client {
  public:
-  using Client::Client;
-  void write_lines() override {
-    std::string line;
-    while (own_->pop(line)) write_all(line);
-    writer_gone_ = true;
-    if (reader_gone_) delete own_;
+  DoubleDelete(Server& server, int connection) : Client(server, connection) { pthread_mutex_init(&lock_, nullptr); }
+  ~DoubleDelete() override { pthread_mutex_destroy(&lock_); }
+  void send(std::string const& line) override {
+    if (own_ == nullptr) return Client::send(line);
+    if (!own_->push(line + "\n")) shutdown(connection_, SHUT_RDWR);
   }
   std::unique_ptr<MessageQueue> make_queue() override {
     own_ = new MessageQueue;
     return nullptr;
   }
-  void send(std::string const& line) override {
-    if (own_ == nullptr) return Client::send(line);
-    if (!own_->push(line + "\n")) shutdown(connection_, SHUT_RDWR);
+  void write_lines() override {
+    std::string line;
+    while (own_->pop(line)) write_all(line);
+    stop_using();
+    if (users() == 0) delete own_;
   }
   void run() override {
     read_lines();
     forget();
     if (own_ != nullptr) {
-      reader_gone_ = true;
       own_->finish();
-      if (writer_gone_) delete own_;
+      stop_using();
+      if (users() == 0) delete own_;
       pthread_join(writer_, nullptr);
     }
     hang_up();
   }
 
  private:
+  void stop_using() {
+    Guard const guard(lock_);
+    --users_;
+  }
+  int users() {
+    Guard const guard(lock_);
+    return users_;
+  }
   MessageQueue* own_ = nullptr;
-  bool reader_gone_ = false, writer_gone_ = false;
+  int users_ = 2;
+  pthread_mutex_t lock_{};
 };
 
 /// The writer destroys the queue and its lock when it ends: the receiver is still in its room for a moment.

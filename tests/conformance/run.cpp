@@ -149,7 +149,7 @@ void Run::add(Entry const& entry, Failure const* failure) {
   Scene const& scene = *entry.scene;
   if (report_.add(scene, entry.form, failure)) return;
   if (scene.provides != Basis::none) missing_.emplace(scene.provides, scene.name);
-  if (stage_ == whole && entry.form.kind == Form::Kind::whole)
+  if (stage_ == whole && entry.form.kind == Form::Kind::whole && options_.only.empty())
     queues_[alone].push_back({&scene, {Form::Kind::alone, 0, 0}});
 }
 
