@@ -4,6 +4,7 @@ writing thread; one lock guards the rooms' members. DEADLINE is for the login, i
 
 It tests the suite: every scene must pass with it. faulty_server.py breaks it in one place at a time.
 """
+import contextlib
 import queue
 import re
 import socket
@@ -54,6 +55,8 @@ class Client:
             pass  # the client has disconnected
         finally:
             self.forget()
+            with contextlib.suppress(queue.Full):  # the writer may be waiting for lines
+                self.outgoing.put_nowait(None)
             self.connection.close()
 
     def forget(self):
