@@ -11,7 +11,7 @@ hello
 ==================
 WARNING: ThreadSanitizer: data race (pid=11347)
   Read of size 8 at 0x7b0c00007820 by thread T15:
-    #0 std::_Rb_tree<Client*, Client*>::_M_get_insert_unique_pos(Client* const&) /usr/include/c++/12/bits/stl_tree.h:2059 (server+0x1)
+    #0 std::_Rb_tree<Client*>::_M_get_insert_unique_pos(Client* const&) /usr/include/c++/12/bits/stl_tree.h:2059 (s+0x1)
     #1 Room::add(Client&) FOLDER/room.cpp:31 (server+0x1046e)
     #2 Client::join(std::string const&) FOLDER/client.cpp:33:7 (server+0x10)
 

@@ -6,11 +6,11 @@
 //
 // The number is a seed. It chooses, for each thread and each kind of call, where the thread yields or sleeps (from a
 // microsecond to a few milliseconds): before a lock and after an unlock, around conditions, semaphores, the start of
-// threads, reads, writes, closes and memory, so that threads meet in orders that are rare otherwise. The same seed gives
-// the same choices; when the threads run is still the system's choice.
+// threads, reads, writes, closes and memory, so that threads meet in orders that are rare otherwise. The same seed
+// gives the same choices; when the threads run is still the system's choice.
 //
 // It does nothing to a program that POSIX or Linux may not do too, so a correct program is only slower:
-// - All sleeps together last at most half of the time that has passed.
+// - All that threads lose so is together at most half of the time that has passed.
 // - A read from a TCP connection may give less than has come. A write to one that blocks is done in two parts, between
 //   which others may write, as in a write for which the system has no room; one that does not block may take less. A
 //   program that uses epoll with EPOLLET may take a short read or write for "no more room"; it gets none.
@@ -20,8 +20,8 @@
 //
 // What is certainly wrong ends the program with one line on stderr ("chatproto-perturb: seed 17: ...") and SIGABRT:
 // memory freed twice or written after it was freed; a mutex locked after its destruction, destroyed while it is locked,
-// or unlocked by a thread that does not hold it; threads that wait for each other's mutexes. It sees none of these in a
-// program that is statically linked, or brings its own malloc, or was built with a sanitizer.
+// or unlocked by a thread that does not hold it; threads that wait for each other's mutexes. It is not for programs
+// that are statically linked, bring their own malloc, or were built with a sanitizer.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -93,11 +93,16 @@ static uint64_t now(void) {
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-static void sleep_for(uint64_t nanoseconds) {
-  if (atomic_load(&slept) + nanoseconds > (now() - began) / 2 + 20000000) return;
-  atomic_fetch_add(&slept, nanoseconds);
+/// Sleeps, or with 0 only yields, which on a busy machine may take as long.
+static void lose_time(uint64_t nanoseconds) {
+  uint64_t const start = now();
+  if (atomic_load(&slept) + nanoseconds > (start - began) / 2 + 20000000) return;
   struct timespec const time = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
-  syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &time, NULL);  // not a cancellation point
+  if (nanoseconds == 0)
+    sched_yield();
+  else
+    syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &time, NULL);  // not a cancellation point
+  atomic_fetch_add(&slept, now() - start);
 }
 
 /// A place at which a thread may lose time.
@@ -107,9 +112,9 @@ static void point(enum kind kind) {
   uint64_t const random = next_random();
   unsigned const yields = (unsigned)(random & 4095), sleeps = (unsigned)(random >> 12 & 4095);
   if (sleeps < rates[kind].sleeps * self.haste / 2)
-    sleep_for((1000u << ((random >> 24) % (longest + 1))) + (random >> 40 & 1023));
+    lose_time((1000u << ((random >> 24) % (longest + 1))) + (random >> 40 & 1023));
   else if (yields < rates[kind].yields)
-    sched_yield();
+    lose_time(0);
   errno = saved;
 }
 
@@ -128,13 +133,14 @@ static void found(char const* what) {
   abort();
 }
 
-#define REPLACED(X)                                                                                            \
-  X(accept)                                                                                                    \
-  X(close) X(epoll_ctl) X(pthread_cond_broadcast) X(pthread_cond_signal) X(pthread_cond_timedwait)             \
-      X(pthread_cond_wait) X(pthread_create) X(pthread_join) X(pthread_mutex_destroy) X(pthread_mutex_lock)    \
-          X(pthread_mutex_timedlock) X(pthread_mutex_trylock) X(pthread_mutex_unlock) X(pthread_rwlock_rdlock) \
-              X(pthread_rwlock_unlock) X(pthread_rwlock_wrlock) X(read) X(recv) X(recvmsg) X(sem_post)         \
-                  X(sem_timedwait) X(sem_wait) X(send) X(sendmsg) X(shutdown) X(write) X(writev)
+#define REPLACED(X)                                                                                                \
+  X(accept)                                                                                                        \
+  X(close)                                                                                                         \
+  X(epoll_ctl) X(pthread_cond_broadcast) X(pthread_cond_signal) X(pthread_cond_timedwait) X(pthread_cond_wait)     \
+      X(pthread_create) X(pthread_join) X(pthread_mutex_destroy) X(pthread_mutex_lock) X(pthread_mutex_timedlock)  \
+          X(pthread_mutex_trylock) X(pthread_mutex_unlock) X(pthread_rwlock_rdlock) X(pthread_rwlock_unlock)       \
+              X(pthread_rwlock_wrlock) X(read) X(recv) X(recvmsg) X(sem_post) X(sem_timedwait) X(sem_wait) X(send) \
+                  X(sendmsg) X(shutdown) X(write) X(writev)
 #define DECLARE(name) static __typeof__(&name) real_##name;
 REPLACED(DECLARE)
 #define FIND(name) \
@@ -282,7 +288,7 @@ RWLOCK(pthread_rwlock_unlock, , point(unlock))
 /// A wait that ends although nobody has called: POSIX allows this, so programs ask again what they wait for.
 static void wake_without_a_call(pthread_mutex_t* mutex) {
   pthread_mutex_unlock(mutex);
-  sched_yield();
+  lose_time(0);
   pthread_mutex_lock(mutex);
 }
 
@@ -471,7 +477,7 @@ ssize_t send(int file, void const* data, size_t size, int flags) {
   ssize_t result = real(file, data, part == 0 ? size : part, flags);
   if (part != 0 && result == (ssize_t)part && (way == blocks || atomic_load(&edge_triggered))) {
     int const saved = errno;
-    sched_yield();
+    lose_time(0);
     point(output);
     ssize_t const more = real(file, (char const*)data + part, size - part, flags);
     if (more > 0) result += more;
@@ -490,7 +496,7 @@ ssize_t write(int file, void const* data, size_t size) {
   ssize_t result = real(file, data, part == 0 ? size : part);
   if (part != 0 && result == (ssize_t)part && (way == blocks || atomic_load(&edge_triggered))) {
     int const saved = errno;
-    sched_yield();
+    lose_time(0);
     point(output);
     ssize_t const more = real(file, (char const*)data + part, size - part);
     if (more > 0) result += more;
