@@ -133,14 +133,14 @@ static void found(char const* what) {
   abort();
 }
 
-#define REPLACED(X)                                                                                                \
-  X(accept)                                                                                                        \
-  X(close)                                                                                                         \
-  X(epoll_ctl) X(pthread_cond_broadcast) X(pthread_cond_signal) X(pthread_cond_timedwait) X(pthread_cond_wait)     \
-      X(pthread_create) X(pthread_join) X(pthread_mutex_destroy) X(pthread_mutex_lock) X(pthread_mutex_timedlock)  \
-          X(pthread_mutex_trylock) X(pthread_mutex_unlock) X(pthread_rwlock_rdlock) X(pthread_rwlock_unlock)       \
-              X(pthread_rwlock_wrlock) X(read) X(recv) X(recvmsg) X(sem_post) X(sem_timedwait) X(sem_wait) X(send) \
-                  X(sendmsg) X(shutdown) X(write) X(writev)
+// clang-format off
+#define REPLACED(X) \
+  X(accept) X(close) X(epoll_ctl) X(pthread_cond_broadcast) X(pthread_cond_signal) X(pthread_cond_timedwait) \
+  X(pthread_cond_wait) X(pthread_create) X(pthread_join) X(pthread_mutex_destroy) X(pthread_mutex_lock) \
+  X(pthread_mutex_timedlock) X(pthread_mutex_trylock) X(pthread_mutex_unlock) X(pthread_rwlock_rdlock) \
+  X(pthread_rwlock_unlock) X(pthread_rwlock_wrlock) X(read) X(recv) X(recvmsg) X(sem_post) X(sem_timedwait) \
+  X(sem_wait) X(send) X(sendmsg) X(shutdown) X(write) X(writev)
+// clang-format on
 #define DECLARE(name) static __typeof__(&name) real_##name;
 REPLACED(DECLARE)
 #define FIND(name) \
