@@ -469,20 +469,30 @@ ssize_t recvmsg(int file, struct msghdr* message, int flags) {
   return result;
 }
 
+/// Sends a part first. The rest goes to the same connection even if another thread closes the descriptor meanwhile and
+/// somebody else gets its number: within one call, the system does so too.
+static ssize_t send_in_two(int file, void const* data, size_t size, int flags, size_t part, enum way way) {
+  bool const all = way == blocks || atomic_load(&edge_triggered);
+  int const copy = all ? fcntl(file, F_DUPFD_CLOEXEC, 0) : -1;
+  ssize_t result = real_send(file, data, all && copy < 0 ? size : part, flags);
+  int const saved = errno;
+  if (copy >= 0 && result == (ssize_t)part) {
+    lose_time(0);
+    point(output);
+    ssize_t const more = real_send(copy, (char const*)data + part, size - part, flags);
+    if (more > 0) result += more;
+  }
+  if (copy >= 0) real_close(copy);
+  errno = saved;
+  return result;
+}
+
 ssize_t send(int file, void const* data, size_t size, int flags) {
   REAL(send);
   point(output);
   enum way way = untouched;
   size_t const part = first_part(file, size, flags, &way);
-  ssize_t result = real(file, data, part == 0 ? size : part, flags);
-  if (part != 0 && result == (ssize_t)part && (way == blocks || atomic_load(&edge_triggered))) {
-    int const saved = errno;
-    lose_time(0);
-    point(output);
-    ssize_t const more = real(file, (char const*)data + part, size - part, flags);
-    if (more > 0) result += more;
-    errno = saved;
-  }
+  ssize_t const result = part == 0 ? real(file, data, size, flags) : send_in_two(file, data, size, flags, part, way);
   point(output);
   return result;
 }
@@ -493,15 +503,7 @@ ssize_t write(int file, void const* data, size_t size) {
   point(output);
   enum way way = untouched;
   size_t const part = first_part(file, size, 0, &way);
-  ssize_t result = real(file, data, part == 0 ? size : part);
-  if (part != 0 && result == (ssize_t)part && (way == blocks || atomic_load(&edge_triggered))) {
-    int const saved = errno;
-    lose_time(0);
-    point(output);
-    ssize_t const more = real(file, (char const*)data + part, size - part);
-    if (more > 0) result += more;
-    errno = saved;
-  }
+  ssize_t const result = part == 0 ? real(file, data, size) : send_in_two(file, data, size, 0, part, way);
   point(output);
   return result;
 }

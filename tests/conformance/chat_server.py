@@ -57,6 +57,9 @@ class Client:
             self.forget()
             with contextlib.suppress(queue.Full):  # the writer may be waiting for lines
                 self.outgoing.put_nowait(None)
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)  # or for the client to read
+            writer.join(timeout=10)  # if it wrote after the close, another client might have the descriptor by then
             self.connection.close()
 
     def forget(self):
