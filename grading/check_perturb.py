@@ -68,7 +68,7 @@ def check_left_behind():
 
 
 def check_race(conformance, library, command):
-    test = perturb.perturbed(conformance, command, library, seeds=40, timeout=8)
+    test = perturb.perturbed(conformance, command, library, seeds=1000, timeout=8)
     print("\n".join(test["told"]))
     assert test["status"] == "failed", "the race has not been found"
 
