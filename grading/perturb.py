@@ -188,11 +188,11 @@ def play(conformance, server, scenes, timeout):
 
 def perturbed(conformance, command, library, seconds=60, first_seed=1, seeds=None, scenes=None, timeout=15):
     """Plays with one seed after the other, for so many seconds or for so many seeds. Returns a test of the report, with
-    the number of seeds played as "seeds"."""
+    the number of seeds played as "seeds", and those that were too slow at first as "slow"."""
     began = time.monotonic()
     seed = first_seed
     result = {"name": "perturbed", "level": "concurrent", "section": "6 Promises", "status": "passed", "why": "",
-              "title": "The scenes again and again, the server's threads delayed by chance", "told": []}
+              "title": "The scenes again and again, the server's threads delayed by chance", "told": [], "slow": []}
     while True:
         environment = {"LD_PRELOAD": os.path.abspath(library), "CHATPROTO_PERTURB": str(seed)}
         for patience in (timeout, 8 * timeout):
@@ -200,6 +200,7 @@ def perturbed(conformance, command, library, seconds=60, first_seed=1, seeds=Non
                 told, slow = play(conformance, server, scenes or SCENES, patience)
             if not slow:
                 break
+            result["slow"].append(seed)
         result["seeds"] = seed - first_seed + 1
         if told is not None:
             result["status"] = "failed"
@@ -347,6 +348,7 @@ def main():
             print("".join(f"  {line}\n" for line in test["told"]))
         else:
             print(f"{test['status']} {test['name']}" + (f" ({test['seeds']} seeds)" if "seeds" in test else "")
+                  + (f", slow: {test['slow']}" if test.get("slow") else "")
                   + (f": {test['why']}" if test["why"] else ""))
     return 1 if any(test["status"] == "failed" for test in tests) else 0
 
