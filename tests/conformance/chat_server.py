@@ -4,6 +4,7 @@ writing thread; one lock guards the rooms' members. DEADLINE is for the login, i
 
 It tests the suite: every scene must pass with it. faulty_server.py breaks it in one place at a time.
 """
+import contextlib
 import queue
 import re
 import socket
@@ -54,6 +55,11 @@ class Client:
             pass  # the client has disconnected
         finally:
             self.forget()
+            with contextlib.suppress(queue.Full):  # the writer may be waiting for lines
+                self.outgoing.put_nowait(None)
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)  # or for the client to read
+            writer.join(timeout=10)  # if it wrote after the close, another client might have the descriptor by then
             self.connection.close()
 
     def forget(self):

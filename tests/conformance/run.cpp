@@ -164,7 +164,7 @@ void Run::add(Entry const& entry, Failure const* failure) {
   if (report_.add(scene, entry.form, failure)) return;
   if (scene.provides != Basis::none) missing_.emplace(scene.provides, scene.name);
   if (scene.provides == Basis::names) options_.settings.distinct_names = true;
-  if (stage_ == whole && entry.form.kind == Form::Kind::whole)
+  if (stage_ == whole && entry.form.kind == Form::Kind::whole && options_.only.empty())
     queues_[alone].push_back({&scene, {Form::Kind::alone, 0, 0}});
   if (entry.form.kind == Form::Kind::alone) shrinker_.add(scene, *failure);
 }
