@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// A chat server as a good student writes it, with nothing but POSIX: a thread for each client, a lock for each room, and
-// for each receiver a queue of what it is to get and a second thread that writes it.
+// A chat server as a good student writes it, with nothing but POSIX: a thread for each client, a lock for each room,
+// and for each receiver a queue of what it is to get and a second thread that writes it.
 //
 // It keeps the whole protocol, and shares no code with the library. The suite is tested with servers that are derived
 // from it, each with one fault: the virtual functions are the places where implementers make them.
@@ -169,5 +169,13 @@ class Client {
 
 /// `PROGRAM PORT [LOGIN_DEADLINE]`, the deadline in seconds.
 int serve(int argc, char** argv, Server& server);
+
+/// The same for a server whose clients and rooms are of these classes.
+template <class OfClient = Client, class OfRoom = Room>
+int serve(int argc, char** argv) {
+  Server server([](Server& owner, int connection) { return std::make_unique<OfClient>(owner, connection); },
+                [](std::string const& name) { return std::make_unique<OfRoom>(name); });
+  return serve(argc, argv, server);
+}
 
 }  // namespace student
