@@ -284,29 +284,22 @@ class DestroyedMutex : public Client {
 
 // --- The server ---
 
-template <class OfClient, class OfRoom = Room>
-int serve(int argc, char** argv) {
-  Server server([](Server& owner, int connection) { return std::make_unique<OfClient>(owner, connection); },
-                [](std::string const& name) { return std::make_unique<OfRoom>(name); });
-  return student::serve(argc, argv, server);
-}
-
 struct Race {
   char const* name;
   int (*serve)(int argc, char** argv);
 };
 
 constexpr Race races[] = {
-    {"lost-update", serve<Client, LostUpdate>},
-    {"unlocked-queue", serve<WithUnlockedQueue>},
-    {"use-after-free", serve<Client, UseAfterFree>},
-    {"double-delete", serve<DoubleDelete>},
-    {"missed-wake-up", serve<WithMissedWakeUp>},
-    {"lock-order", serve<WithLockOrder, LockOrder>},
-    {"broken-iterator", serve<Client, BrokenIterator>},
-    {"reply-within-delivery", serve<ReplyWithinDelivery>},
-    {"counter-not-atomic", serve<Client, CounterNotAtomic>},
-    {"destroyed-mutex", serve<DestroyedMutex>},
+    {"lost-update", student::serve<Client, LostUpdate>},
+    {"unlocked-queue", student::serve<WithUnlockedQueue>},
+    {"use-after-free", student::serve<Client, UseAfterFree>},
+    {"double-delete", student::serve<DoubleDelete>},
+    {"missed-wake-up", student::serve<WithMissedWakeUp>},
+    {"lock-order", student::serve<WithLockOrder, LockOrder>},
+    {"broken-iterator", student::serve<Client, BrokenIterator>},
+    {"reply-within-delivery", student::serve<ReplyWithinDelivery>},
+    {"counter-not-atomic", student::serve<Client, CounterNotAtomic>},
+    {"destroyed-mutex", student::serve<DestroyedMutex>},
 };
 
 }  // namespace

@@ -327,7 +327,10 @@ bool Client::is_name(std::string const& text) const {
 }
 
 void Client::join(std::string const& room) {
-  if (!is_name(room)) return bad_line("this is no name for a room");
+  if (!is_name(room)) {
+    if (role_ == Role::receiver && room_ == nullptr) return refuse("this is no name for a room");
+    return reply("err", "this is no name for a room");
+  }
   Room& next = server_.room(room);
   if (role_ == Role::sender) {
     room_ = &next;

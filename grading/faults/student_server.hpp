@@ -170,4 +170,12 @@ class Client {
 /// `PROGRAM PORT [LOGIN_DEADLINE]`, the deadline in seconds.
 int serve(int argc, char** argv, Server& server);
 
+/// The same for a server whose clients and rooms are of these classes.
+template <class OfClient = Client, class OfRoom = Room>
+int serve(int argc, char** argv) {
+  Server server([](Server& owner, int connection) { return std::make_unique<OfClient>(owner, connection); },
+                [](std::string const& name) { return std::make_unique<OfRoom>(name); });
+  return serve(argc, argv, server);
+}
+
 }  // namespace student

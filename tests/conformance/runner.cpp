@@ -107,14 +107,15 @@ std::vector<Scene> find(Options const& options) {
   return scenes;
 }
 
-/// Returns the profile that the options name, if they name one, and keeps only its scenes.
+/// Returns the profile that the options name, if they name one, and keeps only its scenes and the generated ones.
 std::optional<Profile> apply_profile(Options const& options, std::vector<Scene>& scenes) {
   if (options.profile.empty()) return {};
   std::set<std::string> tests(std::begin(common_tests), std::end(common_tests));
+  tests.insert("generated-0-1");  // a profile may name them, whether or not this run has any
   for (Scene const& scene : scenes) tests.insert(scene.name);
   for (FileText const& text : built_in(options)) tests.insert(std::filesystem::path(text.file).stem().string());
   std::optional<Profile> profile = find_profile(options.profile, tests);
-  std::erase_if(scenes, [&](Scene const& scene) { return profile->rule_of(scene.name) == nullptr; });
+  std::erase_if(scenes, [&](Scene const& scene) { return !scene.walk && profile->rule_of(scene.name) == nullptr; });
   if (scenes.empty()) throw BadScene("the profile " + options.profile + " has none of these scenes");
   for (Scene& scene : scenes) {
     if (std::string const why = profile->open(scene.name); !why.empty()) scene.open = why;

@@ -53,7 +53,7 @@ scenes: promises-rooms-apart receiver-no-history promises-registered-before-ok p
 rule: 4 All receivers see the texts in one order
 scenes: promises-one-order* promises-order-of-one-sender promises-ok-then-visible
 rule: 3 Slow and bad clients, and clients that vanish, disturb nobody
-scenes: promises-slow-* promises-bad-client promises-survives receiver-reset* sender-reset together server
+scenes: races-* promises-slow-* promises-bad-client promises-survives receiver-reset* sender-reset together server
 
 rule: 10 The sender logs in, and sends what is typed
 scenes: program-sender-conversation program-sender-awaits-* program-sender-all-at-once program-sender-last-line
