@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/testing/random.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/room_log.hpp>
