@@ -55,14 +55,14 @@ def table(reports):
         unchecked = len(named(report["tests"], "unchecked"))
         whole = len(rules(report, "unchecked"))
         print(f"| {fault} | {lost} | {', '.join(named(report['tests'], 'failed'))} | {unchecked}"
-              + (f", and all of {whole} rules |" if whole else " |"))
+              + (f"; nothing of {whole} rule{'s' * (whole > 1)} |" if whole else " |"))
 
 
 def main(task, *arguments):
     if task == "play":
         runner, file, *command = arguments
         command = command or [sys.executable, os.path.join(here, "faulty_server.py")]
-        with concurrent.futures.ThreadPoolExecutor(6) as pool:  # they mostly wait
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:  # they mostly wait
             reports = dict(zip(FAULTS, pool.map(lambda fault: play(runner, command, fault), FAULTS)))
         with open(file, "w", encoding="ascii") as out:
             json.dump(reports, out)

@@ -169,7 +169,7 @@ class Parser {
     scene_.steps.push_back(step);
   }
 
-  /// `fence ROOM RECEIVER...`: a sender of its own says a text in the room, which must be the next line of each receiver.
+  /// `fence ROOM RECEIVER...`: a sender of its own says a text in the room, the next line of each receiver.
   void add_fence(std::string_view rest) {
     std::string const room(cut_word(rest)), text = std::to_string(++fences_);
     if (rest.empty()) bad("'fence' needs a room and the receivers in it, as in 'fence {room} r1 r2'");

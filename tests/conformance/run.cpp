@@ -98,8 +98,15 @@ std::optional<Run::Entry> Run::take() {
       ++stage_;
       continue;
     }
-    Entry const entry = queue.front();
-    queue.pop_front();
+    // Alone, what others use comes first. Scenes use each other in no circle.
+    auto const waits = [&](Entry const& waiting) {
+      return stage_ == alone && std::any_of(queue.begin(), queue.end(), [&](Entry const& other) {
+               return waiting.scene->uses.contains(other.scene->name);
+             });
+    };
+    auto const next = std::find_if_not(queue.begin(), queue.end(), waits);
+    Entry const entry = *next;
+    queue.erase(next);
     if (stage_ == alone && entry.scene->walk && shrinker_.has_enough(*entry.scene)) {
       shrinker_.pass_over(*entry.scene);
       continue;
@@ -110,11 +117,17 @@ std::optional<Run::Entry> Run::take() {
     if (lost != relies_on.end()) {
       report_.cannot_check(*entry.scene, missing_.at(*lost));
       if (entry.scene->provides != Basis::none) missing_.emplace(entry.scene->provides, missing_.at(*lost));
+    } else if (stage_ == alone && uses_lost(*entry.scene)) {
+      lost_.insert(entry.scene->name);  // its failure says nothing, so it need not be played again
     } else if (entry.form.kind == Form::Kind::alone || !report_.gave_up(*entry.scene, entry.form)) {
       return entry;
     }
   }
   return {};
+}
+
+bool Run::uses_lost(Scene const& scene) const {
+  return std::any_of(scene.uses.begin(), scene.uses.end(), [this](auto const& used) { return lost_.contains(used); });
 }
 
 void Run::play(Entry const& entry) {
@@ -162,6 +175,7 @@ void Run::add(Entry const& entry, Failure const* failure) {
   if (stage_ == smaller) return shrinker_.played(failure);
   Scene const& scene = *entry.scene;
   if (report_.add(scene, entry.form, failure)) return;
+  if (entry.form.kind == Form::Kind::alone || scene.provides != Basis::none) lost_.insert(scene.name);
   if (scene.provides != Basis::none) missing_.emplace(scene.provides, scene.name);
   if (scene.provides == Basis::names) options_.settings.distinct_names = true;
   if (stage_ == whole && entry.form.kind == Form::Kind::whole && options_.only.empty())

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,7 @@ class Run {
   void play_more();
   std::optional<Entry> take();
   void add(Entry const& entry, Failure const* failure);
+  [[nodiscard]] bool uses_lost(Scene const& scene) const;
   void play(Entry const& entry);
   void ended(std::size_t id, Failure const* failure);
   void settle(std::size_t id);
@@ -70,6 +72,7 @@ class Run {
   std::array<std::deque<Entry>, stages> queues_;  ///< by stage
   std::size_t stage_ = bases;
   Shrinker shrinker_;                     ///< for the stage smaller
+  std::set<std::string> lost_;            ///< scenes that have failed alone, or use one that has
   std::map<Basis, std::string> missing_;  ///< the scenes that should have provided it
   std::deque<Current> suspects_;          ///< to be played alone, before all others
   bool alone_ = false;                    ///< a suspect is playing

@@ -44,6 +44,11 @@ echo "$lines" | sed 's/ && /\n/g' | while read -r program rest; do
       ;;
     *chatproto-conformance) known_to tests/conformance/options.cpp "$@" || exit 1 ;;
     *chatproto-grade) known_to grading/chatproto-grade "$@" || exit 1 ;;
+    python3)
+      [ -f "$1" ] || exit 1
+      script=$1 && shift
+      known_to "$script" "$@" || exit 1
+      ;;
     # Commands of others, a continuation of the line before, or programs that the command before has built.
     --* | apt | build/* | docker | pacman | PATH=* | bwrap | mkdir | cp | sed | echo) ;;
     *) exit 1 ;;
