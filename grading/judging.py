@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSL-1.0
 """Builds one submission, runs chatproto-conformance against it, and returns what came of it."""
 import copy
+import fnmatch
 import json
 import os
 import shlex
@@ -12,7 +13,9 @@ import time
 
 import submissions
 
-LIMITS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "limits.py")
+HERE = os.path.dirname(os.path.abspath(__file__))
+LIMITS, PERTURB = os.path.join(HERE, "limits.py"), os.path.join(HERE, "perturb.py")
+RACES = {"perturbed", "left-behind"}  # the tests of perturb.py
 
 
 class KitError(Exception):
@@ -96,8 +99,32 @@ def plan_of(options):
     return plan
 
 
-def belongs_to(rule, tests, programs):
+def marked(report):
+    """Decides again what each rule and the whole have earned."""
+    tests = {test["name"]: test["status"] for test in report["tests"]}
+    for rule in report["rules"]:
+        statuses = {tests[name] for name in rule["tests"]}
+        rule["status"] = next((status for status in ("failed", "passed", "open", "unchecked") if status in statuses),
+                              "skipped").replace("open", "passed")
+        rule["score"] = rule["max_score"] if rule["status"] == "passed" else 0
+    counted = [rule for rule in report["rules"] if rule["status"] != "skipped"]
+    report.update(score=sum(rule["score"] for rule in counted), max_score=sum(rule["max_score"] for rule in counted))
+
+
+def add_tests(report, tests):
+    """Adds tests of another program to a report."""
+    for test in tests:
+        report["tests"].append(test)
+        for rule in report["rules"]:
+            if any(fnmatch.fnmatchcase(test["name"], pattern) for pattern in rule["scenes"]):
+                rule["tests"].append(test["name"])
+    marked(report)
+
+
+def belongs_to(rule, tests, programs, races):
     """Whether scenes of a rule need one of these programs."""
+    if RACES.issuperset(rule["scenes"]):
+        return races and "server" in programs
     whys = [tests[name]["why"] for name in rule["tests"] if name in tests]
     needs = tuple(f"needs --program {program}=" for program in programs)  # why chatproto-conformance skips a scene
     if "server" in programs:
@@ -105,13 +132,13 @@ def belongs_to(rule, tests, programs):
     return ("server" in programs and not whys) or any(why.startswith(needs) for why in whys)
 
 
-def without(report, programs, why):
+def without(report, programs, why, races):
     """The report of a submission that lacks these programs: the rules about them are failed."""
     report = copy.deepcopy(report)
     tests = {test["name"]: test for test in report["tests"]}
     report["score"] = report["max_score"] = 0
     for rule in report["rules"]:
-        if rule["status"] == "skipped" and belongs_to(rule, tests, programs):
+        if rule["status"] == "skipped" and belongs_to(rule, tests, programs, races):
             rule.update(status="failed", score=0)
             rule["why"] = why
         if rule["status"] != "skipped":
@@ -176,7 +203,8 @@ class Judge:
         finally:
             shutil.rmtree(work, ignore_errors=True)
         if not graded.report:
-            graded.report = without(self.plan, self.options.programs, graded.problem or graded.kit_error)
+            graded.report = without(self.plan, self.options.programs, graded.problem or graded.kit_error,
+                                    self.options.races)
         graded.seconds = time.monotonic() - began
         return graded
 
@@ -243,7 +271,11 @@ class Judge:
         if report is None:
             raise KitError(self.why_no_report(errors, ended))
         graded.server = graded.server or text_of(errors)
-        graded.report = without(report, missing, graded.problem) if "server" in missing else report
+        if "server" in missing:
+            report = without(report, missing, graded.problem, options.races)
+        elif server and options.races:
+            add_tests(report, self.races(work, server))
+        graded.report = report
         if ended["stopped"]:
             graded.notes.append(f"The run was ended: {ended['stopped']}. What had been decided counts.")
         for why, times in ended["killed"].items():
@@ -254,6 +286,21 @@ class Judge:
         ended = self.run([options.conformance, *options.conformance_options, "--profile", options.profile, "--json",
                           path, *command], work, seconds=options.seconds, cpu=options.cpu, spare=True, errors=errors)
         return ended, read_json(path)
+
+    def races(self, work, server):
+        """Looks for races, and for what clients leave behind."""
+        options, path = self.options, os.path.join(work, "out", "races.json")
+        errors = os.path.join(work, "out", "races")
+        ended = self.run([sys.executable, PERTURB, "--seconds", str(options.races), "--library", options.library,
+                          "--conformance", options.conformance, "--json", path, *server], work,
+                         seconds=options.races + options.seconds, cpu=options.cpu, spare=True, errors=errors)
+        found = read_json(path)
+        if found is not None:
+            return found["tests"]
+        lines = text_of(errors).strip().splitlines()
+        why = ended["stopped"] or (lines[-1] if lines else how(ended["exit"]))
+        return [{"name": name, "level": "concurrent", "title": "Races and leaks", "section": "6 Promises", "told": [],
+                 "status": "unchecked", "why": f"could not be checked: {why}"} for name in sorted(RACES)]
 
     @staticmethod
     def why_no_report(errors, ended):

@@ -72,12 +72,13 @@ class Folder(unittest.TestCase):
             file.write(text)
         os.chmod(path, mode)
 
-    def good(self, name, fault=""):
+    def good(self, name, fault="", when="True"):
+        """A server that is good, or that has a fault under this condition."""
         for file in "chat_server.py", "faulty_server.py":
             os.makedirs(os.path.join(self.submissions, name), exist_ok=True)
             shutil.copy(os.path.join(SERVERS, file), os.path.join(self.submissions, name))
-        self.write(f"{name}/server.py", "import sys, chat_server, faulty_server\n"
-                   f"fault = faulty_server.FAULTS[{fault!r}][0] if {fault!r} else None\n"
+        self.write(f"{name}/server.py", "import os, sys, chat_server, faulty_server\n"
+                   f"fault = faulty_server.FAULTS[{fault!r}][0] if {fault!r} and {when} else None\n"
                    "chat_server.Server(int(sys.argv[1]), fault).serve()\n")
 
     def grade(self, *options, code=0, folder=None):
@@ -486,6 +487,23 @@ class Grading(Folder):
                       self.read("bad-server", "feedback.txt"))
         self.grade("--conformance-options=--timeout 60", "--programs", "sender")
         self.assertEqual(self.points(), {"server-only": 0, "sender-only": 4, "bad-server": 4})
+
+    @unittest.skipUnless(shutil.which("cc"), "what delays the threads must be compiled")
+    def test_races(self):
+        """A server that is wrong only while its threads are delayed. (perturb.py has its own tests with real races.)"""
+        with open(self.path("profile"), "a", encoding="ascii") as file:
+            file.write("rule: 10 Threads may meet in any order\nscenes: perturbed left-behind\n")
+        self.good("ann")
+        self.good("racy", "delivers-twice", "'CHATPROTO_PERTURB' in os.environ")
+        self.write("empty/README", "nothing to run")
+        self.grade("--conformance-options=--timeout 60")
+        self.assertEqual(self.points(), {"ann": 8, "racy": 8, "empty": 0})
+        self.assertEqual({self.json(name, "report.json")["max_score"] for name in ("ann", "racy", "empty")}, {8})
+        self.grade("--conformance-options=--timeout 60", "--races", "1")
+        self.assertEqual(self.points(), {"ann": 18, "racy": 8, "empty": 0})
+        self.assertEqual({self.json(name, "report.json")["max_score"] for name in ("ann", "racy", "empty")}, {18})
+        self.assertIn("found     with the seed 1", self.read("racy", "feedback.txt"))
+        self.check_pages()
 
     @unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "only root can run programs as others")
     def test_another_user(self):

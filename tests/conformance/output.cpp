@@ -208,7 +208,8 @@ void write_json(std::ostream& out, Results const& results, Profile const* profil
     for (Marks const& marks : all) {
       out << between << "{\"name\": " << json(marks.rule->name) << ", \"score\": " << marks.points
           << ", \"max_score\": " << marks.rule->points << ", \"status\": \"" << name_of(marks.kind)
-          << "\", \"tests\": " << json(marks.tests, [](Result const* test) { return json(test->name); }) << "}";
+          << "\", \"scenes\": " << json(marks.rule->tests, [](Text const& pattern) { return json(pattern.shown({})); })
+          << ", \"tests\": " << json(marks.tests, [](Result const* test) { return json(test->name); }) << "}";
       between = ",\n";
     }
     out << "],\n";

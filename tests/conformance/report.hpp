@@ -18,8 +18,9 @@
 
 namespace conformance {
 
-/// The tests that are not a scene, but what many scenes have in common.
-inline constexpr char const* common_tests[] = {"split", "bytewise", "together", "server"};
+/// The tests that are not a scene, but what many scenes have in common; and those of perturb.py, which a profile may
+/// name as well.
+inline constexpr char const* common_tests[] = {"split", "bytewise", "together", "server", "perturbed", "left-behind"};
 
 /// One test of the report: a scene, or all scenes at the same time, or with their bytes in pieces.
 struct Result {
