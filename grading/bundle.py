@@ -7,7 +7,7 @@ import zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODULES = ("chatproto-grade", "bundle.py", "judging.py", "limits.py", "page.py", "perturb.c", "perturb.py",
-           "reports.py", "submissions.py")
+           "reports.py", "sanitize.py", "submissions.py")
 
 SETUP = """#!/bin/bash
 # Gradescope runs this once, as root, when it builds the image.

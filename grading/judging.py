@@ -11,11 +11,13 @@ import sys
 import tempfile
 import time
 
+import sanitize
 import submissions
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIMITS, PERTURB = os.path.join(HERE, "limits.py"), os.path.join(HERE, "perturb.py")
-RACES = {"perturbed", "left-behind"}  # the tests of perturb.py
+SANITIZE = os.path.join(HERE, "sanitize.py")
+RACES = {"perturbed", "left-behind", "thread-sanitizer", "address-sanitizer"}  # the tests of perturb.py and sanitize.py
 
 
 class KitError(Exception):
@@ -121,6 +123,12 @@ def add_tests(report, tests):
     marked(report)
 
 
+def not_checked(names, why):
+    """The tests of another program, where it has decided nothing."""
+    return [{"name": name, "level": "concurrent", "title": "Races and leaks", "section": "6 Promises", "told": [],
+             "status": "unchecked", "why": f"could not be checked: {why}"} for name in names]
+
+
 def belongs_to(rule, tests, programs, races):
     """Whether scenes of a rule need one of these programs."""
     if RACES.issuperset(rule["scenes"]):
@@ -196,6 +204,9 @@ class Judge:
                 os.chmod(work, 0o755)
             if self.build(graded, root, work):
                 self.play(graded, root, work)
+                if graded.report and not graded.problem and "server" in self.options.programs:
+                    for sanitizer in self.options.sanitize:
+                        add_tests(graded.report, self.sanitized(source, work, sanitizer))
         except submissions.BadSubmission as error:
             graded.problem = shown(str(error))
         except (KitError, OSError) as error:
@@ -204,7 +215,7 @@ class Judge:
             shutil.rmtree(work, ignore_errors=True)
         if not graded.report:
             graded.report = without(self.plan, self.options.programs, graded.problem or graded.kit_error,
-                                    self.options.races)
+                                    self.options.races or self.options.sanitize)
         graded.seconds = time.monotonic() - began
         return graded
 
@@ -213,19 +224,26 @@ class Judge:
         return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups",
                 "--no-new-privs"] if user else []
 
+    def how_to_build(self, root):
+        if self.options.build is not None:
+            return self.options.build
+        if not any(os.path.isfile(os.path.join(root, name)) for name in ("GNUmakefile", "makefile", "Makefile")):
+            return ""
+        if not shutil.which("make"):
+            raise KitError("make is not installed")
+        return "make"
+
+    def run_build(self, command, root, work, log):
+        return self.run([*self.as_user(), "/bin/sh", "-c", f"cd {shlex.quote(root)} && {command}"], work,
+                        seconds=self.options.build_seconds, cpu=4 * self.options.build_seconds, output=log)
+
     def build(self, graded, root, work):
         """Returns whether it went well."""
-        command = self.options.build
-        if command is None and any(os.path.isfile(os.path.join(root, name))
-                                   for name in ("GNUmakefile", "makefile", "Makefile")):
-            command = "make"
+        command = self.how_to_build(root)
         if not command:
             return True
-        if command == "make" and not shutil.which("make"):
-            raise KitError("make is not installed")
         log = os.path.join(work, "out", "build.log")
-        ended = self.run([*self.as_user(), "/bin/sh", "-c", f"cd {shlex.quote(root)} && {command}"], work,
-                         seconds=self.options.build_seconds, cpu=4 * self.options.build_seconds, output=log)
+        ended = self.run_build(command, root, work, log)
         graded.build = text_of(log)
         if ended["stopped"]:
             graded.problem = f"its build was ended: {ended['stopped']}"
@@ -272,7 +290,7 @@ class Judge:
             raise KitError(self.why_no_report(errors, ended))
         graded.server = graded.server or text_of(errors)
         if "server" in missing:
-            report = without(report, missing, graded.problem, options.races)
+            report = without(report, missing, graded.problem, options.races or options.sanitize)
         elif server and options.races:
             add_tests(report, self.races(work, server))
         graded.report = report
@@ -294,13 +312,39 @@ class Judge:
         ended = self.run([sys.executable, PERTURB, "--seconds", str(options.races), "--library", options.library,
                           "--conformance", options.conformance, "--json", path, *server], work,
                          seconds=options.races + options.seconds, cpu=options.cpu, spare=True, errors=errors)
+        return self.tests_of(path, errors, ended, ["perturbed", "left-behind"])
+
+    def sanitized(self, source, work, sanitizer):
+        """Builds a submission that has sources once more, with a sanitizer, and plays with it."""
+        options, folder, name = self.options, os.path.join(work, sanitizer), f"{sanitizer}-sanitizer"
+        out, runner = os.path.join(work, "out", sanitizer), os.path.join(work, "run", name)
+        os.mkdir(folder)
+        root, _ = submissions.unpack(source, os.path.join(folder, "files"))
+        if options.user:
+            submissions.give_to(folder, options.user)
+        command = self.how_to_build(root)
+        if not command:
+            return []
+        command = "make -B" if command == "make" else command  # objects may have been handed in
+        wrappers = sanitize.compilers(folder, sanitizer)
+        ended = self.run_build(f"PATH={shlex.quote(wrappers)}:$PATH {command}", root, work, out + ".build")
+        how_to = submissions.how_to_run(root, "server", options.run)
+        if ended["exit"] != 0 or how_to is None:
+            lines = first_errors(text_of(out + ".build"))
+            return not_checked([name], f"it does not build with the sanitizer: {lines[0] if lines else 'no server'}")
+        submissions.write_runner(runner, root, how_to, "".join(shlex.quote(word) + " " for word in self.as_user()))
+        ended = self.run([sys.executable, SANITIZE, sanitizer, root, options.conformance, out, runner, "{port}"], work,
+                         seconds=options.seconds, cpu=options.cpu, spare=True, errors=out + ".errors")
+        return self.tests_of(out, out + ".errors", ended, [name])
+
+    @staticmethod
+    def tests_of(path, errors, ended, names):
+        """The tests that another program has written, or why it has written none."""
         found = read_json(path)
         if found is not None:
             return found["tests"]
         lines = text_of(errors).strip().splitlines()
-        why = ended["stopped"] or (lines[-1] if lines else how(ended["exit"]))
-        return [{"name": name, "level": "concurrent", "title": "Races and leaks", "section": "6 Promises", "told": [],
-                 "status": "unchecked", "why": f"could not be checked: {why}"} for name in sorted(RACES)]
+        return not_checked(names, ended["stopped"] or (lines[-1] if lines else how(ended["exit"])))
 
     @staticmethod
     def why_no_report(errors, ended):

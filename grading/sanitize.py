@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: BSL-1.0
-"""Builds a server again with a sanitizer, plays the concurrent scenes with it, and reads what the sanitizer has found.
+"""sanitize.py SANITIZER FOLDER CONFORMANCE JSON COMMAND...: plays the concurrent scenes with a server that was built
+with a sanitizer (thread or address) from sources in the folder, and writes what the sanitizer has found.
 
-    sanitized = sanitize.build("submission", "thread", folder)         # with the submission's own Makefile
-    test = sanitize.check(conformance, [sanitized, "{port}"], "thread", "submission")
-
-parse() alone reads what a sanitizer has written to stderr.
+compilers() makes what builds such a server by its own Makefile. parse() alone reads what a sanitizer writes to stderr.
 """
+import json
 import os
 import re
 import shutil
-import subprocess
+import sys
 
 from perturb import CannotPlay, Server, escaped, play
 
@@ -22,10 +21,6 @@ SANITIZERS = {
 }
 COMPILERS = ("cc", "gcc", "clang", "c++", "g++", "clang++")
 LONGEST_REPORT = 60  # lines
-
-
-class CannotBuild(Exception):
-    """The submission could not be built with a sanitizer; what make said."""
 
 
 # --- Reports ----------------------------------------------------------------------------------------------------------
@@ -89,14 +84,10 @@ def _short(function):
 
 # --- Building and playing ---------------------------------------------------------------------------------------------
 
-def build(sources, sanitizer, folder, target="server", timeout=300):
-    """Builds a copy of the sources in the folder, with make, and returns the program's file.
-
-    The flags are added by compilers of the usual names that come first in PATH, because flags that are given to make
-    would replace those of the Makefile. Throws CannotBuild."""
-    work = os.path.join(folder, sanitizer)
-    shutil.copytree(sources, work)
-    wrappers = os.path.join(folder, sanitizer + "-compilers")
+def compilers(folder, sanitizer):
+    """Writes compilers of the usual names that add a sanitizer's flags, and returns their folder, which is to come
+    first in PATH. (Flags that are given to make would replace those of the Makefile.)"""
+    wrappers = os.path.join(folder, "compilers")
     os.mkdir(wrappers)
     for name in COMPILERS:
         if compiler := shutil.which(name):
@@ -104,16 +95,7 @@ def build(sources, sanitizer, folder, target="server", timeout=300):
             with open(wrapper, "w", encoding="utf-8") as file:
                 file.write(f"#!/bin/sh\nexec '{compiler}' \"$@\" {SANITIZERS[sanitizer]['flags']}\n")
             os.chmod(wrapper, 0o755)
-    try:
-        made = subprocess.run(["make", "-B", target], cwd=work, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout,
-                              env={**os.environ, "PATH": wrappers + os.pathsep + os.environ["PATH"]})
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CannotBuild(str(error)) from error
-    program = os.path.join(work, target)
-    if made.returncode != 0 or not os.access(program, os.X_OK):
-        raise CannotBuild(made.stdout[-4000:].strip() or f"make has built no program {target}")
-    return program
+    return wrappers
 
 
 def check(conformance, command, sanitizer, folder, scenes=("promises-*", *4 * ["races-*"]), timeout=60):
@@ -151,3 +133,12 @@ def _errors(conformance, command, sanitizer, scenes, timeout):
         play(conformance, server, list(scenes), timeout)
         server.errors.seek(0)
         return server.errors.read(64 << 20).decode(errors="replace")
+
+
+def main(sanitizer, folder, conformance, path, *command):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"tests": [check(conformance, list(command), sanitizer, folder)]}, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -18,9 +18,10 @@
 
 namespace conformance {
 
-/// The tests that are not a scene, but what many scenes have in common; and those of perturb.py, which a profile may
-/// name as well.
-inline constexpr char const* common_tests[] = {"split", "bytewise", "together", "server", "perturbed", "left-behind"};
+/// The tests that are not a scene, but what many scenes have in common; and those of perturb.py and sanitize.py, which
+/// a profile may name as well.
+inline constexpr char const* common_tests[] = {"split",     "bytewise",    "together",         "server",
+                                               "perturbed", "left-behind", "thread-sanitizer", "address-sanitizer"};
 
 /// One test of the report: a scene, or all scenes at the same time, or with their bytes in pieces.
 struct Result {

@@ -51,8 +51,8 @@ Run::Run(asio::io_context& io, Options& options, std::vector<Scene> const& scene
         queues_[whole].push_back({&scenes[i], forms[i][nth]});
     }
   }
-  std::stable_sort(queues_[bases].begin(), queues_[bases].end(),
-                   [](Entry const& a, Entry const& b) { return a.scene->provides < b.scene->provides; });
+  std::sort(queues_[bases].begin(), queues_[bases].end(),
+            [](Entry const& a, Entry const& b) { return a.scene->provides < b.scene->provides; });
 }
 
 void Run::start() {

@@ -51,7 +51,7 @@ scenes: promises-survives promises-slow-receiver races-leave-during-broadcast se
 scenes: receiver-reset*
 scenes: together server
 rule: 10 Threads may meet in any order, and clients leave nothing behind
-scenes: perturbed left-behind
+scenes: perturbed left-behind thread-sanitizer address-sanitizer
 
 rule: 20 The sender logs in, and sends what is typed
 scenes: program-sender-conversation program-sender-awaits-login program-sender-awaits-reply program-sender-all-at-once

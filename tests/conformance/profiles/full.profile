@@ -56,7 +56,7 @@ scenes: promises-one-order* promises-order-of-one-sender promises-ok-then-visibl
 rule: 3 Slow and bad clients, and clients that vanish, disturb nobody
 scenes: races-* promises-slow-* promises-bad-client promises-survives receiver-reset* sender-reset together server
 rule: 10 Threads may meet in any order, and clients leave nothing behind
-scenes: perturbed left-behind
+scenes: perturbed left-behind thread-sanitizer address-sanitizer
 
 rule: 10 The sender logs in, and sends what is typed
 scenes: program-sender-conversation program-sender-awaits-* program-sender-all-at-once program-sender-last-line
