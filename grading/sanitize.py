@@ -98,7 +98,7 @@ def compilers(folder, sanitizer):
     return wrappers
 
 
-def check(conformance, command, sanitizer, folder, scenes=("promises-*", *4 * ["races-*"]), timeout=60):
+def check(conformance, command, sanitizer, folder, scenes=("promises-*", *4 * ["races-*"]), timeout=15):
     """Plays the scenes with a server that was built with the sanitizer from sources in the folder. Only what the
     sanitizer finds counts here: whether scenes pass is the subject of other tests. Returns a test of the report, with
     the findings as "findings"."""

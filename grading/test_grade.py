@@ -505,6 +505,24 @@ class Grading(Folder):
         self.assertIn("found     with the seed 1", self.read("racy", "feedback.txt"))
         self.check_pages()
 
+    @unittest.skipUnless(shutil.which("make") and shutil.which("g++"), "what is sanitized must be compiled")
+    def test_sanitizer(self):
+        """A submission is built twice, and what the sanitizer finds costs the points of its rule."""
+        with open(self.path("profile"), "a", encoding="ascii") as file:
+            file.write("rule: 10 Threads may meet in any order\nscenes: thread-sanitizer\n")
+        os.makedirs(os.path.join(self.submissions, "racy"))
+        for file in "student_server.cpp", "student_server.hpp", "races.cpp":
+            shutil.copy(os.path.join(HERE, "faults", file), os.path.join(self.submissions, "racy"))
+        self.write("racy/Makefile", "server: student_server.cpp races.cpp\n\tg++ -std=c++20 -pthread -o program $^\n"
+                                    "\t(echo '#!/bin/sh'; echo 'exec ./program $$1 lost-update') >server\n"
+                                    "\tchmod +x server\n")
+        self.good("python")
+        self.grade("--conformance-options=--timeout 60", "--sanitize", "thread")
+        self.assertEqual(self.points(), {"racy": 8, "python": 8})
+        self.assertEqual([self.json(name, "report.json")["max_score"] for name in ("racy", "python")], [18, 8])
+        self.assertIn("data race in add races.cpp:", self.read("racy", "feedback.txt"))
+        self.check_pages()
+
     @unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "only root can run programs as others")
     def test_another_user(self):
         self.write("spy/server.py", "import os\nprint('user', os.getuid(), os.access('server.py', os.W_OK))\n"
