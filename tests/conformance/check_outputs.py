@@ -86,6 +86,8 @@ assert "not ok 1 - basic own: Own # TODO open: nobody knows" in output
 check_tap(output, 0)
 assert "open own: Own" in run(own_scene, *faulty("strips-blanks"), code=0)
 assert "FAILED own: Own" in run("--strict", own_scene, *faulty("strips-blanks"), code=1)
+assert "skipped login-sender: it has no form 'split s at 999'" in run(
+    "--only", "split s at 999", "login-sender", *faulty("strips-blanks"), code=2)
 assert "1 passed, 0 failed, 0 skipped" in run("--only", "split s at 3", "login-sender", *faulty("strips-blanks"),
                                               code=0)
 

@@ -93,6 +93,9 @@ Result Report::of_scene(Scene const& scene) const {
   if (!outcome.unchecked.empty()) {
     result.kind = Result::Kind::unchecked;
     result.why = could_not_check(outcome.unchecked);
+  } else if (outcome.plays == 0 && outcome.skipped.empty() && !options_.only.empty()) {
+    result.kind = Result::Kind::skipped;
+    result.why = "it has no form '" + options_.only + "'";
   } else if (outcome.plays == 0) {
     result.kind = outcome.skipped.empty() ? Result::Kind::unchecked : Result::Kind::skipped;
     result.why = outcome.skipped.empty() ? "could not be checked, because the run ended before" : outcome.skipped;
