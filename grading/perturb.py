@@ -4,7 +4,7 @@
 
 It plays scenes in which many clients come, talk and go at once, again and again, each time with a new server around
 which perturb.c is loaded with another seed, until one fails or the time is over. Then it looks in /proc for threads and
-descriptors that clients who have gone have left behind. Linux only.
+descriptors that clients that have gone have left behind. Linux only.
 
 This is a program of its own and no option of chatproto-conformance, because each seed needs a new server, whose stderr
 and /proc must be read.
