@@ -22,7 +22,7 @@ chmod u+x chatproto-conformance
 """
 
 RUN = """#!/bin/bash
-# Gradescope runs this for each submission. Whatever happens, there are results.
+# Gradescope runs this for each submission. It writes results even if the grading fails.
 root=${{AUTOGRADER:-/autograder}}
 source=$root/source
 mkdir -p "$root/results"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""check_sanitize.py: what sanitizers write is read rightly, and a submission is built with them by its own Makefile."""
+"""check_sanitize.py: their reports are read correctly, and a submission is built with them by its own Makefile."""
 import os
 import subprocess
 import tempfile

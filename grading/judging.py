@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""Builds one submission, runs chatproto-conformance against it, and returns what came of it."""
+"""Builds one submission, runs chatproto-conformance against it, and returns the results."""
 import copy
 import fnmatch
 import json
@@ -21,15 +21,15 @@ RACES = {"perturbed", "left-behind", "thread-sanitizer", "address-sanitizer"}  #
 
 
 class KitError(Exception):
-    """The fault is not the submission's."""
+    """Grading has failed, and the submission is not to blame."""
 
 
 class Graded:
-    """What came of a submission."""
+    """The results of a submission."""
 
     def __init__(self, name):
         self.name = name
-        self.folder = name  # of its results
+        self.folder = name  # in which its results are
         self.problem = ""   # why it has no points at all, or only those that need no server
         self.kit_error = ""
         self.notes = []
@@ -69,7 +69,7 @@ def shown(text):
 
 
 def first_errors(log, most=12):
-    """The lines of a build log to begin with."""
+    """The lines of a build log that a reader should see first."""
     lines = [line for line in log.splitlines() if line.strip()]
     first = next((i for i, line in enumerate(lines) if "error" in line.lower() or "***" in line),
                  max(0, len(lines) - most))
@@ -85,7 +85,7 @@ def read_json(path):
 
 
 def plan_of(options):
-    """The rules of the profile: the report of a run that can play nothing. Also shows whether the options are right."""
+    """The rules of the profile: the report of a run that can play nothing. Also checks the options."""
     with tempfile.TemporaryDirectory() as work:
         report = os.path.join(work, "report.json")
         command = [options.conformance, *options.conformance_options, "--profile", options.profile, "--json", report,
@@ -102,12 +102,12 @@ def plan_of(options):
 
 
 def marked(report):
-    """Decides again what each rule and the whole have earned."""
+    """Computes the points of each rule and of the whole again."""
     tests = {test["name"]: test["status"] for test in report["tests"]}
     for rule in report["rules"]:
         statuses = {tests[name] for name in rule["tests"]}
-        rule["status"] = next((status for status in ("failed", "passed", "open", "unchecked") if status in statuses),
-                              "skipped").replace("open", "passed")
+        rule["status"] = next((status for status in ("failed", "passed", "unchecked") if status in statuses),
+                              "skipped")
         rule["score"] = rule["max_score"] if rule["status"] == "passed" else 0
     counted = [rule for rule in report["rules"] if rule["status"] != "skipped"]
     report.update(score=sum(rule["score"] for rule in counted), max_score=sum(rule["max_score"] for rule in counted))
@@ -167,7 +167,7 @@ class Judge:
             keeper.terminate()
 
     def run(self, command, work, **limits):
-        """Runs a command by limits.py."""
+        """Runs a command within the limits of limits.py."""
         options = self.options
         own = os.path.join(work, "tmp")
         limits = {"memory": options.memory, "tasks": options.tasks, "file": options.file, "disk": options.disk,
@@ -179,7 +179,7 @@ class Judge:
         keeper = subprocess.Popen([sys.executable, LIMITS, json.dumps(limits), *command], stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.keepers.add(keeper)
-        if self.stopping:  # in the meantime
+        if self.stopping:  # an interruption may have come while it started
             keeper.terminate()
         out, errors = keeper.communicate()
         self.keepers.discard(keeper)
@@ -238,7 +238,7 @@ class Judge:
                         seconds=self.options.build_seconds, cpu=4 * self.options.build_seconds, output=log)
 
     def build(self, graded, root, work):
-        """Returns whether it went well."""
+        """Builds the submission. Returns whether this succeeded."""
         command = self.how_to_build(root)
         if not command:
             return True

@@ -3,8 +3,8 @@
 
 A process of its own does this for each command: as the "subreaper" it becomes the parent of all orphans below it, so
 that no daemon of a submission escapes. JSON has the members of DEFAULTS. The result is JSON as well: `exit` (negative:
-the signal), `stopped` (why the command was ended early, or ""), `killed` (reasons for which only what the command had
-started was killed, with their numbers), `seconds`, `cpu`, `memory` (the most, in MiB).
+the signal), `stopped` (why the command was ended early, or ""), `killed` (why only what the command had started
+was killed, and how often for each reason), `seconds`, `cpu`, `memory` (the most, in MiB).
 """
 import ctypes
 import json
@@ -27,10 +27,10 @@ DEFAULTS = {
     "output": "",        # the file for its stdout; "" for none
     "errors": "",        # the file for its stderr, or "" for the same file
     "log": 256,          # KiB: what is kept of each of these files
-    "spare": False,      # a command that judges others: too much memory ends only what it has started
+    "spare": False,      # for a command that judges others: too much memory ends only what that has started
     "environment": {},
 }
-KILLS = 10  # what must be killed so often is stopped
+KILLS = 10  # after so many kills, the command itself is ended
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 libc = ctypes.CDLL(None, use_errno=True)
@@ -47,7 +47,7 @@ class Task:
         self.memory = max(0, int(fields[21])) * page
 
     def own_memory(self):
-        """What would be free without it: a page that several processes share counts in parts."""
+        """Its memory: a page that several processes share counts in parts."""
         try:
             with open(f"/proc/{self.pid}/smaps_rollup", encoding="ascii") as file:
                 return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
@@ -95,7 +95,7 @@ def end_all(top, but=(), reap=lambda: None):
 
 
 def used(folder, limit):
-    """Bytes in a folder; stops to count above the limit."""
+    """Bytes in a folder; stops counting above the limit."""
     size, folders = 0, [folder]
     while folders and size <= limit:
         try:

@@ -10,7 +10,7 @@ from judging import first_errors
 
 SIGNS = {"passed": ("\u2713", "passed"), "failed": ("\u2717", "failed"), "unchecked": ("?", "could not be checked"),
          "skipped": ("\u2013", "not counted")}
-MOST = 6  # kinds of answers that are shown of one scene
+MOST = 6  # how many different answers are shown for one scene
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #1b1b1b; --dim: #595959; --line: #c4c4c4; --head: #f1f1f1;
@@ -71,7 +71,7 @@ td a:hover { text-decoration: underline; }
 
 
 def text(value):
-    """Text of others, for HTML: a name that is no valid Unicode can occur as well."""
+    """Escapes a text for HTML. It may be a file name that is not valid Unicode."""
     return escape(value.encode(errors="replace").decode())
 
 
@@ -127,7 +127,7 @@ def names_of(some):
 
 
 def shape(told):
-    """What was expected and what came, without the names that are made up for each play."""
+    """What was expected and what came, without the room names that are made up for each play."""
     joined = "|".join(set(re.findall(r"\bjoin:([a-z0-9]{8})\b", "\n".join(told))) | {r"(?=[a-z]*\d)[a-z0-9]{8}"})
 
     def part(word):

@@ -9,8 +9,8 @@
 // threads, reads, writes, closes and memory, so that threads meet in orders that are rare otherwise. The same seed
 // gives the same choices; when the threads run is still the system's choice.
 //
-// It does nothing to a program that POSIX or Linux may not do too, so a correct program is only slower:
-// - All that threads lose so is together at most half of the time that has passed.
+// It does nothing to a program that POSIX or Linux might not do as well, so a correct program only becomes slower:
+// - All delays of all threads together are at most half of the time that has passed.
 // - A read from a TCP connection may give less than has come. A write to one that blocks is done in two parts, between
 //   which others may write, as in a write for which the system has no room; one that does not block may take less. A
 //   program that uses epoll with EPOLLET may take a short read or write for "no more room"; it gets none.
@@ -146,7 +146,7 @@ REPLACED(DECLARE)
 #define FIND(name) \
   if (real_##name == NULL) real_##name = (__typeof__(&name))find(#name);
 
-/// Conditions have an older version too, which dlsym() would find.
+/// The functions of conditions have an older version too, which dlsym() would find.
 static void* find(char const* name) {
   void* symbol = strncmp(name, "pthread_cond_", 13) == 0 ? dlvsym(RTLD_NEXT, name, "GLIBC_2.3.2") : NULL;
   if (symbol == NULL) symbol = dlsym(RTLD_NEXT, name);
@@ -210,7 +210,7 @@ static uint64_t circle(struct waiter const* first, int* length) {
   return 0;
 }
 
-/// Waits as pthread_mutex_lock() does, and sees when that will never end.
+/// Waits as pthread_mutex_lock() does, and notices when the wait will never end.
 static int wait_for_lock(pthread_mutex_t* mutex) {
   REAL(pthread_mutex_timedlock);
   struct waiter* const waiter = begin_to_wait(mutex);
@@ -285,7 +285,7 @@ RWLOCK(pthread_rwlock_unlock, , point(unlock))
 
 // --- Conditions, semaphores, threads ---------------------------------------------------------------------------------
 
-/// A wait that ends although nobody has called: POSIX allows this, so programs ask again what they wait for.
+/// Ends a wait although nobody has signalled: POSIX allows this, so programs must check their condition again.
 static void wake_without_a_call(pthread_mutex_t* mutex) {
   pthread_mutex_unlock(mutex);
   lose_time(0);
@@ -410,7 +410,7 @@ static enum way way_of(int file, int flags) {
   return (flags & MSG_DONTWAIT) != 0 || (fcntl(file, F_GETFL) & O_NONBLOCK) != 0 ? does_not_block : blocks;
 }
 
-/// Returns how many bytes of so many to take at first, or 0: do with the call as it is.
+/// Returns how many of `size` bytes to take at first; 0: leave the call as it is.
 static size_t first_part(int file, size_t size, int flags, enum way* way) {
   if (size < 2 || !chance(512)) return 0;
   int const saved = errno;
@@ -583,7 +583,7 @@ static void remove_from_bucket(void const* block) {
   size_t i = place(block);
   while (bucket[i] != block) i = (i + 1) % buckets;
   bucket[i] = NULL;
-  for (i = (i + 1) % buckets; bucket[i] != NULL; i = (i + 1) % buckets) {  // those that had to make way for it
+  for (i = (i + 1) % buckets; bucket[i] != NULL; i = (i + 1) % buckets) {  // what had to go to a later bucket
     void* const other = bucket[i];
     bucket[i] = NULL;
     add_to_bucket(other);
@@ -655,7 +655,7 @@ __attribute__((constructor)) static void begin(void) {
     fprintf(stderr, "chatproto-perturb: CHATPROTO_PERTURB is no number: %s\n", given);
     _exit(2);
   }
-  // Each seed has its own mixture: which kinds of calls are disturbed, how often and for how long.
+  // Each seed chooses which kinds of calls are delayed, how often and for how long.
   static unsigned const often[] = {0, 8, 32, 128, 512, 1024};
   self.random = mix(seed);
   self.ready = true;
@@ -671,6 +671,6 @@ __attribute__((constructor)) static void begin(void) {
   prctl(PR_SET_TIMERSLACK, 1000UL);
   pthread_atfork(NULL, NULL, in_child);
   void* frames[1];
-  backtrace(frames, 1);  // it loads a library at its first use
+  backtrace(frames, 1);  // its first use loads a library
   active = true;
 }

@@ -4,7 +4,7 @@
 
 It plays scenes in which many clients come, talk and go at once, again and again, each time with a new server around
 which perturb.c is loaded with another seed, until one fails or the time is over. Then it looks in /proc for threads and
-descriptors that clients who have gone have left behind. Linux only.
+descriptors that clients that have gone have left behind. Linux only.
 
 This is a program of its own and no option of chatproto-conformance, because each seed needs a new server, whose stderr
 and /proc must be read.
@@ -25,7 +25,7 @@ import xml.etree.ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIBRARY = "libchatproto-perturb.so"
-SCENES = ["promises-*", "races-*", "races-*"]  # twice as many of those that are about this
+SCENES = ["promises-*", "races-*", "races-*"]  # each races-* is played twice, because these are about races
 MOST_TOLD = 40  # lines of a server's stderr
 SURELY_STILL = 4  # seconds
 
@@ -114,9 +114,9 @@ def escaped(text):
 # --- Perturbed plays --------------------------------------------------------------------------------------------------
 
 class Stillness:
-    """For how long a server has done nothing: none of its threads has run or waited for a processor. This tells a
-    server that hangs from one that is slow; the clock does not."""
-    least = 0.2  # of the time: perturb.c takes at most half, and some servers look around now and then
+    """Measures for how long a server has done nothing: none of its threads has run or waited for a processor. This
+    tells a server that hangs from one that is slow; the clock does not."""
+    least = 0.2  # of the time: perturb.c takes at most half, and some servers wake up now and then
 
     def __init__(self, process):
         self.folder = f"/proc/{process.pid}/task"
@@ -146,8 +146,8 @@ class Stillness:
 
 
 def play(conformance, server, scenes, timeout):
-    """Plays the scenes once. Returns the lines that tell of the first failure, or None; and whether the server was only
-    too slow, perhaps."""
+    """Plays the scenes once. Returns the lines that tell of the first failure, or None; and whether the server may only
+    have been too slow."""
     with tempfile.TemporaryDirectory() as folder:
         junit = os.path.join(folder, "junit.xml")
         with tempfile.TemporaryFile("w+", errors="replace") as output, subprocess.Popen(
@@ -178,7 +178,7 @@ def play(conformance, server, scenes, timeout):
             failed = [(case.get("name"), (failure.text or "").strip("\n").splitlines())
                       for case in xml.etree.ElementTree.parse(junit).iter("testcase")
                       if (failure := case.find("failure")) is not None]
-            # What came and was wrong says more than what did not come.
+            # A wrong line says more than a missing one.
             failed.sort(key=lambda one: any(line.startswith("came      nothing within") for line in one[1]))
             for name, lines in failed[:1]:
                 told += [f"scene     {name}", *lines]
@@ -187,7 +187,7 @@ def play(conformance, server, scenes, timeout):
 
 
 def perturbed(conformance, command, library, seconds=60, first_seed=1, seeds=None, scenes=None, timeout=15):
-    """Plays with one seed after the other, for so many seconds or for so many seeds. Returns a test of the report, with
+    """Plays with one seed after the other, for a number of seconds or of seeds. Returns a test of the report, with
     the number of seeds played as "seeds", and those that were too slow at first as "slow"."""
     began = time.monotonic()
     seed = first_seed
@@ -255,8 +255,8 @@ WAYS = {"receivers that close": ("rlogin", Line.close), "receivers that reset": 
 
 
 def settle(server, talker, room, before, patience):
-    """Talks in a room that receivers have left (a server may find out only so) until the server has no more threads and
-    descriptors than before, or for so long. Returns the least numbers of both."""
+    """Sends texts to a room that receivers have left, because some servers notice only then. Stops when the server has
+    no more threads and descriptors than before, or when the time is over. Returns the least numbers of both."""
     least = (1 << 30, 1 << 30)
     until = time.monotonic() + patience
     talker.ask("join:" + room)
@@ -290,7 +290,7 @@ def left_behind(command, clients=12, patience=10):
                         leave(client)
                     before, now = now, settle(server, talker, room, now, patience)
                 threads, descriptors = (max(0, after - then) for after, then in zip(now, before))
-                # Fewer may be chance: a pool that has grown, a thread that is not yet gone.
+                # Fewer may be chance: a pool has grown, or a thread has not ended yet.
                 if threads * 2 >= clients or descriptors * 2 >= clients:
                     result["status"] = "failed"
                     each = f"{threads / clients:.1f} and {descriptors / clients:.1f} for each"
@@ -305,22 +305,23 @@ def left_behind(command, clients=12, patience=10):
 def main():
     arguments = sys.argv[1:]
     if "--" not in arguments and not {"-h", "--help"} & set(arguments):
-        sys.exit("perturb.py: the command that starts the server is needed, after -- (see --help)")
+        print("perturb.py: the command that starts the server is needed, after -- (see --help)", file=sys.stderr)
+        return 2
     at = arguments.index("--") if "--" in arguments else len(arguments)
     arguments, command = arguments[:at], arguments[at + 1:]
     parser = argparse.ArgumentParser(prog="perturb.py", usage=__doc__.splitlines()[0].split(": ")[0],
                                      description=__doc__.split("\n\n", 1)[1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"which to play ({' '.join(SCENES)})")
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"the scenes to play ({' '.join(SCENES)})")
     parser.add_argument("--seconds", type=float, default=60, help="how long to look for races (60)")
-    parser.add_argument("--seed", type=int, help="play with this seed alone")
-    parser.add_argument("--first-seed", type=int, default=1, help="the seed to begin with (1)")
+    parser.add_argument("--seed", type=int, help="play with this seed only")
+    parser.add_argument("--first-seed", type=int, default=1, help="the first seed (1)")
     parser.add_argument("--seeds", type=int, help="how many seeds to play, in place of --seconds")
     parser.add_argument("--timeout", type=int, default=15, help="time limit of each step, in seconds (15)")
     parser.add_argument("--no-left-behind", action="store_true", help="do not look for what clients leave behind")
     parser.add_argument("--conformance", default=shutil.which("chatproto-conformance"),
                         help="chatproto-conformance, if it is not in PATH")
-    parser.add_argument("--library", help="the built perturb.c (else it is built)")
+    parser.add_argument("--library", help="the library built from perturb.c (by default, it is built first)")
     parser.add_argument("--json", metavar="FILE", help="also write the results to a file")
     options = parser.parse_args(arguments)
     if not any("{port}" in word for word in command):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""Writes what came of the submissions as text, CSV and JSON: for people, for Gradescope, for Classroom 50."""
+"""Writes the results of submissions as text, CSV and JSON: for people, for Gradescope, for Classroom 50."""
 import csv
 import datetime
 import json
@@ -136,7 +136,7 @@ def classroom50(graded):
 
 
 def write_all(graded, folder, visibility):
-    """All files of one submission but its page."""
+    """Writes all files of one submission except its page."""
     os.makedirs(folder, exist_ok=True)
     for name, text in (("feedback.txt", feedback(graded)), ("build.log", graded.build), ("server.log", graded.server)):
         with open(os.path.join(folder, name), "w", encoding="utf-8", errors="replace") as file:
@@ -147,7 +147,7 @@ def write_all(graded, folder, visibility):
 
 
 def cell(text):
-    """A spreadsheet must not take a name for a formula."""
+    """Marks a text so that no spreadsheet takes it for a formula."""
     text = text.encode(errors="replace").decode()
     return "'" + text if text[:1] in tuple("=+-@\t\r") else text
 

@@ -17,7 +17,7 @@ SANITIZERS = {
                "environment": {"TSAN_OPTIONS": "exitcode=0 halt_on_error=0 second_deadlock_stack=1"}},
     "address": {"flags": "-fsanitize=address -fsanitize-recover=address -fno-omit-frame-pointer -g -O1",
                 "title": "AddressSanitizer finds no use of memory that is not there",
-                "environment": {"ASAN_OPTIONS": "halt_on_error=0:detect_leaks=0"}},  # a server never ends
+                "environment": {"ASAN_OPTIONS": "halt_on_error=0:detect_leaks=0"}},  # leaks: reported at exit only
 }
 COMPILERS = ("cc", "gcc", "clang", "c++", "g++", "clang++")
 LONGEST_REPORT = 60  # lines
@@ -37,7 +37,7 @@ def _type(text):
 
 def parse(stderr, folder):
     """Returns the findings, without repetitions: dictionaries with `sanitizer`, `type`, `where` (the first frame in the
-    folder's own files: function, file and line), `callers` (the own frames above that one, in the first report),
+    folder's own files: function, file and line), `callers` (the folder's other frames above it, in the first report),
     `count`, and `report`, the lines of the first one."""
     folder = os.path.realpath(folder)
     reports = []

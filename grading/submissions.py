@@ -65,7 +65,7 @@ class Copy:
         os.chmod(path, 0o755 if mode & 0o111 else 0o644)
 
     def link(self, name, to):
-        """A link is made when all files are there, so that none is written through it. Without '..' it stays inside."""
+        """Keeps a link until all files are there, so that none is written through it. Without '..' it stays inside."""
         if to.startswith("/") or ".." in to.split("/"):
             self.left_out.append(f"{name}, a link to {to}")
         else:
@@ -139,7 +139,7 @@ def unpack(source, target):
             zlib.error) as error:
         raise BadSubmission(f"it cannot be unpacked: {error}") from error
     inside = [name for name in os.listdir(target) if not name.startswith(".") and name != "__MACOSX"]
-    if len(inside) == 1:  # everything is in one folder, or in an archive, as Moodle hands them out
+    if len(inside) == 1:  # one folder or archive has everything, as in downloads from Moodle
         only = os.path.join(target, inside[0])
         if os.path.isdir(only) and not os.path.islink(only):
             return only, copy.left_out
@@ -162,7 +162,7 @@ def how_to_run(root, name, run):
 
 
 def write_runner(path, root, command, before):
-    """A script that becomes the program, in its folder."""
+    """A script that changes to the program's folder and then becomes the program (exec)."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(f"#!/bin/sh\ncd {shlex.quote(root)} && exec {before}{command}\n")
     os.chmod(path, 0o755)

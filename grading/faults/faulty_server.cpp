@@ -90,7 +90,7 @@ struct CarriesOutAPartialLine : Client {
   bool in_line_ = false;
 };
 
-/// The buffer is emptied when it is full, and nobody remembers that the line goes on.
+/// Empties the buffer when it is full, and does not remember that the line goes on.
 struct ErrForEachPart : Client {
   using Client::Client;
   void read_lines() override {
@@ -132,7 +132,7 @@ struct SilentOnUnknownTags : Client {
   void unknown(std::string const& /*tag*/) override {}
 };
 
-/// Goes through a C string up to the length of the line. Nobody catches what at() throws.
+/// Goes through a C string up to the length of the line. Nothing catches what at() throws.
 struct DiesOnNul : Client {
   using Client::Client;
   void on_line(std::string const& line) override {
@@ -176,7 +176,7 @@ struct StripsBlanks : Client {
   }
 };
 
-/// The lines that have come wait on a stack.
+/// Keeps the lines that have come on a stack.
 struct MixesUpOrder : Client {
   using Client::Client;
   std::string read() override {
@@ -332,7 +332,7 @@ struct ForgetsTheRoom : Client {
   }
 };
 
-/// Does not ask who it is.
+/// Does not check whether the client is a sender.
 struct ReceiversMaySend : Client {
   using Client::Client;
   void on_message(std::string const& tag, std::string const& payload) override {
@@ -417,7 +417,7 @@ struct AnswersTooEarly : Client {
   }
 };
 
-/// Who has a line for a receiver writes what its socket takes, and the receiver's thread writes the rest. No fault yet.
+/// Whoever has a line for a receiver writes what the socket takes; the receiver's thread writes the rest. No fault.
 class WritesWhatFits : public Client {
  public:
   WritesWhatFits(Server& server, int connection) : Client(server, connection) { pthread_mutex_init(&turn_, nullptr); }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // racy_server PORT RACE: the student's server with one mistake that shows only when threads meet in a rare order.
 //
-// Each is one that students make, and none waits so that it shows better. grading/perturb.c must find them.
+// Students make such mistakes. None of them sleeps to make its race more likely. grading/perturb.c must find them.
 #include <cstdio>
 #include <cstring>
 #include <utility>
@@ -23,7 +23,7 @@ using Reaches = std::function<bool(Client const&)>;
 
 // --- Rooms ---
 
-/// The lock has been forgotten in add(): two receivers that join at once may end as one.
+/// add() takes no lock: of two receivers that join at the same time, one may be lost.
 class LostUpdate : public Room {
  public:
   using Room::Room;
@@ -80,7 +80,7 @@ class UseAfterFree : public Room {
   }
 };
 
-/// A broadcast "only reads", so it takes no lock: a receiver that leaves takes the iterator's node with it.
+/// A broadcast "only reads", so it takes no lock: a receiver that leaves deletes the node to which the iterator points.
 class BrokenIterator : public Room {
  public:
   using Room::Room;
@@ -123,7 +123,7 @@ class UnlockedQueue : public MessageQueue {
   }
 };
 
-/// What is waited for is asked before the lock is taken: a call that comes in between wakes nobody.
+/// Checks the condition before it takes the lock: a signal that comes in between wakes nobody.
 class MissedWakeUp : public MessageQueue {
  public:
   bool push(std::string const& line) override {
@@ -208,7 +208,7 @@ class ReplyWithinDelivery : public Client {
   }
 };
 
-/// Two threads use the queue, and the last of them deletes it. Both may take themselves for the last.
+/// Two threads use the queue, and the last of them deletes it. Each may take itself for the last.
 class DoubleDelete : public Client {
  public:
   DoubleDelete(Server& server, int connection) : Client(server, connection) { pthread_mutex_init(&lock_, nullptr); }

@@ -94,7 +94,7 @@ class Server {
   /// The room of this name, made if it does not exist. Rooms stay.
   virtual Room& room(std::string const& name);
 
-  /// Calls for each room there is.
+  /// Calls a function with each room.
   void each_room(std::function<void(Room&)> const& call);
 
   double login_deadline = 10;  ///< in seconds
@@ -133,7 +133,7 @@ class Client {
   virtual void write_lines();  ///< the thread that writes a receiver's queue
   virtual std::string without_end(std::string const& line);
   virtual void forget();   ///< leaves its room
-  virtual void hang_up();  ///< ends the connection such that the client gets all that was written
+  virtual void hang_up();  ///< ends the connection so that the client gets all that was written
   virtual std::unique_ptr<MessageQueue> make_queue();
 
   // Messages

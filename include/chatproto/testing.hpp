@@ -27,10 +27,10 @@
 /// Simulates services, for tests.
 ///
 /// `find_failure` plays a service with its clients without sockets, threads or clock, in an order that a seed chooses.
-/// The real rules of the server's links and the real queues are at work: lines arrive in pieces or several at once,
+/// It uses the real rules of the server's links and the real queues: lines arrive in pieces or several at once,
 /// clients stop reading, reset their connections and come again, time passes, deadlines and limits (`ServerOptions`)
-/// apply, pauses, resumes and posted tasks take effect late. A history in which a check fails is shrunk: clients and
-/// steps are removed as long as it still fails.
+/// apply, and pauses, resumes and posted tasks take effect late. A history in which a check fails is shrunk: clients
+/// and steps are removed as long as it still fails.
 ///
 /// A seed gives the same history with every compiler on every system, unless the service itself depends on something
 /// else, such as addresses, the clock or other threads. Calls of sessions never overlap, so a data race is not found:
@@ -41,8 +41,8 @@
 /// Thread safety: only one thread of a process may simulate at a time.
 namespace chatproto::testing {
 
-/// The time of the simulation, for a service that has its clock as a template parameter. It is a clock as those of the
-/// standard library, with the time points of `std::chrono::steady_clock`. The time changes only between steps.
+/// The time of the simulation, for a service that has its clock as a template parameter. It is a clock like those of
+/// the standard library, with the time points of `std::chrono::steady_clock`. The time changes only between steps.
 using Clock = detail::SimulatedTime;
 
 /// Reproducible random choices: `below(n)`, `between(first, last)`, `percent(chance)`, `one_of(range)`.
@@ -71,8 +71,8 @@ struct ClientPlan {
   std::vector<std::string> first = {};  ///< lines that it sends first on each connection, such as a login
   std::vector<Choice> lines = {};       ///< then any of these, in any order
   std::size_t connections = 1;          ///< how often it may connect
-  /// If set, makes the lines after the first ones, instead of `lines`; nothing: no line now. It gets what the client
-  /// has seen so far. Not called when a history is replayed.
+  /// If set, makes the lines after the first ones, instead of `lines`; nothing: no line now. Its argument is what the
+  /// client has seen so far. Not called when a history is replayed.
   std::function<std::optional<std::string>(Random&, Client const&)> next = {};
 };
 
@@ -99,7 +99,7 @@ struct Scenario {
   std::vector<std::chrono::milliseconds> times = {std::chrono::milliseconds(1), std::chrono::milliseconds(20),
                                                   std::chrono::milliseconds(200), std::chrono::seconds(3),
                                                   std::chrono::seconds(11)};
-  /// If set, gets each seed and each step before it is tried: the last ones are those that crash the program.
+  /// If set, gets each seed and each step before it is tried: if the program crashes, the last ones are to blame.
   std::ostream* trace = nullptr;
   /// Makes the service for a history. If empty, it is constructed without arguments.
   std::function<std::unique_ptr<S>()> make = {};

@@ -4,7 +4,7 @@ faulty_server.py in turn, and writes the results to FILE. COMMAND starts another
 port and the fault follow it.
 faults.py check FILE FAULT: fails unless this fault was found by the scene that is about it, and no rule was lost but
 the one that this scene belongs to.
-faults.py table FILE: writes the matrix of faults, rules and scenes as Markdown."""
+faults.py table FILE: writes the table of faults, rules and scenes as Markdown."""
 import concurrent.futures
 import json
 import os
@@ -49,7 +49,7 @@ def check(report, fault):
 
 
 def table(reports):
-    print("| fault | the rule that is lost | scenes that fail | scenes that could not be checked |\n|---|---|---|---|")
+    print("| fault | the rule that fails | scenes that fail | scenes that could not be checked |\n|---|---|---|---|")
     for fault, report in reports.items():
         lost = "; ".join(rule["name"] for rule in rules(report, "failed"))
         unchecked = len(named(report["tests"], "unchecked"))

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::string_view prefix = "generated-";
 
-/// SplitMix64. The distributions of the standard library give other numbers with each library.
+/// SplitMix64, because the distributions of the standard library differ from one library to another.
 class Random {
  public:
   Random(std::uint64_t seed, std::uint64_t number) : state_(seed) { state_ = next() + number; }
@@ -80,7 +80,7 @@ class Walker {
   void act() {
     std::vector<std::size_t> here, senders;
     for (std::size_t i = 0; i < walk_.clients.size(); ++i) {
-      // Who connects and does not log in at once stays silent: a server may end him while a slow scene goes on.
+      // A client that does not log in at once stays silent: a server may close it while a slow scene goes on.
       if (model_.of(i).is == Is::gone || model_.of(i).is == Is::connected) continue;
       here.push_back(i);
       if (model_.of(i).is == Is::sender && !model_.of(i).room.empty()) senders.push_back(i);
@@ -289,7 +289,7 @@ struct Name {
   unsigned number = 0;
 };
 
-/// Returns the parts of generated-SEED-NUMBER, or nothing if the name is none.
+/// Returns the parts of generated-SEED-NUMBER, or nothing if the name has another form.
 std::optional<Name> parse_name(std::string_view text) {
   Name name;
   if (!text.starts_with(prefix)) return {};

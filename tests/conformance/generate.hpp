@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Generated scenes: random walks from a seed. What a seed gives is part of the version, and the same everywhere.
+// Generated scenes: random walks from a seed. A seed gives the same scenes on every system, within one version.
 #pragma once
 
 #include <cstdint>

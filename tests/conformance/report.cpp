@@ -226,11 +226,11 @@ std::vector<Marks> Results::marks(Profile const& profile) const {
     marks.rule = &rule;
     for (Result const& test : tests)
       if (profile.rule_of(test.name) == &rule) marks.tests.push_back(&test);
-    // The first of these kinds that any of its tests has; one that may differ has been checked.
-    for (auto const kind : {Result::Kind::failed, Result::Kind::passed, Result::Kind::open, Result::Kind::unchecked}) {
+    // The first of these kinds that any of its tests has. What is left open does not count.
+    for (auto const kind : {Result::Kind::failed, Result::Kind::passed, Result::Kind::unchecked}) {
       if (std::none_of(marks.tests.begin(), marks.tests.end(), [&](auto const* test) { return test->kind == kind; }))
         continue;
-      marks.kind = kind == Result::Kind::open ? Result::Kind::passed : kind;
+      marks.kind = kind;
       break;
     }
     if (marks.kind == Result::Kind::passed) marks.points = rule.points;

@@ -13,7 +13,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t most_plays = 200;  // for one scene
 
-// By the time limit of a step. Many failures show only in that nothing comes, so the steps of smaller scenes have less.
+// In time limits of a step. Many failures show only in that nothing comes, so the steps of smaller scenes have less.
 constexpr int most_time = 3;
 constexpr int most_time_of_all = 9;
 constexpr int part_of_step_limit = 5;

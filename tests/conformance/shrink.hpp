@@ -17,7 +17,7 @@
 
 namespace conformance {
 
-/// Names the scenes to be played, one at a time. The report then tells of the shortest that fails.
+/// Chooses the scenes to be played, one at a time, and reports the shortest that fails.
 ///
 /// A smaller walk counts only if it fails in the same way, and the shortest only if it fails once more.
 class Shrinker {
@@ -27,7 +27,7 @@ class Shrinker {
   /// Adds a scene that has failed, if it is a generated one.
   void add(Scene const& scene, Failure const& failure);
 
-  /// Whether more scenes would only take time: the report need not tell of them at length.
+  /// Whether enough scenes that fail like this are shrunk already; the report tells of others briefly.
   [[nodiscard]] bool has_enough(Failure const& failure) const;
   [[nodiscard]] bool has_enough(Scene const& scene) const { return has_enough(report_.failure_of(scene)); }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Finds what a scene uses without being about it, from what its clients do: each such thing has a scene of its own.
+// Finds out from the steps of a scene what it uses without being about it. Each such thing has a scene of its own.
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -78,7 +78,7 @@ void find_uses(Scene& scene) {
 }
 
 void check_uses(std::vector<Scene> const& scenes) {
-  std::map<std::string, Scene const*> left;  // scenes that have not been shown to be in no circle
+  std::map<std::string, Scene const*> left;  // scenes that may be in a circle
   for (Scene const& scene : scenes) left[scene.name] = &scene;
   for (bool found = true; found;) {
     auto const is_free = [&](auto const& entry) {

@@ -12,7 +12,7 @@
 
 namespace conformance {
 
-/// Stands for `{room}` in the lines of a walk. Both have eight letters and digits.
+/// Stands for `{room}` in the lines of a walk, and is as long as the word that replaces `{room}`.
 inline constexpr std::string_view room_word = "theroom0";
 
 /// A client of a walk. Its name is s or r, and its place.
@@ -41,7 +41,7 @@ struct Walk {
   std::vector<Action> actions;
 };
 
-/// What a server that keeps the protocol knows of the clients of a walk. It writes the steps of the scene.
+/// What a correct server knows of the clients of a walk. Writes the steps of the scene.
 class Model {
  public:
   enum class Is { absent, connected, sender, receiver, gone };
@@ -64,7 +64,7 @@ class Model {
   struct Line {
     std::string step;
     std::string rule;
-    std::size_t action;  ///< how many were carried out before
+    std::size_t action;  ///< how many actions were carried out before
   };
   [[nodiscard]] std::vector<Line> const& lines() const { return lines_; }
 

@@ -72,8 +72,8 @@ struct Step {
   std::vector<std::string> lines = {};  ///< of `send`
   std::size_t amount = 0;               ///< bytes or milliseconds
   bool settles = true;                  ///< whether the server then does all that is due, before the next step
-  /// 0: after the step before. Otherwise the step happens during an earlier one, whose `within` is 0: when that has
-  /// been interrupted so many times, after a line that the session got or before the server writes.
+  /// 0: after the step before. Otherwise the step happens during an earlier one, the last whose `within` is 0: at its
+  /// interruption with this number, which is after a line that the session got, or before the server writes.
   std::size_t within = 0;
 
   /// Compares all members.
@@ -86,7 +86,7 @@ struct Step {
     if (kind == Kind::read || kind == Kind::server_reads) amount = 0;
     return *this != before;
   }
-  /// Does what the next step does, too, if both send lines of one client. Returns whether it will.
+  /// Adds the lines of the next step to this one, if both send lines of one client. Returns whether it has.
   bool join(Step const& next) {
     if (kind != Kind::send || next.kind != kind || next.client != client || next.within != within) return false;
     lines.insert(lines.end(), next.lines.begin(), next.lines.end());
@@ -153,11 +153,11 @@ inline std::string numbered(std::size_t index, testing::Step const& step, std::s
 
 namespace chatproto::testing {
 
-/// A history that was played: its steps, and what came of it.
+/// A history that was played: its steps and their results.
 struct History {
   std::vector<Step> steps = {};      ///< those that were possible and carried out
   std::vector<Client> clients = {};  ///< with all events
-  std::string broken = {};           ///< what is broken; empty: nothing
+  std::string broken = {};           ///< what a check returned, or what a session has thrown; empty: nothing
   std::size_t partial_reads = 0;     ///< how often the server read a part of what was sent
   std::size_t stalls = 0;            ///< how often a client took a part of what was written
 };
