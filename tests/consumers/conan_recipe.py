@@ -1,6 +1,7 @@
 """conan_recipe.py RECIPE VERSION: runs the Conan recipe with stand-ins for Conan's functions, which need a network."""
 
 import importlib.util
+import os
 import pathlib
 import shutil
 import sys
@@ -13,13 +14,20 @@ class ConanFile:
         self.required.append((what, transitive_headers))
 
 
+def files_below(source):
+    for folder, folders, names in os.walk(source):
+        if "build" in folders:
+            folders.remove("build")  # where other tests come and go
+        yield from (pathlib.Path(folder, name) for name in names)
+
+
 def copy(recipe, pattern, src, dst):
     source = pathlib.Path(src).resolve()
-    found = [file for file in source.rglob("*") if file.is_file() and file.relative_to(source).match(pattern)]
+    found = [file for file in files_below(source) if file.relative_to(source).match(pattern)]
     if "/" in pattern:  # Conan's patterns match whole paths, and a star matches slashes
         head, tail = pattern.split("*")
-        found = [f for f in source.rglob("*")
-                 if f.is_file() and str(f.relative_to(source)).startswith(head) and f.name.endswith(tail)]
+        found = [file for file in files_below(source)
+                 if str(file.relative_to(source)).startswith(head) and file.name.endswith(tail)]
     if not found:
         sys.exit(f"conan: {pattern} finds nothing in {src}")
     for file in found:
