@@ -22,10 +22,14 @@ except ImportError:
 # is larger, as the others may cover it.
 POLICIES = {"pool": ("#0072b2", "-", "o", 8), "strand": ("#d55e00", "--", "s", 5),
             "thread-per-client": ("#009e73", "-.", "^", 7), "other": ("#cc79a7", ":", "D", 6),
-            "floor": ("#000000", (0, (1, 1)), "", 0)}
+            "floor": ("#000000", (0, (1, 1)), "", 0),
+           # of run.sh --tls
+           "plain": ("#000000", (0, (1, 1)), "", 0), "tls": ("#0072b2", "-", "o", 8),
+           "stunnel": ("#d55e00", "--", "s", 5), "haproxy": ("#009e73", "-.", "^", 7)}
 
 # Keys of run.sh's results; a pair is a key and a percentage.
 DELIVERY, TEXT, MEMORY = "cpu_us_per_delivery", "cpu_us_per_message", "rss_bytes_per_client"
+HANDSHAKE = "cpu_us_per_handshake"
 P50, P99 = ("latency_us", 50), ("latency_us", 99)
 
 FAN = ["fan1x100", "fan4x100", "fan1x1000", "fan4x1000", "sync1x100", "sync50x100"]
@@ -34,7 +38,9 @@ REQUESTS = ["rooms", "latency", "rooms-curve", "threads"]
 TABLES = [
     ("Server CPU per delivery, us", FAN + ["receivers", "text", "slow"], [DELIVERY]),
     ("Server CPU per text with its deliveries, us", REQUESTS, [TEXT]),
-    ("From sending to delivery, us: median / 99 %", FAN + REQUESTS, [P50, P99]),
+    ("From sending to delivery, us: median / 99 %", FAN + REQUESTS + ["storm"], [P50, P99]),
+    ("Server CPU per TLS handshake, us", ["handshakes"], [HANDSHAKE]),
+    ("TLS handshakes beside the chat / of these failed", ["storm"], ["handshakes", "failed_handshakes"]),
     ("Memory per idle client, bytes / CPU for its login and join, us", ["idle", "clients"], [MEMORY, "login_cpu_us"]),
     ("Growth of the server's peak memory, KiB / slow receivers that joined / that were disconnected", ["slow"],
      ["peak_rss_growth_kb", "slow_joined", "slow_cut"]),
@@ -86,6 +92,27 @@ TO_FLOOR = [
 NAMES = {DELIVERY: "CPU per delivery", TEXT: "CPU per text", P50: "median latency"}
 BOUNDS += [(most, key, (case, point, "pool"), (case, point, "floor"), f"pool / floor, {NAMES[key]}, {case}", reason)
            for case, point, key, most, reason in TO_FLOOR]
+
+# What TLS costs is compared with these: (case, point, key)
+OVER_TLS = [*[(case, 0, DELIVERY) for case in FAN], ("rooms", 500, TEXT), ("latency", 0, TEXT), ("latency", 0, P50),
+            ("handshakes", 0, HANDSHAKE), ("idle", 1000, "login_cpu_us"), ("idle", 1000, MEMORY)]
+NAMES |= {HANDSHAKE: "CPU per handshake", "login_cpu_us": "CPU for handshake, login and join", MEMORY: "memory"}
+# (at most, the other, case, reason)
+TO_OTHERS = [
+    *[(1.5, "plain", case, "all texts of a batch share a record") for case in FAN[:4]],
+    *[(0.5, "stunnel", case, "no second process, no second copy") for case in ("fan1x100", "sync1x100", "rooms")],
+    *[(1.0, "haproxy", case, "no second process, no second copy") for case in ("fan1x100", "sync1x100", "rooms")],
+    (1.25, "haproxy", "handshakes", "0.8 times as many in a second of CPU: both leave the work to OpenSSL"),
+]
+BOUNDS += [(most, key, (case, point, "tls"), (case, point, other), f"tls / {other}, {NAMES[key]}, {case}", reason)
+           for most, other, wanted, reason in TO_OTHERS for case, point, key in OVER_TLS if case == wanted]
+BOUNDS.append((20_480, MEMORY, ("idle", 1000, "tls"), None, "memory per idle receiver, bytes, tls",
+               "OpenSSL's state for a connection, and no buffers"))
+# (at most, key, (case, point, policy), the same of what is subtracted, name, reason)
+DIFFERENCES = [
+    (50_000, P99, ("storm", 5000, "tls"), ("storm", 0, "tls"), "p99 with a storm of handshakes - without, us, tls",
+     "handshakes do not keep others waiting"),
+]
 
 
 def read(path):
@@ -157,6 +184,10 @@ def tables(runs):
     found.append(("Server CPU, as a multiple of the floor's in the same round", ours, [
         [case] + [cell(values(runs, (case, point, policy), key, (case, point, "floor"))) for policy in ours]
         for case, point, key, *_ in TO_FLOOR if key != P50]))
+    others = [policy for policy in ("plain", "stunnel", "haproxy") if policy in policies]
+    found.append(("TLS: multiples of the others' figures in the same round", others, [
+        [f"{case}: {NAMES[key]}"] + [cell(values(runs, (case, point, "tls"), key, (case, point, other)))
+                                     for other in others] for case, point, key in OVER_TLS]))
     for title, columns, rows in found:
         rows = [row for row in rows if any(text != "-" for text in row[1:])]
         if rows:
@@ -237,12 +268,17 @@ def pictures(runs):
 def check_bounds(runs):
     """Prints each bound. Returns how many are missed."""
     missed, lines = 0, []
-    for most, key, where, divisor, name, reason in BOUNDS:
-        if divisor and divisor[2] == "floor":
-            value = median(values(runs, where, key, divisor))
+    for most, key, where, other, name, reason in BOUNDS + DIFFERENCES:
+        if other and other[:2] == where[:2]:  # in the same turn
+            value = median(values(runs, where, key, other))
         else:
-            value, base = (median(values(runs, each, key)) if each else 1 for each in (where, divisor))
-            value = value / base if base and value is not None else None
+            value, base = (median(values(runs, each, key)) if each else 1 for each in (where, other))
+            if value is None or not base:
+                value = None
+            elif (most, key, where, other, name, reason) in DIFFERENCES:
+                value -= base
+            else:
+                value /= base
         if value is None:
             continue  # not measured
         missed += value > most

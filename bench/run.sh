@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSL-1.0
-# bash bench/run.sh: measures the three threading policies and the floor under load, prints tables, draws pictures and
-# checks bounds.
+# bash bench/run.sh: measures the three threading policies and the floor under load, or TLS beside two proxies, prints
+# tables, draws pictures and checks bounds.
 set -euo pipefail
 export LC_ALL=C
 
 usage() {
   cat <<'END'
-usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--server COMMAND] [--bin DIR] [--no-bounds] [CASE...]
+usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--server COMMAND | --tls] [--bin DIR] [--no-bounds]
+                    [CASE...]
 
   --rounds N        how often each run is repeated, alternating with the others (3)
   --quick           one round of short runs, which only shows that everything works
-  --out DIR         folder for results.jsonl, tables.md and pictures (build/bench)
+  --out DIR         folder for results.jsonl, tables.md and pictures (build/bench, or build/bench-tls)
   --append          adds to the existing results.jsonl instead of starting a new one
   --server COMMAND  also measures another server of this protocol; {port} in COMMAND becomes the port
+  --tls             measures the pool with one thread without TLS, with its own TLS 1.3, and without TLS behind stunnel
+                    and behind haproxy, whose CPU time and memory are added to the server's
   --no-bounds       fails only if a run fails or a delivery is lost, out of order or wrong, however slow it was
   --bin DIR         takes the programs from DIR instead of building them with the preset release
 
@@ -30,6 +33,13 @@ Cases; without any, all of them:
                                           every 50 ms
   receivers rooms-curve clients threads text   curves over the number of receivers, rooms, clients or threads, or the
                                           bytes of a text
+
+Cases only with --tls:
+  handshakes                              TLS handshakes of clients that then close; haproxy does not pass them on
+  storm                                   a sender and a receiver alone, and while 5,000 others shake hands at once
+
+With --tls, idle has 1,000 receivers, and the cases are by default fan1x100 fan4x100 sync1x100 sync50x100 rooms latency
+idle handshakes storm.
 END
 }
 fail() {
@@ -39,12 +49,14 @@ fail() {
 
 all_cases=(fan1x100 fan4x100 fan1x1000 fan4x1000 sync1x100 sync50x100 rooms latency idle slow
   receivers rooms-curve clients threads text)
-rounds='' quick='' append='' out='' command='' bin='' bounds=() cases=()
+tls_cases=(fan1x100 fan4x100 sync1x100 sync50x100 rooms latency idle handshakes storm)
+rounds='' quick='' append='' out='' command='' tls='' bin='' bounds=() cases=()
 while (($# > 0)); do
   case $1 in
     --help | -h) usage && exit 0 ;;
     --quick) quick=yes ;;
     --append) append=yes ;;
+    --tls) tls=yes ;;
     --no-bounds) bounds=(--no-bounds) ;;
     --rounds | --out | --server | --bin)
       (($# > 1)) || fail "$1 needs a value (see --help)"
@@ -58,7 +70,7 @@ while (($# > 0)); do
       ;;
     -*) fail "there is no option $1 (see --help)" ;;
     *)
-      [[ " ${all_cases[*]} " == *" $1 "* ]] || fail "there is no case $1 (see --help)"
+      [[ " ${all_cases[*]} ${tls_cases[*]} " == *" $1 "* ]] || fail "there is no case $1 (see --help)"
       cases+=("$1")
       ;;
   esac
@@ -68,18 +80,26 @@ done
 rounds=${rounds:-3}
 [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || fail "'$rounds' is not a number of rounds"
 [[ -z $command || $command == *'{port}'* ]] || fail 'the command of --server has no {port}'
-((${#cases[@]} > 0)) || cases=("${all_cases[@]}")
+[[ ! $command || ! $tls ]] || fail '--server does not go with --tls'
+[[ $tls || " ${cases[*]-} " != *' handshakes '* && " ${cases[*]-} " != *' storm '* ]] ||
+  fail 'the cases handshakes and storm need --tls'
+((${#cases[@]} > 0)) || if [[ $tls ]]; then cases=("${tls_cases[@]}"); else cases=("${all_cases[@]}"); fi
 [[ $(uname) == Linux ]] || fail 'this needs Linux' 1
 root=$(cd "$(dirname "$0")/.." && pwd)
-out=${out:-$root/build/bench}
+out=${out:-$root/build/bench${tls:+-tls}}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-times=(--seconds 2 --warmup 0.5) plots=python3-matplotlib
+times=(--seconds 2 --warmup 0.5) plots=python3-matplotlib handshakes=2000 storm=5000 proxies=()
 if [[ $quick ]]; then
   plots='' # it takes minutes to install
   rounds=1
   times=(--seconds 0.5 --warmup 0.1)
+  handshakes=200 storm=500
+fi
+if [[ $tls ]]; then
+  PATH+=:/usr/sbin # there Debian has haproxy
+  proxies=(stunnel4 haproxy openssl)
 fi
 
 if [[ -z $bin ]]; then
@@ -87,7 +107,7 @@ if [[ -z $bin ]]; then
   (
     cd "$root" && # set -e has no effect here
       sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 libbenchmark-dev \
-        python3 $plots &&
+        python3 $plots ${proxies[@]+libssl-dev "${proxies[@]}"} &&
       cmake --preset release -DCHATPROTO_BUILD_BENCH=ON -DCHATPROTO_BUILD_EXAMPLES=ON &&
       cmake --build --preset release --target server bench_load bench_floor bench_core
   ) >"$out/build.log" 2>&1 || {
@@ -97,6 +117,9 @@ if [[ -z $bin ]]; then
 fi
 for program in server bench_load bench_floor; do
   [[ -x $bin/$program ]] || fail "there is no $bin/$program" 1
+done
+for program in ${proxies[@]+"${proxies[@]}"}; do
+  command -v "$program" >/dev/null || fail "there is no $program (Debian: apt-get install ${proxies[*]})" 1
 done
 
 # --- What fits on this machine ----------------------------------------------------------------------------------------
@@ -130,23 +153,31 @@ fi
 # --- One run ----------------------------------------------------------------------------------------------------------
 
 scratch=$(mktemp -d)
-server='' load=''
+server='' proxy='' load=''
 end_of() { # PID: kills it and waits for it
   [[ -z $1 ]] || { kill -9 "$1" && wait "$1"; } 2>/dev/null || :
 }
 at_exit() {
   end_of "$load"
+  end_of "$proxy"
   end_of "$server"
   rm -rf "$scratch"
 }
 trap at_exit EXIT
 trap 'exit 1' HUP INT TERM
 
-is_there() { kill -0 "$server" 2>/dev/null; }
+if [[ $tls ]]; then
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+    -keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>"$scratch/openssl" ||
+    fail "openssl makes no certificate: $(tail -n 1 "$scratch/openssl")" 1
+  cat "$scratch/cert.pem" "$scratch/key.pem" >"$scratch/both.pem"
+fi
+
+is_there() { kill -0 "$server" 2>/dev/null && { [[ ! $proxy ]] || kill -0 "$proxy" 2>/dev/null; }; }
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
 serves() { # POLICY
-  if [[ $1 == other || $1 == floor ]]; then
+  if [[ $1 == other || $1 == floor || $1 == tls ]]; then
     listens
   else
     port=$(sed -n 's/^listening on port //p' "$scratch/server")
@@ -154,37 +185,85 @@ serves() { # POLICY
   fi
 }
 
-start_server() { # POLICY THREADS: sets server and port
-  local pin=() tries=0
+free_port() { # sets port
+  port=$((20000 + RANDOM % 10000))
+  while listens; do port=$((20000 + RANDOM % 10000)); done
+}
+
+start_server() { # POLICY THREADS CASE: sets server, proxy and port
+  local pin=() tries=0 policy=$1
   [[ ! $pinned ]] || pin=("${pin_server[@]}")
   : >"$scratch/server"
   port=''
-  if [[ $1 == other || $1 == floor ]]; then
-    port=$((20000 + RANDOM % 10000))
-    while listens; do port=$((20000 + RANDOM % 10000)); done
-  fi
+  [[ $1 != other && $1 != floor && $1 != tls ]] || free_port
   if [[ $1 == other ]]; then
     "${pin[@]}" bash -c "exec ${command//\{port\}/$port}" 2>"$scratch/server" >/dev/null &
   elif [[ $1 == floor ]]; then
     "${pin[@]}" "$bin/bench_floor" "$port" 2>"$scratch/server" &
+  elif [[ $1 == tls ]]; then
+    "${pin[@]}" "$bin/server" 0 --address 127.0.0.1 --policy pool --threads "$2" --tls "$port" \
+      --cert "$scratch/cert.pem" --key "$scratch/key.pem" 2>"$scratch/server" &
   else
-    "${pin[@]}" "$bin/server" 0 --address 127.0.0.1 --policy "$1" --threads "$2" 2>"$scratch/server" &
+    [[ ! $tls ]] || policy=pool
+    "${pin[@]}" "$bin/server" 0 --address 127.0.0.1 --policy "$policy" --threads "$2" 2>"$scratch/server" &
   fi
   server=$!
   until serves "$1"; do
     is_there && ((++tries < 500)) || return 1
     sleep 0.02
   done
+  [[ $1 != stunnel && $1 != haproxy ]] || start_proxy "$1" "$3" "${pin[@]}"
+}
+
+start_proxy() { # PROXY CASE PIN...: puts it before the server, and sets proxy and port
+  local name=$1 behind=$port tries=0 to="server chat 127.0.0.1:$port"
+  [[ $2 != handshakes ]] || to='tcp-request session reject' # after the handshake; no connection to the server
+  shift 2
+  free_port
+  if [[ $name == stunnel ]]; then
+    cat >"$scratch/proxy.conf" <<END
+foreground = yes
+pid =
+debug = crit
+[chat]
+accept = 127.0.0.1:$port
+connect = 127.0.0.1:$behind
+cert = $scratch/cert.pem
+key = $scratch/key.pem
+END
+    "$@" stunnel4 "$scratch/proxy.conf" 2>"$scratch/server" &
+  else
+    cat >"$scratch/proxy.conf" <<END
+global
+  nbthread 1
+  maxconn $((($(least_of "$descriptors") - 100) / 2))
+defaults
+  mode tcp
+  timeout connect 10s
+  timeout client 1h
+  timeout server 1h
+listen chat
+  bind 127.0.0.1:$port ssl crt $scratch/both.pem ssl-min-ver TLSv1.3
+  $to
+END
+    "$@" haproxy -db -f "$scratch/proxy.conf" 2>"$scratch/server" &
+  fi
+  proxy=$!
+  until listens; do
+    is_there && ((++tries < 500)) || return 1
+    sleep 0.02
+  done
 }
 
 run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the results
-  local case=$1 point=$2 policy=$3 threads=$4 round=$5 pin=() result='' code=0
+  local case=$1 point=$2 policy=$3 threads=$4 round=$5 pin=() over=() result='' code=0
   shift 5
+  [[ ! $tls || $policy == plain ]] || over=(--tls)
   [[ ! $pinned ]] || pin=("${pin_load[@]}")
   : >"$scratch/json"
-  if start_server "$policy" "$threads"; then
-    "${pin[@]}" "$bin/bench_load" 127.0.0.1 "$port" --pid "$server" "${times[@]}" "$@" \
-      >"$scratch/json" 2>"$scratch/load" &
+  if start_server "$policy" "$threads" "$case"; then
+    "${pin[@]}" "$bin/bench_load" 127.0.0.1 "$port" --pid "$server" ${proxy:+--pid "$proxy"} ${over[@]+"${over[@]}"} \
+      "${times[@]}" "$@" >"$scratch/json" 2>"$scratch/load" &
     load=$!
     wait "$load" || code=$?
     load=''
@@ -197,8 +276,9 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
   elif ((code == 0)); then # otherwise the load's own message says more
     echo "the server has ended: $(head -n 1 "$scratch/server")" >"$scratch/load"
   fi
+  end_of "$proxy"
   end_of "$server"
-  server=''
+  server='' proxy=''
   if [[ -z $result ]]; then
     result="{\"failed\": \"$(head -n 1 "$scratch/load" | tr -d '\\"' | tr -c '[:print:]' ' ')\"}"
     code=1
@@ -223,7 +303,17 @@ runs_of() {
       ;;
     rooms) echo 500 1 1500 --rooms 500 "${rooms[@]}" ;;
     latency) echo 0 1 2 --window 1 --spin ;;
-    idle) echo 5000 1 5000 --idle --senders 0 --rooms 50 --receivers 100 ;;
+    idle)
+      n=50
+      [[ ! $tls ]] || n=10
+      echo $((n * 100)) 1 $((n * 100)) --idle --senders 0 --rooms $n --receivers 100
+      ;;
+    handshakes) echo 0 1 100 --handshakes "$handshakes" ;;
+    storm)
+      # A text every 2 ms: if senders waited for each ok, few texts would meet the worst moments.
+      echo 0 1 2 --interval 0.002 --window 1024 --lag 1024
+      echo "$storm" 1 $((storm + 2)) --interval 0.002 --window 1024 --lag 1024 --storm "$storm"
+      ;;
     slow) for n in 0 1; do echo $n 1 $((11 + n)) --receivers 10 --slow $n "${fan[@]}"; done ;;
     receivers) for n in 10 30 100 300 1000 3000 5000; do echo $n 1 $((n + 1)) --receivers $n "${fan[@]}"; done ;;
     rooms-curve) for n in 1 10 100 1000 5000; do echo $n 1 $((3 * n)) --rooms $n "${rooms[@]}"; done ;;
@@ -245,6 +335,7 @@ once() { # TEXT: prints it, but not again in the next round
 
 policies=(pool strand thread-per-client floor)
 [[ -z $command ]] || policies+=(other)
+[[ ! $tls ]] || policies=(plain tls stunnel haproxy)
 total=0
 [[ $append ]] || rm -f "$out/results.jsonl"
 [[ ! -s $out/results.jsonl ]] ||
@@ -257,6 +348,7 @@ for ((round = 1; round <= rounds; ++round)); do
         policy=${policies[(i + round) % ${#policies[@]}]} # another policy begins each round
         # The floor does not implement what these cases measure.
         [[ $policy != floor || " slow threads " != *" $case "* ]] || continue
+        [[ $policy != plain || " handshakes storm " != *" $case "* ]] || continue # these are about TLS
         read -ra words <<<"$options"
         fits=$most why="the $descriptors descriptors that a process may have"
         if [[ $policy == thread-per-client ]]; then

@@ -24,6 +24,7 @@ install(FILES
   ${CMAKE_CURRENT_BINARY_DIR}/chatproto-config-version.cmake
   cmake/ChatprotoAsio.cmake
   cmake/ChatprotoCompiled.cmake
+  cmake/ChatprotoParts.cmake
   DESTINATION ${package_dir})
 
 # The .pc file derives the prefix from its own location, unless the folders were given as absolute paths.

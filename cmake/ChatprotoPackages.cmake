@@ -24,7 +24,19 @@ if(TARGET server)
   set(CPACK_DEBIAN_TOOLS_PACKAGE_SHLIBDEPS ON)
   set(CPACK_COMPONENT_TOOLS_DESCRIPTION "chat server, its clients, and a conformance suite
  A server of rooms, a program that talks and one that listens, and a program
- that plays the rules of the protocol against any server.")
+ that plays the rules of the protocol against any server. systemd can run the
+ server: systemctl enable --now chatproto-server")
+
+  # The server as a service of systemd, under the paths of the package.
+  set(packaging_dir ${PROJECT_SOURCE_DIR}/packaging)
+  install(FILES ${packaging_dir}/systemd/chatproto-server.service ${packaging_dir}/systemd/chatproto-server.socket
+    DESTINATION lib/systemd/system COMPONENT tools EXCLUDE_FROM_ALL)
+  install(FILES ${packaging_dir}/systemd/chatproto-server.conf
+    DESTINATION lib/sysusers.d COMPONENT tools EXCLUDE_FROM_ALL)
+  install(FILES ${packaging_dir}/systemd/chatproto-server.default RENAME chatproto-server
+    DESTINATION /etc/default COMPONENT tools EXCLUDE_FROM_ALL)
+  set(CPACK_DEBIAN_TOOLS_PACKAGE_CONTROL_EXTRA conffiles postinst postrm prerm)
+  list(TRANSFORM CPACK_DEBIAN_TOOLS_PACKAGE_CONTROL_EXTRA PREPEND ${packaging_dir}/debian/)
 endif()
 
 # Debian requires this of every package.

@@ -4,7 +4,8 @@ set -eu
 cd "$(dirname "$0")/.."
 build=build/deb
 
-sh cmake/setup.sh cmake ninja-build g++ dpkg-dev file libasio-dev libcli11-dev libspdlog-dev
+sh cmake/setup.sh cmake ninja-build g++ dpkg-dev file libasio-dev libcli11-dev libspdlog-dev pkg-config \
+  libsodium-dev
 echo "Building the packages (some minutes; what is done goes to $build.log)"
 mkdir -p build
 {

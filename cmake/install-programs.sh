@@ -25,11 +25,11 @@ if [ "$what" = programs ]; then
   without=CHATPROTO_BUILD_CONFORMANCE
 else
   components='tools grading'
-  sh cmake/setup.sh cmake ninja-build g++ libasio-dev make python3
+  sh cmake/setup.sh cmake ninja-build g++ libasio-dev libssl-dev make python3
   without=CHATPROTO_BUILD_EXAMPLES
   # It goes to other systems as well, to older ones too. Not every system has the libraries for that.
   if echo 'int main() {}' | g++ -static -x c++ -o /dev/null - 2>/dev/null; then
-    static=-DCMAKE_EXE_LINKER_FLAGS=-static
+    static='-DCMAKE_EXE_LINKER_FLAGS=-static -DOPENSSL_USE_STATIC_LIBS=ON'
   fi
 fi
 echo "Building the programs (a minute or two; what is done goes to $build.log)"

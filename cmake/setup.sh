@@ -23,15 +23,19 @@ here() {
     libbenchmark-dev) header benchmark/benchmark.h ;;
     libasio-dev) header asio/version.hpp ;;
     libcli11-dev) header CLI/CLI.hpp ;;
+    libssl-dev) header openssl/ssl.h ;;
     nlohmann-json3-dev) header nlohmann/json.hpp ;;
     libspdlog-dev) header spdlog/spdlog.h ;;
+    libsodium-dev) header sodium.h ;;
     python3-matplotlib) python3 -c 'import matplotlib' || /usr/bin/python3 -c 'import matplotlib' ;;
     python3-prometheus-client)
       python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client'
       ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # resolves localhost
     ninja-build) command -v ninja ;;
+    systemd) command -v systemd-analyze ;;
     dpkg-dev) command -v dpkg-shlibdeps ;;
+    fail2ban) command -v fail2ban-regex ;;
     perl) command -v prove ;; # not in the perl-base that is always installed
     nodejs) command -v node ;;
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;

@@ -30,6 +30,8 @@
 #include <chatproto/message.hpp>
 
 #include "program.hpp"
+#include "secret.hpp"
+#include "tls.hpp"
 
 namespace program {
 
@@ -38,6 +40,7 @@ using chatproto::Message;
 /// The server that a client connects to.
 struct Place {
   std::string host, port;
+  TlsClientFlags tls = {};
 
   /// Adds the arguments, which are optional if they have defaults.
   void add_to(CLI::App& app) {
@@ -56,6 +59,7 @@ inline void connect(chatproto::Connection& connection, Place const& place,
                     std::chrono::milliseconds limit = std::chrono::seconds(10)) {
   std::error_code ec;
   connection.time_limit(limit);
+  place.tls.set_up(connection);
   connection.connect(place.host, place.port, ec);
   if (ec) throw std::runtime_error("cannot connect to '" + place.host + "' port " + place.port + ": " + ec.message());
   connection.time_limit({});  // a server may take its time to answer
@@ -63,14 +67,21 @@ inline void connect(chatproto::Connection& connection, Place const& place,
 
 /// The server that a client connects to, and the user's name.
 struct Login : Place {
-  std::string user;
+  std::string user, password_file;
+  bool asks_for_password = false, insecure_passwords = false;
   std::chrono::milliseconds deadline = std::chrono::seconds(10);
 
   void add_to(CLI::App& app) {
     Place::add_to(app);
+    tls.add_to(app);
     app.add_option("USER", user, "Name to log in with: letters and digits")->required();
     add_seconds(app, "--login-deadline", deadline,
                 "Time limit for connecting, and for each answer until the login is complete; 0: no limit");
+    auto* const file = app.add_option("--password-file", password_file, "File whose only line is the user's secret")
+                           ->type_name("FILE");
+    app.add_flag("--ask-password", asks_for_password, "Ask for the user's secret on the terminal")->excludes(file);
+    app.add_flag("--insecure-passwords", insecure_passwords,
+                 "Send the secret even if the connection is not encrypted and the server is another machine");
   }
 };
 
@@ -83,11 +94,25 @@ inline void require(chatproto::Connection& connection, chatproto::MessageView me
   if (reply.tag != chatproto::tag::ok) throw Refused(reply.payload);
 }
 
-/// Connects, and sends the first messages, each of which must be answered by `ok`. Throws like `require`.
+/// Sends the user's secret, if there is one. Throws like `require`.
+inline void send_secret(chatproto::Connection& connection, Login const& login, chatproto::Secret const& secret) {
+  std::error_code ec;
+  auto const is_private = login.tls.is_on() || connection.remote_endpoint(ec).address().is_loopback();
+  if (!login.insecure_passwords && (ec || !is_private))
+    throw std::runtime_error("the secret was not sent: the connection is not encrypted (see --insecure-passwords)");
+  require(connection, {chatproto::tag::pass, secret.view()});
+}
+
+/// Connects, and sends the user's secret, if any, and the first messages, each of which must be answered by `ok`.
+/// Throws like `require`.
 inline void log_in(chatproto::Connection& connection, Login const& login,
                    std::initializer_list<chatproto::MessageView> messages) {
+  std::optional<chatproto::Secret> secret;
+  if (!login.password_file.empty()) secret = secret_from_file(login.password_file);
+  if (login.asks_for_password) secret = ask_for_secret("Secret of " + login.user + ": ");
   connect(connection, login, login.deadline);
   connection.time_limit(login.deadline);
+  if (secret) send_secret(connection, login, *secret);
   for (auto const& message : messages) require(connection, message);
   connection.time_limit({});
 }
@@ -156,6 +181,7 @@ class Dialogue {
   ~Dialogue() {
     context_.stop();
     thread_.join();
+    connection_.close();  // in order: TLS tells the server
   }
 
   /// Sends a message and returns its reply. After `quit` the server may disconnect.

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <future>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -31,6 +32,9 @@
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
 
+#include <asio/ip/address.hpp>
+
+#include <chatproto/address_limits.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/token_bucket.hpp>
 
@@ -44,6 +48,10 @@ namespace program {
 /// Only the log's own thread waits for stderr. If more than 1024 lines are pending, the oldest are dropped; the next
 /// line says how many (`dropped=`). For each kind of event, 50 lines are written at once and 10 per second in the long
 /// run; the next line says how many were left out (`suppressed=`), or, at the end, a line without a client does.
+///
+/// Lines about offences, for which fail2ban may ban an address, are counted by address: 20 at once and one each 10 s.
+/// So one address cannot suppress the lines about another. Of all addresses together, 1000 are written at once and 100
+/// per second.
 class Log final : public chatproto::Observer {
  public:
   using Level = spdlog::level::level_enum;
@@ -57,6 +65,7 @@ class Log final : public chatproto::Observer {
   ~Log() override {
     for (auto const& kind : kinds_)
       if (kind.suppressed > 0) write_one(kind, kind.suppressed);
+    if (refused_logins_.suppressed > 0) write_one(refused_logins_, refused_logins_.suppressed);
     logger_->flush();
     // A thread that waits for stderr cannot be stopped. The process ends without it.
     if (sink_->flushed.get_future().wait_for(std::chrono::seconds(2)) != std::future_status::ready) [[maybe_unused]]
@@ -71,27 +80,37 @@ class Log final : public chatproto::Observer {
   std::uint64_t dropped() const { return sink_->dropped(); }
 
   void connected(std::uint64_t client, std::string_view address) override {
-    count(kinds_[0], "client", client, "address", address);
+    remember(client, address);
+    count_client(kinds_[0], client, address);
   }
   void logged_in(std::uint64_t client, std::string_view name) override {
-    count(kinds_[1], "client", client, "name", name);
+    count_client(kinds_[1], client, address_of(client), "name", name);
   }
-  void refused() override { count(kinds_[2]); }
-  void accept_failed(std::error_code const& error) override { count(kinds_[3], "error", error.message()); }
+  /// A login was refused because of its secret. Any thread may call it.
+  void login_refused(std::string_view name, std::string_view address) noexcept {
+    count(refused_logins_, address, "name", name, "address", address);
+  }
+  void accept_failed(std::error_code const& error) override { count(kinds_[2], {}, "error", error.message()); }
   void threw(std::uint64_t client, std::string_view what) override {
-    count(kinds_[4], "client", client, "error", what);
+    count_client(kinds_[3], client, address_of(client), "error", what);
+  }
+  void refused(std::string_view address, chatproto::RefusalReason reason) override {
+    count(kinds_[4 + static_cast<std::size_t>(reason)], address, "address", address);
   }
   void ended(std::uint64_t client, chatproto::DisconnectReason reason, std::error_code const& error) override {
-    auto& kind = kinds_[5 + static_cast<std::size_t>(reason)];
-    error ? count(kind, "client", client, "error", error.message()) : count(kind, "client", client);
+    auto& kind = kinds_[4 + chatproto::refusal_reasons + static_cast<std::size_t>(reason)];
+    auto const address = address_of(client);
+    forget(client);
+    error ? count_client(kind, client, address, "error", error.message()) : count_client(kind, client, address);
   }
 
  private:
   struct Kind {
     Level level;
     std::string_view event, reason = {};
+    bool is_offence = false;
     std::mutex mutex = {};  // guards the following members
-    chatproto::TokenBucket bucket{10, 50};
+    chatproto::TokenBucket bucket = is_offence ? chatproto::TokenBucket(100, 1000) : chatproto::TokenBucket(10, 50);
     std::uint64_t suppressed = 0;
   };
 
@@ -146,13 +165,46 @@ class Log final : public chatproto::Observer {
     append(line, more...);
   }
 
+  // If memory is short, a client's lines have no address.
+  void remember(std::uint64_t client, std::string_view address) noexcept try {
+    std::lock_guard const lock(addresses_mutex_);
+    addresses_.emplace(client, address);
+  } catch (...) {
+  }
+  std::string address_of(std::uint64_t client) noexcept try {
+    std::lock_guard const lock(addresses_mutex_);
+    auto const at = addresses_.find(client);
+    return at != addresses_.end() ? at->second : std::string();
+  } catch (...) {
+    return {};
+  }
+  void forget(std::uint64_t client) noexcept {
+    std::lock_guard const lock(addresses_mutex_);
+    addresses_.erase(client);
+  }
+
+  /// Whether to write a line about one more offence of `offender`, an address and port.
+  bool is_due(std::string_view offender, chatproto::TokenBucket::Clock::time_point now) noexcept try {
+    std::string host(offender.substr(0, offender.rfind(':')));
+    if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
+    chatproto::AddressLimits::Place place;
+    return !offences_.admit(asio::ip::make_address(host), now, place);
+  } catch (...) {  // its address is unknown, or memory is short
+    return true;
+  }
+
+  void count_client(Kind& kind, std::uint64_t client, std::string_view address, auto const&... fields) noexcept {
+    count(kind, address, "client", client, "address", address, fields...);
+  }
   /// Counts an event and writes a line, unless there are too many.
-  void count(Kind& kind, auto const&... fields) noexcept {
+  void count(Kind& kind, std::string_view offender, auto const&... fields) noexcept {
     if (!logger_->should_log(kind.level)) return;
     std::uint64_t suppressed = 0;
+    auto const now = chatproto::TokenBucket::Clock::now();
+    auto const due = !kind.is_offence || is_due(offender, now);
     {
       std::lock_guard const lock(kind.mutex);
-      if (!kind.bucket.take(chatproto::TokenBucket::Clock::now())) {
+      if (!due || !kind.bucket.take(now)) {
         ++kind.suppressed;
         return;
       }
@@ -183,20 +235,30 @@ class Log final : public chatproto::Observer {
   std::shared_ptr<Sink> sink_ = std::make_shared<Sink>(*pool_);
   std::shared_ptr<spdlog::async_logger> logger_ =
       std::make_shared<spdlog::async_logger>("", sink_, pool_, spdlog::async_overflow_policy::overrun_oldest);
-  std::array<Kind, 5 + chatproto::disconnect_reasons> kinds_ = {{
+  Kind refused_logins_{Level::warn, "login_refused", {}, true};
+  std::mutex addresses_mutex_;                      // guards addresses_
+  std::map<std::uint64_t, std::string> addresses_;  // of the clients that are connected
+  chatproto::AddressLimits offences_{{.rate = 0.1, .burst = 20}};
+  std::array<Kind, 4 + chatproto::refusal_reasons + chatproto::disconnect_reasons> kinds_ = {{
       {Level::info, "connected"},
       {Level::info, "logged_in"},
-      {Level::warn, "refused"},
       {Level::err, "accept_failed"},
       {Level::warn, "threw"},
+      {Level::warn, "refused", "full"},  // this and the following in the order of `RefusalReason`
+      {Level::warn, "refused", "too_many", true},
+      {Level::warn, "refused", "too_fast", true},
+      {Level::warn, "refused", "banned", true},
       {Level::info, "ended", "closed"},  // this and the rest in the order of `DisconnectReason`
       {Level::info, "ended", "lost"},
-      {Level::info, "ended", "login_deadline"},
+      {Level::info, "ended", "login_deadline", true},
       {Level::warn, "ended", "write_deadline"},
       {Level::warn, "ended", "overflow"},
       {Level::warn, "ended", "failed"},
       {Level::info, "ended", "aborted"},
       {Level::warn, "ended", "memory"},
+      {Level::info, "ended", "handshake", true},
+      {Level::info, "ended", "refused"},
+      {Level::warn, "ended", "banned"},
   }};
 };
 

@@ -40,11 +40,16 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   };
   add("clients", "gauge", "Clients that are connected.", stats.clients);
   add("accepted_total", "counter", "Clients that were accepted.", stats.accepted);
-  head("ended_total", "counter", "Clients whose connections have ended, by reason.");
-  for (std::size_t i = 0; i < stats.ended.size(); ++i)
-    text.append("chatproto_ended_total{reason=\"").append(to_string(static_cast<chatproto::DisconnectReason>(i))) +=
-        "\"} " + std::to_string(stats.ended[i]) + '\n';
-  add("refused_total", "counter", "Clients that were told that the server is full.", stats.refused);
+  auto const add_by_reason = [&]<class Reason>(std::string const& name, std::string_view help, auto const& values,
+                                               Reason) {
+    head(name, "counter", help);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      text.append("chatproto_" + name + "{reason=\"").append(to_string(static_cast<Reason>(i))) +=
+          "\"} " + std::to_string(values[i]) + '\n';
+  };
+  add_by_reason("ended_total", "Clients whose connections have ended, by reason.", stats.ended,
+                chatproto::DisconnectReason());
+  add_by_reason("refused_total", "Clients that were refused, by reason.", stats.refused, chatproto::RefusalReason());
   add("accept_errors_total", "counter", "Errors while accepting clients.", stats.accept_errors);
   add("lines_in_total", "counter", "Lines from clients.", stats.lines_in);
   add("bytes_in_total", "counter", "Bytes from clients.", stats.bytes_in);

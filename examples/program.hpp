@@ -31,6 +31,7 @@
 
 #include <CLI/CLI.hpp>
 #include <asio/error.hpp>
+#include <asio/ip/address.hpp>
 
 #include <chatproto/error.hpp>
 #include <chatproto/version.hpp>
@@ -142,6 +143,13 @@ inline void add_seconds(CLI::App& app, std::string const& name, std::chrono::mil
       ->check(check, "")
       ->type_name("SECONDS")
       ->default_str(CLI::detail::to_string(static_cast<double>(time.count()) / 1000));
+}
+
+/// Checks an option that is an IP address.
+inline std::string check_address(std::string const& text) {
+  std::error_code ec;
+  asio::ip::make_address(text, ec);
+  return ec ? "'" + text + "' is not an IP address" : std::string();
 }
 
 #ifdef _WIN32

@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 // server PORT: the chat server. Runs until SIGINT or SIGTERM; a second signal stops without waiting for clients to
-// read.
+// read. SIGHUP makes it read its files again. A service manager may open its sockets, see service_manager.hpp.
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <numeric>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include <chatproto/chat_service.hpp>
 
+#include "ban_file.hpp"
 #include "log.hpp"
 #include "metrics.hpp"
+#include "passwords.hpp"
 #include "serving.hpp"
 
 namespace {
@@ -35,7 +42,8 @@ class ServerReport {
   ~ServerReport() {
     if (log_ == nullptr) return;
     auto const stats = server_.stats();
-    log_->write(Level::info, "stopped", "accepted", stats.accepted, "refused", stats.refused, "lines_in",
+    log_->write(Level::info, "stopped", "accepted", stats.accepted, "refused",
+                std::accumulate(stats.refused.begin(), stats.refused.end(), std::uint64_t()), "lines_in",
                 stats.lines_in, "texts", server_.service().texts());
   }
 
@@ -50,21 +58,55 @@ class ServerReport {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::optional<program::Log> log;  // outlives the threads that check secrets
   program::ServerFlags flags;
   program::MetricsFlags metrics;
-  std::string level = "off";
+  program::PasswordFlags passwords;
+  std::string level = "off", bans;
+  std::size_t max_rooms = 100'000, max_members = 10'000;
+  std::function<void(chatproto::Bans)> ban;  // at the server, once there is one
   CLI::App app("Serves the chat on a TCP port until SIGINT or SIGTERM.");
   flags.add_to(app);
   flags.add_login_deadline_to(app);
+  flags.add_tls_to(app);
+  passwords.add_to(app);
+  flags.add_check_to(app);
   app.add_option("--log", level, "Lowest level of the events that the server logs on stderr")
       ->check(CLI::IsMember({"off", "error", "warn", "info", "debug"}))
       ->capture_default_str();
   metrics.add_to(app);
+  app.add_option("--ban", bans, "File of addresses, networks and names that are banned; read again on SIGHUP")
+      ->type_name("FILE");
+  app.add_option("--max-rooms", max_rooms, "Maximum number of rooms; 0: no limit")
+      ->check(program::decimal(0, 1'000'000'000))
+      ->capture_default_str();
+  app.add_option("--max-members", max_members, "Maximum number of senders and receivers in a room; 0: no limit")
+      ->check(program::decimal(0, 1'000'000'000))
+      ->capture_default_str();
   return program::run(app, argc, argv, [&] {
-    std::optional<program::Log> log;
+    flags.find_sockets();
+    if (flags.tls.has_files()) {
+      flags.tls.read();
+      flags.reloaders.push_back([&flags] { flags.tls.read(); });
+    }
     if (level != "off") flags.options.observer = &log.emplace(level);
-    return program::serve_beside<chatproto::ChatService>(flags, [&]<class Server>(Server& server) {
-      return ServerReport<Server>(server, flags, log ? &*log : nullptr, metrics);
+    auto options = passwords.options(flags, [&log](std::string_view name, std::string_view address) {
+      if (log) log->login_refused(name, address);
     });
+    options.max_rooms = max_rooms;
+    options.max_members = max_members;
+    if (!bans.empty()) {
+      program::read_bans(bans);  // fails before the server listens
+      flags.reloaders.push_back([&] {
+        ban(program::read_bans(bans));
+        if (log) log->write(program::Log::Level::info, "bans_read", "file", bans);
+      });
+    }
+    auto const report = [&]<class Server>(Server& server) {
+      ban = [&server](chatproto::Bans all) { server.ban(std::move(all)); };
+      if (!bans.empty()) ban(program::read_bans(bans));
+      return ServerReport<Server>(server, flags, log ? &*log : nullptr, metrics);
+    };
+    return program::serve_beside<chatproto::ChatService>(flags, report, options);
   });
 }

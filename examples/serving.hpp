@@ -7,28 +7,41 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <utility>
+#include <vector>
 
-#include <asio/ip/address.hpp>
-
+#include <chatproto/address_list.hpp>
 #include <chatproto/server.hpp>
 #include <chatproto/stop_on_signals.hpp>
 #include <chatproto/threading.hpp>
 
 #include "descriptors.hpp"
 #include "program.hpp"
+#include "reload.hpp"
+#include "service_manager.hpp"
+#include "tls.hpp"
 
 namespace program {
 
-inline std::string check_address(std::string const& text) {
-  std::error_code ec;
-  asio::ip::make_address(text, ec);
-  return ec ? "'" + text + "' is not an IP address" : std::string();
+/// Returns the parts between commas.
+inline std::vector<std::string> split(std::string const& text) {
+  std::vector<std::string> parts(1);
+  for (auto const c : text) c == ',' ? parts.emplace_back() : parts.back().append(1, c);
+  return parts;
+}
+
+inline std::string check_networks(std::string const& text) try {
+  for (auto const& network : split(text)) chatproto::AddressList().add(network);
+  return {};
+} catch (std::invalid_argument const& error) {
+  return error.what();
 }
 
 inline std::string check_keepalive(std::string const& seconds) {
@@ -40,17 +53,26 @@ inline std::string check_keepalive(std::string const& seconds) {
 struct ServerFlags {
   chatproto::ServerOptions options;
   std::string policy = "pool";
+  TlsServerFlags tls = {};
+  std::vector<Reloader> reloaders;          ///< called at SIGHUP
+  bool check = false;                       ///< only read the files
+  std::vector<ManagedSocket> sockets = {};  ///< where to listen; empty: on PORT
+
+  ServerFlags() {
+    options.max_clients_per_address = 64;
+    options.new_clients_per_address = 1;
+  }
 
   /// Without a default, the port is a required argument.
   void add_to(CLI::App& app, std::optional<std::uint16_t> default_port = {}) {
-    auto* const port =
+    port_ =
         app.add_option("PORT", options.port, "TCP port to listen on; 0: a free port, whose number is printed on stderr")
             ->check(decimal(0, 65535));
     if (default_port) {
       options.port = *default_port;
-      port->capture_default_str();
+      port_->capture_default_str();
     } else {
-      port->required();
+      port_->required();
     }
     app.add_option("--policy", policy, "Which threads serve the clients")
         ->check(CLI::IsMember({"thread-per-client", "pool", "strand"}))
@@ -58,12 +80,34 @@ struct ServerFlags {
     app.add_option("--threads", options.threads, "Number of threads for pool and strand; 0: one for each core")
         ->check(decimal(0, 1024))
         ->capture_default_str();
-    app.add_option("--address", options.address, "Address to listen on; by default all addresses, IPv6 and IPv4")
-        ->check(check_address, "");
+    address_ =
+        app.add_option("--address", options.address, "Address to listen on; by default all addresses, IPv6 and IPv4")
+            ->check(check_address, "");
     app.add_option("--max-clients", options.max_clients,
                    "Maximum number of clients; the server refuses further ones; 0: as many as it has descriptors for")
         ->check(decimal(0, 1'000'000'000))
         ->capture_default_str();
+    app.add_option("--max-clients-per-address", options.max_clients_per_address,
+                   "Maximum number of clients from one address (IPv6: from one /64 network); 0: no limit")
+        ->check(decimal(0, 1'000'000'000))
+        ->capture_default_str();
+    app.add_option("--new-clients-rate", options.new_clients_per_address,
+                   "New clients per second from one address in the long run; 0: no limit")
+        ->check(decimal(0, 1'000'000'000))
+        ->type_name("CLIENTS")
+        ->capture_default_str();
+    app.add_option("--new-clients-burst", options.new_clients_burst,
+                   "New clients from one address at once before --new-clients-rate applies")
+        ->check(decimal(1, 1'000'000'000))
+        ->type_name("CLIENTS")
+        ->capture_default_str();
+    app.add_flag("--limit-loopback", options.limit_loopback,
+                 "Apply the limits for one address to clients from this machine too");
+    app.add_option_function<std::string>(
+           "--proxy-protocol", [this](std::string const& text) { options.proxies = split(text); },
+           "Addresses and networks of proxies, whose connections must begin with a PROXY header")
+        ->check(check_networks, "")
+        ->type_name("ADDRESS[,ADDRESS...]");
     // Not above the protocol's limit, which the clients keep too.
     app.add_option("--line-limit", options.line_limit,
                    "Maximum length of a client's line in bytes, including its line end")
@@ -114,42 +158,132 @@ struct ServerFlags {
                 "Time after which the server accepts again when descriptors or memory were short; doubles each time");
     add_seconds(app, "--accept-retry-most", options.accept_retry_most, "Maximum of that time");
   }
+  /// For the chat.
+  void add_tls_to(CLI::App& app) { tls.add_to(app); }
+  /// Returns the server's options, with its listeners.
+  chatproto::ServerOptions complete() const {
+    auto all = options;
+    for (auto const& [descriptor, name] : sockets)
+      all.listeners.push_back({.layer = name == "tls" ? tls.layer() : nullptr, .descriptor = descriptor});
+    if (!tls.port) return all;
+    auto const& address = tls.address.empty() ? options.address : tls.address;
+    all.listeners = {{.port = options.port, .address = options.address},
+                     {.port = *tls.port, .address = address, .layer = tls.layer()}};
+    all.port = 0;
+    all.address.clear();
+    return all;
+  }
   /// For services with logins.
   void add_login_deadline_to(CLI::App& app) {
     add_seconds(app, "--login-deadline", options.login_deadline, "Time that a client has to log in");
   }
+  /// For a server that a service manager runs. PORT is then no longer required: see `find_sockets`.
+  void add_check_to(CLI::App& app) {
+    app.add_flag("--check", check, "Check the arguments and read all files, say what is wrong or 'ok', and exit");
+    port_->required(false);
+  }
+
+  /// Takes the sockets that the service manager has opened, if it has. Throws if they cannot be used, or if it is not
+  /// clear where to listen. Call it after the flags were parsed.
+  void find_sockets() {
+    if (check) return;
+    sockets = managed_sockets();
+    if (sockets.empty()) {
+      if (port_->empty()) throw CLI::RequiredError("PORT");
+      return;
+    }
+    for (auto const& [is_given, name] :
+         {std::pair(!port_->empty(), "PORT"), {!address_->empty(), "--address"}, {tls.port.has_value(), "--tls"}})
+      if (is_given)
+        throw std::runtime_error(std::string(name) +
+                                 " cannot be given: the service manager has opened the sockets (LISTEN_FDS)");
+    for (auto& [descriptor, name] : sockets) {
+      if (name == "unknown" || name.ends_with(".socket")) name = "plain";  // by default systemd gives its unit's name
+      if (name != "plain" && name != "tls")
+        throw std::runtime_error("the service manager calls a socket '" + name +
+                                 "' (LISTEN_FDNAMES), neither 'plain' nor 'tls'");
+      if (name == "tls" && !tls.has_files())
+        throw std::runtime_error("the service manager has opened a socket for TLS, which needs --cert and --key");
+    }
+  }
+
+ private:
+  CLI::Option *port_ = nullptr, *address_ = nullptr;
 };
 
-/// Tells a person at the terminal that the server listens and how it serves, and a script which port it has got.
-inline void announce(auto const& server, std::string const& policy) {
-  auto const& options = server.options();
-  if (options.port != 0 && !is_terminal(stderr)) return;
+/// Returns where the server listens, for people.
+inline std::string place(auto const& server, ServerFlags const& flags) {
+  auto const count = server.options().listeners.size();
+  if (!flags.sockets.empty())
+    return "listening on " + std::to_string(count) + (count == 1 ? " socket" : " sockets") + " of the service manager";
   auto line = "listening on port " + std::to_string(server.port());
+  if (count > 1) line += ", with TLS on port " + std::to_string(server.port(1));
+  return line;
+}
+
+/// Tells a person at the terminal that the server listens and how it serves, and a script which port it has got.
+inline void announce(auto const& server, ServerFlags const& flags) {
+  auto const& options = server.options();
+  auto const is_free = [](auto const& listener) { return listener.port == 0 && listener.descriptor == -1; };
+  if (std::none_of(options.listeners.begin(), options.listeners.end(), is_free) && !is_terminal(stderr)) return;
+  auto line = place(server, flags);
   if (is_terminal(stderr)) {
     auto const threads = std::to_string(options.threads) + (options.threads == 1 ? " thread" : " threads");
-    line += " (" + policy + (options.threads == 0 ? ")" : ", " + threads + ")");
+    line += " (" + flags.policy + (options.threads == 0 ? ")" : ", " + threads + ")");
   }
   complain(line);
 }
 
+/// `Service`, which calls a function before its server drains. Until that returns, the server accepts no client, but it
+/// still serves those that it has.
+template <class Service>
+class DrainedService : public Service {
+ public:
+  template <class... Args>
+  explicit DrainedService(std::function<void()> before_drain, Args const&... args)
+      : Service(args...), before_drain_(std::move(before_drain)) {}
+  void on_stop(chatproto::StopMode how) {
+    if (how == chatproto::StopMode::drain) before_drain_();
+    if constexpr (requires { this->Service::on_stop(how); }) this->Service::on_stop(how);
+  }
+
+ private:
+  std::function<void()> before_drain_;
+};
+
 /// Serves until SIGINT or SIGTERM; a second signal stops without waiting for clients to read. The object that `beside`
 /// makes for the server lives while it serves.
-template <class Server, class... Args>
+template <class Policy, class Service, class... Args>
 void serve_until_signal(ServerFlags const& flags, auto const& beside, Args const&... service_args) {
-  auto server = [&] {
-    try {
-      return std::make_unique<Server>(flags.options, service_args...);
-    } catch (std::system_error const& error) {
-      throw std::runtime_error(error.what());  // not a lost connection
-    }
-  }();
+  using Server = chatproto::Server<Policy, DrainedService<Service>>;
+  ServiceManager const manager;
+  auto options = flags.complete();
+  std::optional<Newcomers> newcomers;
+  if (!flags.sockets.empty()) options.observer = &newcomers.emplace(options.observer);
+  std::unique_ptr<Server> server;
+  auto const before_drain = [&] {
+    // Whoever connects from here on waits for the next server, which gets the same sockets. Who was accepted shall not
+    // be sent away without an answer.
+    auto const patience = options.drain / 10;
+    manager.stopping(patience + options.drain + options.linger + std::chrono::seconds(5));  // and for the last lines
+    if (newcomers) newcomers->wait(server->stats().accepted, patience);
+  };
+  try {
+    server = std::make_unique<Server>(options, before_drain, service_args...);
+  } catch (std::system_error const& error) {
+    throw std::runtime_error(error.what());  // not a lost connection
+  }
   chatproto::StopOnSignals const stop_on_signals(*server);
-  announce(*server, flags.policy);
+  announce(*server, flags);
+  auto const status = place(*server, flags);
+  ReloadOnHangup const reload_on_hangup(server->context(), flags.reloaders, manager, status);
   [[maybe_unused]] auto const companion = beside(*server);
+  manager.ready(status);
   server->run();
 }
 
-/// Serves `Service`, made from `service_args`, under the policy of the flags. `beside` is as above.
+/// Serves `Service`, made from `service_args`, under the policy of the flags. `beside` is as above. Returns the
+/// program's exit code.
 template <class Service, class... Args>
 int serve_beside(ServerFlags const& flags, auto const& beside, Args const&... service_args) {
 #ifdef SIGPIPE
@@ -159,13 +293,14 @@ int serve_beside(ServerFlags const& flags, auto const& beside, Args const&... se
   std::signal(SIGHUP, SIG_IGN);  // the server outlives its terminal
 #endif
   raise_descriptor_limit();  // each client needs at least one
+  if (flags.check) return print_or_fail("ok"), 0;
   using namespace chatproto;
   if (flags.policy == "thread-per-client")
-    serve_until_signal<Server<ThreadPerClient, Service>>(flags, beside, service_args...);
+    serve_until_signal<ThreadPerClient, Service>(flags, beside, service_args...);
   else if (flags.policy == "strand")
-    serve_until_signal<Server<StrandPool, Service>>(flags, beside, service_args...);
+    serve_until_signal<StrandPool, Service>(flags, beside, service_args...);
   else
-    serve_until_signal<Server<ThreadPool, Service>>(flags, beside, service_args...);
+    serve_until_signal<ThreadPool, Service>(flags, beside, service_args...);
   return 0;
 }
 template <class Service, class... Args>

@@ -17,6 +17,7 @@ import submissions
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIMITS, PERTURB = os.path.join(HERE, "limits.py"), os.path.join(HERE, "perturb.py")
 SANITIZE = os.path.join(HERE, "sanitize.py")
+CUT_OFF = "could not be checked, because the run ended before"  # why chatproto-conformance has not played a scene
 RACES = {"perturbed", "left-behind", "thread-sanitizer", "address-sanitizer"}  # the tests of perturb.py and sanitize.py
 
 
@@ -101,26 +102,28 @@ def plan_of(options):
     return plan
 
 
-def marked(report):
-    """Computes the points of each rule and of the whole again."""
-    tests = {test["name"]: test["status"] for test in report["tests"]}
+def mark(rule, tests):
+    """Computes the points of a rule, as chatproto-conformance does."""
+    own = [tests[name] for name in rule["tests"]]
+    statuses = {test["status"] for test in own}
+    if "passed" in statuses and any(test["why"] == CUT_OFF for test in own):
+        statuses.remove("passed")
+    rule["status"] = next((status for status in ("failed", "passed", "unchecked") if status in statuses), "skipped")
+    rule["score"] = rule["max_score"] if rule["status"] == "passed" else 0
+
+
+def add_tests(report, added):
+    """Adds tests of another program to a report, and marks the rules again to which they belong."""
+    report["tests"] += added
+    tests = {test["name"]: test for test in report["tests"]}
     for rule in report["rules"]:
-        statuses = {tests[name] for name in rule["tests"]}
-        rule["status"] = next((status for status in ("failed", "passed", "unchecked") if status in statuses),
-                              "skipped")
-        rule["score"] = rule["max_score"] if rule["status"] == "passed" else 0
+        names = [test["name"] for test in added
+                 if any(fnmatch.fnmatchcase(test["name"], pattern) for pattern in rule["scenes"])]
+        if names:
+            rule["tests"] += names
+            mark(rule, tests)
     counted = [rule for rule in report["rules"] if rule["status"] != "skipped"]
     report.update(score=sum(rule["score"] for rule in counted), max_score=sum(rule["max_score"] for rule in counted))
-
-
-def add_tests(report, tests):
-    """Adds tests of another program to a report."""
-    for test in tests:
-        report["tests"].append(test)
-        for rule in report["rules"]:
-            if any(fnmatch.fnmatchcase(test["name"], pattern) for pattern in rule["scenes"]):
-                rule["tests"].append(test["name"])
-    marked(report)
 
 
 def not_checked(names, why):

@@ -2,6 +2,7 @@
 """The matrix of submissions and rules, and a page for each submission: HTML that needs no script and no other file."""
 import os
 import re
+import statistics
 from html import escape
 from urllib.parse import quote
 
@@ -149,9 +150,14 @@ def causes(all_graded):
     return scenes, example
 
 
-def causes_part(all_graded, rules):
+def rules_of(graded):
+    """The rule of each test, with its number. The plan knows only of scenes."""
+    return {name: (number, rule) for number, rule in enumerate(graded.rules, 1) for name in rule["tests"]}
+
+
+def causes_part(all_graded):
     scenes, example = causes(all_graded)
-    where = {name: (number, rule) for number, rule in enumerate(rules, 1) for name in rule["tests"]}
+    where = {name: rule for graded in all_graded for name, rule in rules_of(graded).items()}
     parts = ['<h2 id="causes">What failed, by cause</h2>']
     if not scenes:
         parts.append("<p>No scene failed.</p>")
@@ -174,16 +180,18 @@ def causes_part(all_graded, rules):
 def unchecked_part(all_graded):
     whys = {}
     for graded in all_graded:
+        where = rules_of(graded)
         for test in graded.report["tests"]:
             if test["status"] == "unchecked":
-                whys.setdefault(test["why"], {}).setdefault(graded.name, [graded, 0])[1] += 1
+                anchor = f'rule-{where[test["name"]][0]}' if test["name"] in where else ""
+                whys.setdefault(test["why"], {}).setdefault(graded.name, [graded, anchor, 0])[2] += 1
     if not whys:
         return []
     parts = ['<h2 id="unchecked">What could not be checked</h2>', "<p>These scenes neither passed nor failed.</p>",
              "<ul>"]
     for why, some in sorted(whys.items(), key=lambda item: -len(item[1])):
-        links = ", ".join(f'{link(graded, "unchecked", text(graded.name))} ({count} scenes)'
-                          for graded, count in some.values())
+        links = ", ".join(f'{link(graded, anchor, text(graded.name))} ({count} scene{"s" if count > 1 else ""})'
+                          for graded, anchor, count in some.values())
         parts.append(f"<li>{text(why)}: {links}</li>")
     return [*parts, "</ul>"]
 
@@ -203,8 +211,8 @@ def matrix(all_graded, plan, notes):
     key = " ".join(f'<span class="{status}">{sign} {word}</span>' for status, (sign, word) in SIGNS.items())
     legend = "".join(f'<li>{text(rule["name"])} <span class="dim">({rule["max_score"]} points)</span></li>'
                      for rule in rules)
-    points = sorted(graded.score for graded in all_graded)
-    middle = f", median {points[len(points) // 2]} points" if points else ""
+    points = [graded.score for graded in all_graded]
+    middle = f", median {statistics.median(points):.10g} points" if points else ""
     problems = problems_part(all_graded)
     unchecked = unchecked_part(all_graded)
     parts = ['<a class="skip" href="#causes">To what failed, by cause</a>', f"<main><h1>{text(title)}</h1>",
@@ -215,7 +223,7 @@ def matrix(all_graded, plan, notes):
              *(f"<p>{text(note)}</p>" for note in notes),
              f"<details><summary>The rules and their points</summary><ol>{legend}</ol></details>",
              f'<p class="key">{key}</p>', matrix_table(all_graded, rules), *problems,
-             *causes_part(all_graded, rules), *unchecked, "</main>"]
+             *causes_part(all_graded), *unchecked, "</main>"]
     return page(title, "\n".join(parts))
 
 

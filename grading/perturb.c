@@ -159,6 +159,16 @@ static void* find(char const* name) {
   FIND(name)       \
   __typeof__(&name) const real = real_##name
 
+/// Replaces a function by one that may lose time before and after.
+#define DELAYED(kind, type, name, parameters, arguments) \
+  type name parameters {                                 \
+    REAL(name);                                          \
+    point(kind);                                         \
+    type const result = real arguments;                  \
+    point(kind);                                         \
+    return result;                                       \
+  }
+
 // --- Mutexes ---------------------------------------------------------------------------------------------------------
 
 static pid_t id_of_thread(void) {
@@ -310,16 +320,8 @@ int pthread_cond_timedwait(pthread_cond_t* cond, pthread_mutex_t* mutex, struct 
   return error;
 }
 
-#define SIGNAL(name)               \
-  int name(pthread_cond_t* cond) { \
-    REAL(name);                    \
-    point(condition);              \
-    int const error = real(cond);  \
-    point(condition);              \
-    return error;                  \
-  }
-SIGNAL(pthread_cond_signal)
-SIGNAL(pthread_cond_broadcast)
+DELAYED(condition, int, pthread_cond_signal, (pthread_cond_t * cond), (cond))
+DELAYED(condition, int, pthread_cond_broadcast, (pthread_cond_t * cond), (cond))
 
 /// Whether a signal could interrupt a call: the program handles one, and not so that calls go on after it.
 static bool interruptible(void) {
@@ -347,21 +349,8 @@ int sem_wait(sem_t* sem) {
   return result;
 }
 
-int sem_timedwait(sem_t* sem, struct timespec const* until) {
-  REAL(sem_timedwait);
-  point(semaphore);
-  int const result = real(sem, until);
-  point(semaphore);
-  return result;
-}
-
-int sem_post(sem_t* sem) {
-  REAL(sem_post);
-  point(semaphore);
-  int const result = real(sem);
-  point(semaphore);
-  return result;
-}
+DELAYED(semaphore, int, sem_timedwait, (sem_t * sem, struct timespec const* until), (sem, until))
+DELAYED(semaphore, int, sem_post, (sem_t * sem), (sem))
 
 struct start {
   void* (*routine)(void*);
@@ -461,13 +450,7 @@ ssize_t __recv_chk(int file, void* data, size_t size, size_t room, int flags) {
   return recv(file, data, size, flags);
 }
 
-ssize_t recvmsg(int file, struct msghdr* message, int flags) {
-  REAL(recvmsg);
-  point(input);
-  ssize_t const result = real(file, message, flags);
-  point(input);
-  return result;
-}
+DELAYED(input, ssize_t, recvmsg, (int file, struct msghdr* message, int flags), (file, message, flags))
 
 /// Sends a part first. The rest goes to the same connection even if another thread closes the descriptor meanwhile and
 /// somebody else gets its number: within one call, the system does so too.
@@ -487,42 +470,21 @@ static ssize_t send_in_two(int file, void const* data, size_t size, int flags, s
   return result;
 }
 
-ssize_t send(int file, void const* data, size_t size, int flags) {
-  REAL(send);
-  point(output);
-  enum way way = untouched;
-  size_t const part = first_part(file, size, flags, &way);
-  ssize_t const result = part == 0 ? real(file, data, size, flags) : send_in_two(file, data, size, flags, part, way);
-  point(output);
-  return result;
-}
+#define SENDING(name, parameters, arguments, flags)                                                      \
+  ssize_t name parameters {                                                                              \
+    REAL(name);                                                                                          \
+    point(output);                                                                                       \
+    enum way way = untouched;                                                                            \
+    size_t const part = first_part(file, size, flags, &way);                                             \
+    ssize_t const result = part == 0 ? real arguments : send_in_two(file, data, size, flags, part, way); \
+    point(output);                                                                                       \
+    return result;                                                                                       \
+  }
+SENDING(send, (int file, void const* data, size_t size, int flags), (file, data, size, flags), flags)
+SENDING(write, (int file, void const* data, size_t size), (file, data, size), 0)
 
-ssize_t write(int file, void const* data, size_t size) {
-  REAL(write);
-  if (!active || self.inside) return real(file, data, size);
-  point(output);
-  enum way way = untouched;
-  size_t const part = first_part(file, size, 0, &way);
-  ssize_t const result = part == 0 ? real(file, data, size) : send_in_two(file, data, size, 0, part, way);
-  point(output);
-  return result;
-}
-
-ssize_t sendmsg(int file, struct msghdr const* message, int flags) {
-  REAL(sendmsg);
-  point(output);
-  ssize_t const result = real(file, message, flags);
-  point(output);
-  return result;
-}
-
-ssize_t writev(int file, struct iovec const* parts, int count) {
-  REAL(writev);
-  point(output);
-  ssize_t const result = real(file, parts, count);
-  point(output);
-  return result;
-}
+DELAYED(output, ssize_t, sendmsg, (int file, struct msghdr const* message, int flags), (file, message, flags))
+DELAYED(output, ssize_t, writev, (int file, struct iovec const* parts, int count), (file, parts, count))
 
 int accept(int file, struct sockaddr* address, socklen_t* size) {
   REAL(accept);
@@ -532,21 +494,8 @@ int accept(int file, struct sockaddr* address, socklen_t* size) {
   return result;
 }
 
-int shutdown(int file, int how) {
-  REAL(shutdown);
-  point(closing);
-  int const result = real(file, how);
-  point(closing);
-  return result;
-}
-
-int close(int file) {
-  REAL(close);
-  point(closing);
-  int const result = real(file);
-  point(closing);
-  return result;
-}
+DELAYED(closing, int, shutdown, (int file, int how), (file, how))
+DELAYED(closing, int, close, (int file), (file))
 
 int epoll_ctl(int epoll, int what, int file, struct epoll_event* event) {
   REAL(epoll_ctl);

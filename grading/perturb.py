@@ -174,7 +174,7 @@ def play(conformance, server, scenes, timeout):
         else:  # 2: the server takes no connections any more
             told = [] if playing.returncode == 1 else ["came      " + (said.strip().splitlines() or [""])[-1]]
             slow = playing.returncode == 1 and still.seconds() < SURELY_STILL
-        if os.path.exists(junit):
+        if os.path.exists(junit) and os.path.getsize(junit):  # empty: the server had gone before anything was played
             failed = [(case.get("name"), (failure.text or "").strip("\n").splitlines())
                       for case in xml.etree.ElementTree.parse(junit).iter("testcase")
                       if (failure := case.find("failure")) is not None]

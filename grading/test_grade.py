@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import judging  # noqa: E402
 import page  # noqa: E402
+import perturb  # noqa: E402
 import reports  # noqa: E402
 import submissions  # noqa: E402
 
@@ -549,6 +550,19 @@ class Grading(Folder):
             self.assertIn(option, help_text)
 
 
+class Perturbed(Folder):
+    """perturb.py, with servers that end while it looks at them."""
+
+    def test_ends_before_the_scenes(self):
+        """The server takes the connection that shows that it is there, and then ends."""
+        self.write("server.py", server("listener.accept()\nlistener.close()\nraise SystemExit('that was all')\n"))
+        with perturb.Server([sys.executable, os.path.join(self.submissions, "server.py"), "{port}"]) as ended:
+            ended.process.wait()
+            told, slow = perturb.play(CONFORMANCE, ended, ["login-sender"], 15)
+        self.assertEqual((told[0], slow), ("came      the server ended, with exit code 1", False))
+        self.assertIn("that was all", told[1])
+
+
 class Bundles(Folder):
     """What is packed for Gradescope and Classroom 50 grades alone."""
 
@@ -644,6 +658,32 @@ class Reports(unittest.TestCase):
         self.assertNotIn("because u failed", text)
         Page(page.submission(many[0]))
 
+    def test_a_test_of_all_scenes_has_its_rule(self):
+        """The plan plays nothing, so its rules have no such tests as split."""
+        graded, plan = self.graded(), self.graded().report
+        graded.rules[1]["tests"].append("split")
+        graded.report["tests"].append({**graded.tests()["f"], "name": "split", "title": "In pieces"})
+        causes = page.matrix([graded], plan, []).partition('id="causes"')[2]
+        self.assertRegex(causes, r"<code>split</code>, rule 2, F<")
+
+    def test_what_could_not_be_checked_is_found(self):
+        """Also where the scene's rule has failed, and where the scene belongs to none."""
+        for rules in ([["p"], ["f", "u"]], [["p"], ["f"]]):
+            graded = self.graded()
+            graded.report["rules"] = [{"name": "R", "score": 0, "max_score": 5, "status": status, "tests": names}
+                                      for status, names in zip(("passed", "failed"), rules)]
+            anchors = Page(page.submission(graded)).anchors
+            found = [link for link in Page(page.matrix([graded], graded.report, [])).links if link.startswith("ann/")]
+            for link in found:
+                self.assertIn(link.partition("#")[2], anchors | {""}, link)
+
+    def test_median(self):
+        some = [self.graded(f"s{i}") for i in range(4)]
+        for one, score in zip(some, (0, 5, 10, 20)):
+            one.report["score"] = score
+        self.assertIn("median 7.5 points", page.matrix(some, some[0].report, []))
+        self.assertIn("median 5 points", page.matrix(some[:3], some[0].report, []))
+
     def test_shape(self):
         for told, expected in ((["came      delivery:gu4pk4ig:bob:hi\\n"], ("", "delivery:{room}:bob:hi\\n")),
                                (["          s -> join:gmbpfrrg\\n", "came      delivery:gmbpfrrg:somebody:hi\\n"],
@@ -670,6 +710,34 @@ class Reports(unittest.TestCase):
                                 ("on-passed", "passed"), ("on-failed", "failed"), ("on-unchecked", "unchecked")):
                 high, low = sorted((luminance(colours[front]), luminance(colours[back])), reverse=True)
                 self.assertGreaterEqual((high + 0.05) / (low + 0.05), 4.5, (front, back, theme))
+
+    def test_tests_that_are_added(self):
+        """Only the rules that gain tests are marked again, and as chatproto-conformance marks them."""
+        ended = "could not be checked, because the run ended before"
+
+        def report():
+            rules = {"cut": ("unchecked", 0, [], ["p", "e"]), "both": ("unchecked", 0, ["perturbed"], ["p", "e"]),
+                     "missing": ("failed", 0, [], []), "gains": ("skipped", 0, ["perturbed"], ["s"]),
+                     "partly": ("passed", 5, ["left-*"], ["p", "u"])}
+            return {"score": 5, "max_score": 20, "rules": [
+                {"name": name, "status": status, "score": score, "max_score": 5, "scenes": scenes, "tests": tests}
+                for name, (status, score, scenes, tests) in rules.items()], "tests": [
+                    {"name": name, "status": status, "why": why} for name, status, why in (
+                        ("p", "passed", ""), ("e", "unchecked", ended), ("s", "skipped", "needs IPv6"),
+                        ("u", "unchecked", "could not be checked, because f failed"))]}
+
+        def marks(status, *names):
+            given = report()
+            judging.add_tests(given, [{"name": name, "status": status, "why": ""} for name in names])
+            return {rule["name"]: (rule["status"], rule["score"]) for rule in given["rules"]}, given
+
+        unchanged = {rule["name"]: (rule["status"], rule["score"]) for rule in report()["rules"]}
+        self.assertEqual(marks("failed", "thread-sanitizer")[0], unchanged)
+        found, given = marks("passed", "perturbed", "left-behind")
+        self.assertEqual(found, {**unchanged, "gains": ("passed", 5)})
+        self.assertEqual((given["score"], given["max_score"]), (10, 25))
+        self.assertEqual(marks("failed", "perturbed", "left-behind")[0], {
+            **unchanged, "both": ("failed", 0), "gains": ("failed", 0), "partly": ("failed", 0)})
 
     def test_text_of_others_is_shown(self):
         self.assertEqual(judging.shown("a\33[1m\u202eb\udcff\n"), "a\\x1b[1m\\u202eb\\xff\n")

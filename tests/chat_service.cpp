@@ -78,6 +78,7 @@ Somebody const everybody[] = {guest, sender_outside, sender_inside, newcomer, re
 // Must match the documented table in docs/protocol.md.
 TEST_CASE("the command table is the protocol", "[chat_service]") {
   std::map<std::string_view, unsigned> const documented = {
+      {"pass", Session::guest | Session::sender | Session::newcomer | Session::receiver | Session::waiting},
       {"slogin", Session::guest},
       {"rlogin", Session::guest},
       {"join", Session::sender | Session::newcomer | Session::receiver},
@@ -124,6 +125,7 @@ TEST_CASE("any message in any role gets the documented reply", "[chat_service]")
       {"err:", "EeeEe-"},
       {"delivery:cafe:bob:hi", "EeeEe-"},
       {"empty:", "EeeEe-"},
+      {"pass:secret", "EeeEe-"},  // a service that does not ask for it
       {"unknown:", "EeeEe-"},
       {"sendal:hi", "EeeEe-"},
       {"sendalll:hi", "EeeEe-"},
@@ -166,9 +168,39 @@ TEST_CASE("a session knows whether its client has logged in", "[chat_service]") 
   ChatService service;
   for (auto const& each : everybody) {
     CAPTURE(each.what);
-    CHECK(Client(service, each.first_lines).session.logged_in() == (each.role != Session::guest));
+    CHECK(Client(service, each.first_lines).session.logged_in() ==
+          (each.role != Session::guest && each.role != Session::newcomer));
   }
   CHECK_FALSE(Client(service, "slogin:no name\n").session.logged_in());  // refused and closed
+}
+
+TEST_CASE("a banned name cannot log in", "[chat_service]") {
+  ChatService service;
+  service.ban({"mallory", "eve"});
+  for (auto const* login : {"slogin:mallory\n", "rlogin:eve\n"}) {
+    Client client(service);
+    CHECK(client.sends(login) == Lines{"err"});
+    CHECK(client.closed());
+  }
+  Client bob(service, "slogin:bob\n");
+  service.ban({"bob"});
+  CHECK(bob.sends("join:cafe\n") == Lines{"ok"});  // only the server can disconnect it
+  CHECK(Client(service).sends("slogin:eve\n") == Lines{"ok"});
+  service.ban({});
+  CHECK(Client(service).sends("slogin:bob\n") == Lines{"ok"});
+}
+
+TEST_CASE("a full room is entered by nobody, and a full chat gets no more rooms", "[chat_service]") {
+  ChatService service({.max_rooms = 2, .max_members = 2});
+  Client alice(service, "rlogin:alice\njoin:a\n"), bob(service, "slogin:bob\njoin:a\n");
+  Client carol(service, "slogin:carol\n"), dave(service, "rlogin:dave\n");
+  alice.gets();
+  bob.gets();
+  CHECK(carol.sends("join:a\njoin:b\njoin:a\njoin:c\nsendall:here\n") == Lines{"err", "ok", "err", "err", "ok"});
+  CHECK(dave.sends("join:a\n") == Lines{"err"});
+  CHECK(dave.closed());
+  CHECK(bob.sends("join:a\nleave:\n") == Lines{"ok", "ok"});
+  CHECK(carol.sends("join:a\n") == Lines{"ok"});
 }
 
 TEST_CASE("an err leaves everybody where they were", "[chat_service]") {

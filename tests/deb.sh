@@ -69,7 +69,17 @@ case ${1:-} in
     for program in server sender receiver conformance; do
       [ -x "$root/usr/bin/chatproto-$program" ] || fail "chatproto-$program is missing"
     done
-    if grep -rlF -e "$sources" -e "$scratch" "$root/usr/share" "$root/usr/include"; then
+    [ -s "$root/usr/share/chatproto/fail2ban/chatproto.conf" ] || fail 'the filter for fail2ban is missing'
+    for file in usr/lib/systemd/system/chatproto-server.service usr/lib/systemd/system/chatproto-server.socket \
+      usr/lib/sysusers.d/chatproto-server.conf etc/default/chatproto-server; do
+      [ -s "$root/$file" ] || fail "/$file is missing"
+    done
+    dpkg-deb --ctrl-tarfile "$scratch"/packages/chatproto-tools_*.deb | tar -x -C "$scratch"
+    for script in postinst prerm postrm; do
+      [ -x "$scratch/$script" ] && sh -n "$scratch/$script" || fail "$script is not as it should be"
+    done
+    [ "$(cat "$scratch/conffiles")" = /etc/default/chatproto-server ] || fail 'conffiles are not as they should be'
+    if grep -rlF -e "$sources" -e "$scratch" "$root/usr/share" "$root/usr/include" "$root/usr/lib/systemd"; then
       fail 'a path of the build is in them'
     fi
     PATH=$root/usr/bin:$PATH

@@ -45,6 +45,7 @@
 using namespace std::chrono_literals;
 using chatproto::DisconnectReason;
 using chatproto::Overflow;
+using chatproto::RefusalReason;
 using test::Client;
 using test::Lines;
 using test::patient;
@@ -56,6 +57,10 @@ namespace {
 
 std::uint64_t ended(chatproto::ServerStats const& stats, DisconnectReason reason) {
   return stats.ended[static_cast<std::size_t>(reason)];
+}
+
+std::uint64_t refused(chatproto::ServerStats const& stats, RefusalReason reason) {
+  return stats.refused[static_cast<std::size_t>(reason)];
 }
 
 /// Sends `count` texts, which begin with their number, without waiting for replies.
@@ -113,7 +118,7 @@ TEMPLATE_TEST_CASE("a server that is full says so, and has room again when someb
     CHECK(eager.rest() == Lines{"err", "(end)"});
     CHECK(bob.asks("sendall:hi") == "ok");
     CHECK(alice.next() == "delivery:cafe:bob:hi");
-    CHECK(server->stats().refused == 41);
+    CHECK(refused(server->stats(), RefusalReason::full) == 41);
     CHECK(server->stats().clients == 2);
     CHECK(server->stats().accepted == 2);
   }
@@ -458,7 +463,7 @@ struct Tally : chatproto::Observer {
   void ended(std::uint64_t, DisconnectReason reason, std::error_code const&) override {
     note("ended " + std::string(to_string(reason)));
   }
-  void refused() override { note("refused"); }
+  void refused(std::string_view, chatproto::RefusalReason) override { note("refused"); }
   void accept_failed(std::error_code const&) override { note("accept failed"); }
 };
 
@@ -495,7 +500,7 @@ TEMPLATE_TEST_CASE("a server reports and counts events", "[limits]", POLICIES) {
   auto const stats = server->stats();
   CHECK(stats.clients == 2);
   CHECK(stats.accepted == 4);
-  CHECK(stats.refused == 1);
+  CHECK(refused(stats, RefusalReason::full) == 1);
   CHECK(ended(stats, DisconnectReason::closed) == 1);
   CHECK(stats.lines_in == server->service().texts() + 9);  // logins, joins, a quit
   CHECK(server->service().deliveries() >= server->service().texts() + 10);

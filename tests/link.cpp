@@ -3,6 +3,9 @@
 
 #include <chatproto/executor.hpp>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -23,6 +26,7 @@
 
 using namespace std::chrono_literals;
 using namespace link_scene;
+using chatproto::DisconnectReason;
 
 // --- Lines in, replies out -------------------------------------------------------------------------------------------
 
@@ -405,6 +409,155 @@ TEST_CASE("a service can ask for a client's address", "[link]") {
   Scene<Addresses> scene;
   auto const port = std::to_string(scene.remote.local_endpoint().port());
   CHECK(scene.begin().address == "127.0.0.1:" + port);
+}
+
+TEST_CASE("a service can ask for all that is known of a client", "[link]") {
+  struct Clients {
+    struct Session {
+      void on_line(std::string_view) const {}
+    };
+    Session open(Peer const&, chatproto::ClientInfo info) {
+      client = std::move(info);
+      return {};
+    }
+    chatproto::ClientInfo client;
+  };
+  Scene<Clients> scene;
+  auto const port = std::to_string(scene.remote.local_endpoint().port());
+  auto const& client = scene.begin().client;
+  CHECK(client.address == "127.0.0.1:" + port);
+  CHECK(client.is_loopback);
+  CHECK_FALSE(client.is_encrypted);
+  CHECK(client.certificate.empty());
+}
+
+// --- Proxies and bans ------------------------------------------------------------------------------------------------
+
+namespace {
+
+std::uint64_t ended(auto& scene, DisconnectReason reason) {
+  return scene.events().stats().ended[static_cast<std::size_t>(reason)];
+}
+
+/// Tells of clients as a log does.
+struct Clients : chatproto::Observer {
+  void connected(std::uint64_t, std::string_view address) override {
+    seen.push_back("connected " + std::string(address));
+  }
+  void refused(std::string_view address, chatproto::RefusalReason reason) override {
+    seen.push_back(std::string(to_string(reason)) + ' ' + std::string(address));
+  }
+  Lines seen;
+};
+
+}  // namespace
+
+TEST_CASE("a client that comes through a proxy is the one that its header names", "[link]") {
+  Clients clients;
+  Options options;
+  options.observer = &clients;
+  Scene scene(options, true);
+  auto& service = scene.begin();
+  scene.run_posted();
+  CHECK(clients.seen.empty());
+  std::string_view const all = "PROXY TCP4 203.0.113.7 127.0.0.1 50312 1\r\na\nb\n";
+  auto const split = GENERATE(std::size_t(1), std::size_t(43), std::size_t(44), std::size_t(46));
+  scene.far_sends(all.substr(0, split));
+  for (auto i = 0; i < 20; ++i) scene.run_posted();
+  CHECK(scene.handshakes == (split >= 43));
+  scene.far_sends(all.substr(split));
+  REQUIRE(scene.run_until([&] { return has_seen(service, "b"); }));
+  service.seen.erase(std::remove(service.seen.begin(), service.seen.end(), "(flush)"), service.seen.end());
+  CHECK(service.seen == Lines{"(open)", "a", "b"});
+  CHECK(clients.seen == Lines{"connected 203.0.113.7:50312"});
+  CHECK(scene.seen_origin.address().to_string() == "203.0.113.7");
+  CHECK(scene.handshakes == 1);
+  CHECK(scene.link().due() == never);
+}
+
+TEST_CASE("a part of a proxy's header does not keep a link busy", "[link]") {
+  Scene scene({}, true);
+  scene.begin();
+  scene.far_sends("PROXY TCP4 203.0");
+  auto idle = 0;
+  CHECK(scene.run_until([&] { return !scene.run_posted() && ++idle > 10; }));
+  scene.far_sends(".113.7 127.0.0.1 50312 1\r\na\n");
+  CHECK(scene.run_until([&] { return has_seen(scene.service(), "a"); }));
+}
+
+TEST_CASE("a proxy that names no client is the client, without limits", "[link]") {
+  Clients clients;
+  Options options;
+  options.observer = &clients;
+  Scene scene(options, true);
+  scene.refusal = chatproto::RefusalReason::too_many;
+  auto& service = scene.begin();
+  scene.far_sends("PROXY UNKNOWN\r\na\n");
+  REQUIRE(scene.run_until([&] { return has_seen(service, "a"); }));
+  CHECK(clients.seen == Lines{"connected " + chatproto::detail::to_text(scene.remote.local_endpoint())});
+}
+
+TEST_CASE("a proxy without a valid header in time is disconnected", "[link]") {
+  Clients clients;
+  Options options;
+  options.observer = &clients;
+  if (GENERATE(true, false)) {
+    Scene scene(options, true);
+    scene.begin();
+    scene.far_sends("slogin:bob\n");
+    CHECK(scene.ends());
+    CHECK(ended(scene, DisconnectReason::handshake) == 1);
+    CHECK(scene.service().seen.empty());
+  } else {
+    options.login_deadline = 0ms;
+    Scene scene(options, true);
+    scene.begin();
+    CHECK(scene.deadlines == 1);
+    scene.link().ask_if_overdue();
+    CHECK(scene.ends());
+    CHECK(ended(scene, DisconnectReason::handshake) == 1);
+    CHECK(scene.handshakes == 1);
+  }
+  CHECK(clients.seen.size() == 1);
+  CHECK(clients.seen.at(0).starts_with("connected 127.0.0.1:"));
+}
+
+TEST_CASE("a client that comes through a proxy may be refused", "[link]") {
+  Clients clients;
+  Options options;
+  options.observer = &clients;
+  Scene scene(options, true);
+  scene.refusal = chatproto::RefusalReason::too_many;
+  scene.begin();
+  scene.far_sends("PROXY TCP4 203.0.113.7 127.0.0.1 50312 1\r\nslogin:bob\n");
+  CHECK(scene.far_reads_all() == "err:too many clients from your address\n(end)");
+  scene.remote.close();
+  CHECK(scene.ends());
+  CHECK(scene.service().seen.empty());
+  CHECK(clients.seen == Lines{"connected 203.0.113.7:50312", "too_many 203.0.113.7:50312"});
+  CHECK(ended(scene, DisconnectReason::refused) == 1);
+}
+
+TEST_CASE("a client whose address is banned is ended, and no other", "[link]") {
+  Scene scene({}, GENERATE(true, false));
+  scene.begin();
+  scene.link().end_if_banned();
+  scene.run_posted();
+  REQUIRE_FALSE(scene.ended());
+  scene.banned = "127.0.0.1";
+  scene.link().end_if_banned();
+  scene.run_posted();
+  // The proxy itself is not the client. (In a link without one, the link has ended.)
+  if (scene.ended()) {
+    CHECK(ended(scene, DisconnectReason::banned) == 1);
+    return;
+  }
+  scene.banned = "203.0.113.7";
+  scene.far_sends("PROXY TCP4 203.0.113.7 127.0.0.1 50312 1\r\na\n");
+  REQUIRE(scene.run_until([&] { return has_seen(scene.service(), "a"); }));
+  scene.link().end_if_banned();
+  CHECK(scene.ends());
+  CHECK(ended(scene, DisconnectReason::banned) == 1);
 }
 
 TEST_CASE("a peer may outlive its link, and then sends nothing", "[link]") {

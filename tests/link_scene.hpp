@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
-// A link with a scripted service, its host and the other end of its connection, for link.cpp and link_limits.cpp.
+// A link with a scripted service, its host and the other end of its connection, for the tests of links and layers.
 #pragma once
 
 #include <chatproto/detail/server/link.hpp>
 
+#include <chatproto/layer.hpp>
 #include <chatproto/server_options.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -98,7 +100,10 @@ class Scene {
   using executor_type = asio::io_context::executor_type;
   using Link = chatproto::detail::Link<Scene>;
 
-  explicit Scene(Options options = {}) : options_(options), events_(options.observer) {
+  /// `is_proxied`: the client comes through a proxy.
+  explicit Scene(Options options = {}, bool is_proxied = false,
+                 std::shared_ptr<chatproto::LayerFactory> layers = nullptr)
+      : options_(options), events_(options.observer), layers_(std::move(layers)) {
     tcp::acceptor acceptor(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0));
     remote.open(tcp::v4());
     remote.set_option(asio::socket_base::receive_buffer_size(8 * 1024));
@@ -107,7 +112,9 @@ class Scene {
     typename Link::Socket local(io_.get_executor());
     acceptor.accept(local);
     local.set_option(asio::socket_base::send_buffer_size(64 * 1024));  // else the system may let it grow
-    link_ = std::make_shared<Link>(*this, std::move(local), events_.accepted());
+    std::unique_ptr<chatproto::detail::ClientOrigin> origin;
+    if (is_proxied) origin.reset(new chatproto::detail::ClientOrigin{local.remote_endpoint(), true});
+    link_ = std::make_shared<Link>(*this, std::move(local), events_.accepted(), layers_ != nullptr, std::move(origin));
     watch_ = link_;
   }
   ~Scene() {
@@ -124,6 +131,14 @@ class Scene {
     link_.reset();
   }
   void watch_deadlines() { ++deadlines; }
+  void handshake_ended() { ++handshakes; }
+  std::optional<chatproto::RefusalReason> admit(chatproto::detail::ClientOrigin& origin) {
+    seen_origin = origin.endpoint;
+    return refusal;
+  }
+  bool is_banned(asio::ip::address const& address, std::string_view name) const {
+    return !banned.empty() && (name == banned || address.to_string() == banned);
+  }
   bool has_memory() const { return chatproto::detail::HeldMemory::total() <= options_.memory_limit; }
   void watch_memory() { ++waits_for_memory; }
   void end_throttle_in(std::chrono::steady_clock::duration time, std::weak_ptr<Link> client) {
@@ -133,7 +148,7 @@ class Scene {
   chatproto::detail::Events& events() { return events_; }
 
   Service& begin() {
-    link_->start();
+    link_->start(layers_.get());
     return service_;
   }
   /// Runs handlers until `condition` holds. Returns false if it never does.
@@ -213,12 +228,17 @@ class Scene {
 
   tcp::socket remote{io_};
   int waits_for_memory = 0;
-  int deadlines = 0;                                           ///< how often the link has reported a deadline
+  int deadlines = 0;                                ///< how often the link has reported a deadline
+  std::optional<chatproto::RefusalReason> refusal;  ///< what `admit` returns
+  tcp::endpoint seen_origin;                        ///< what it was asked about
+  std::string banned = {};                          ///< this address or name is banned
+  int handshakes = 0;                               ///< how often the link has reported the end of a handshake
   std::vector<std::chrono::steady_clock::duration> throttles;  ///< for how long the link wanted to wait
 
  private:
   Options options_;
   chatproto::detail::Events events_;
+  std::shared_ptr<chatproto::LayerFactory> layers_;
   Service service_;
   std::shared_ptr<Link> link_;
   std::weak_ptr<Link> watch_;

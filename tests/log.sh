@@ -73,8 +73,8 @@ diff - <(lines) <<END || fail 'not these lines'
 listening on port N
 level=info event=started port=N policy=pool
 level=info event=connected client=1 address=127.0.0.1:N
-level=info event=logged_in client=1 name=bob
-level=info event=ended reason=closed client=1
+level=info event=logged_in client=1 address=127.0.0.1:N name=bob
+level=info event=ended reason=closed client=1 address=127.0.0.1:N
 level=info event=stopped accepted=1 refused=0 lines_in=4 texts=1
 END
 
@@ -136,8 +136,8 @@ until grep -q 'event=ended' "$dir/log"; do
 done
 kill -KILL "$alice"
 stop
-lines | grep -q '^level=warn event=refused$' || fail 'not refused'
-lines | grep -Eq '^level=warn event=ended reason=overflow client=[0-9]+$' || fail 'not cut'
+lines | grep -q '^level=warn event=refused reason=full address=127.0.0.1:N$' || fail 'not refused'
+lines | grep -Eq '^level=warn event=ended reason=overflow client=[0-9]+ address=127.0.0.1:N$' || fail 'not cut'
 [ "$(lines | grep -cv '^level=warn')" = 1 ] || fail 'less than a warning'
 
 echo 'nobody forges a line'
@@ -161,6 +161,23 @@ stop
 grep -q 'suppressed=' "$dir/log" || fail 'nothing was suppressed'
 grep -q 'event=stopped accepted=2001 ' "$dir/log" || fail 'not all were accepted'
 if grep -q 'dropped=' "$dir/log"; then fail 'lines were lost'; fi
+
+echo 'fail2ban finds those who offend, and nobody else'
+if command -v fail2ban-regex >/dev/null; then
+  filter=$(cd "$(dirname "$0")/.." && pwd)/packaging/fail2ban/chatproto.conf
+  start --log info --login-deadline 0.1
+  say bob </dev/null
+  exec 3<>"/dev/tcp/127.0.0.1/$port"
+  read -r <&3 || : # closed at the deadline
+  exec 3>&-
+  await 'reason=login_deadline'
+  stop
+  [ "$(fail2ban-regex --out ip "$dir/log" "$filter")" = 127.0.0.1 ] || fail 'fail2ban finds not just one offence'
+  sed 's/^/host chatproto-server[1]: /' "$dir/log" >"$dir/journal"
+  [ "$(fail2ban-regex --out ip "$dir/journal" "$filter")" = 127.0.0.1 ] || fail 'fail2ban does not read the journal'
+else
+  echo 'skipped: no fail2ban-regex (Debian: fail2ban)'
+fi
 
 echo 'stderr is closed: no client is told the log'
 start_on "$port" --log debug 2>&-

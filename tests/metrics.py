@@ -21,7 +21,9 @@ except ImportError:
     sys.exit(77)
 
 server_program = sys.argv[1]
-REASONS = ["closed", "lost", "login_deadline", "write_deadline", "overflow", "failed", "aborted", "memory"]
+REASONS = ["closed", "lost", "login_deadline", "write_deadline", "overflow", "failed", "aborted", "memory",
+           "handshake", "refused", "banned"]
+REFUSALS = ["full", "too_many", "too_fast", "banned"]
 TYPES = dict.fromkeys(
     ["accepted", "ended", "refused", "accept_errors", "lines_in", "bytes_in", "bytes_out", "throttled",
      "observer_failures", "texts", "deliveries", "log_dropped"], "counter")
@@ -82,9 +84,12 @@ class Server:
             assert family.documentation and family.type == TYPES[family.name.removeprefix("chatproto_")], family
             for sample in family.samples:
                 name = sample.name.removeprefix("chatproto_")
-                figures[sample.labels["reason"] if sample.labels else name] = int(sample.value)
-        names = [name + ("_total" if kind == "counter" else "") for name, kind in TYPES.items() if name != "ended"]
-        assert sorted(figures) == sorted(names + REASONS), figures
+                if family.name == "chatproto_refused":
+                    name = "refused_" + sample.labels["reason"]
+                figures[sample.labels["reason"] if family.name == "chatproto_ended" else name] = int(sample.value)
+        names = [name + ("_total" if kind == "counter" else "") for name, kind in TYPES.items()
+                 if name not in ("ended", "refused")]
+        assert sorted(figures) == sorted(names + REASONS + ["refused_" + reason for reason in REFUSALS]), figures
         return figures
 
     def await_figures(self, **expected):
@@ -140,14 +145,14 @@ def conversation():
         with server.connect() as fourth:
             assert read_all(fourth).startswith(b"err:")
         server.await_figures(clients=3, accepted_total=3, lines_in_total=8, rooms=1, texts_total=2, deliveries_total=4,
-                             refused_total=1, **traffic())
+                             refused_full=1, **traffic())
         bob.ask("senduser:alice:psst")
         alice.hear()
         for client in clients:
             client.ask("quit:")
             client.close()
         server.await_figures(closed=3, accepted_total=3, lines_in_total=12, texts_total=3, deliveries_total=5,
-                             refused_total=1, **traffic())
+                             refused_full=1, **traffic())
 
 
 def other_reasons():

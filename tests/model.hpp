@@ -22,7 +22,10 @@ struct Sight {
 
 class Chat {
  public:
-  enum class Role { guest, newcomer, receiver, sender, closed };
+  enum class Role { guest, waiting, newcomer, receiver, sender, closed };
+
+  /// `asks`: the server takes secrets, and each login waits for a verdict.
+  explicit Chat(bool asks = false) : asks_(asks) {}
 
   void connect(int client) { clients_[client] = {}; }
 
@@ -51,6 +54,15 @@ class Chat {
   /// The client disappears, and sees nothing more.
   void vanish(int client) { clients_.erase(client); }
 
+  /// The verdict on the client's login has come, if it waits for one.
+  void verdict(int client, bool accepts) {
+    auto& from = clients_.at(client);
+    if (from.role != Role::waiting) return;
+    if (!accepts) return refuse(from);
+    from.role = from.next;
+    ok(from);
+  }
+
   /// Returns what the client must see, in this order, since the last call.
   std::vector<Sight> sights(int client) { return std::exchange(clients_.at(client).sights, {}); }
   bool knows(int client) const { return clients_.count(client) != 0; }
@@ -66,7 +78,8 @@ class Chat {
 
  private:
   struct Client {
-    Role role = Role::guest;
+    Role role = Role::guest, next = Role::guest;  // next: if the verdict is yes
+    bool has_secret = false;
     std::string user, room;  // an empty room, which is no valid name: no room
     std::string unfinished;  // the line without a terminator so far
     bool over_long = false;  // the unfinished line is too long
@@ -94,7 +107,7 @@ class Chat {
   /// Refuses a line. A client that has not logged in, or a receiver that has not joined, is closed.
   static void refuse(Client& client) {
     err(client);
-    if (client.role == Role::guest || client.role == Role::newcomer) close(client);
+    if (client.role == Role::guest || client.role == Role::waiting || client.role == Role::newcomer) close(client);
   }
 
   void carry_out(Client& from, std::string const& line) {
@@ -104,7 +117,8 @@ class Chat {
     auto const tag = line.substr(0, colon);
     auto const payload = line.substr(colon + 1);
     switch (from.role) {
-      case Role::guest: return log_in(from, tag, payload);
+      case Role::guest: return asks_ && tag == "pass" ? keep_secret(from, payload) : log_in(from, tag, payload);
+      case Role::waiting: return refuse(from);
       case Role::newcomer:
         if (tag != "join" || !is_name(payload)) return refuse(from);
         from.role = Role::receiver;
@@ -124,11 +138,16 @@ class Chat {
     }
   }
 
-  static void log_in(Client& from, std::string const& tag, std::string const& user) {
-    if ((tag != "slogin" && tag != "rlogin") || !is_name(user)) return refuse(from);
-    from.role = tag == "slogin" ? Role::sender : Role::newcomer;
-    from.user = user;
+  static void keep_secret(Client& from, std::string const& secret) {
+    if (secret.empty() || std::exchange(from.has_secret, true)) return refuse(from);
     ok(from);
+  }
+  void log_in(Client& from, std::string const& tag, std::string const& user) const {
+    if ((tag != "slogin" && tag != "rlogin") || !is_name(user)) return refuse(from);
+    from.user = user;
+    from.next = tag == "slogin" ? Role::sender : Role::newcomer;
+    from.role = asks_ ? Role::waiting : from.next;
+    if (!asks_) ok(from);
   }
 
   static void join(Client& from, std::string const& room) {
@@ -167,6 +186,7 @@ class Chat {
     ok(from);
   }
 
+  bool const asks_;
   std::map<int, Client> clients_;
 };
 

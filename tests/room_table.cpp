@@ -62,6 +62,31 @@ TEST_CASE("a room exists until the last member has left it", "[room_table]") {
   CHECK(table.size() == 0);
 }
 
+TEST_CASE("a table has at most so many rooms, and a room at most so many clients", "[room_table]") {
+  RoomTable table(2, 2);
+  auto first = table.enter("a");
+  auto const second = table.enter("a");
+  CHECK((first && second));
+  CHECK_FALSE(table.enter("a"));
+  auto const other = table.enter("b");
+  CHECK(other);
+  CHECK_FALSE(table.enter("c"));
+  CHECK(table.size() == 2);
+  first = {};
+  CHECK(table.enter("a"));
+}
+
+TEST_CASE("a participant that cannot enter a room stays where it is", "[room_table]") {
+  RoomTable table(2, 1);
+  auto const taken = table.enter("taken");
+  chatproto::Participant bob(Peer(std::make_shared<RecordingQueue>()));
+  CHECK_FALSE(bob.enter(table, "taken"));
+  CHECK_FALSE(bob.is_in_room());
+  CHECK(bob.enter(table, "free"));
+  CHECK_FALSE(bob.enter(table, "taken"));
+  CHECK(bob.room_name() == "free");
+}
+
 TEST_CASE("a membership can be moved and then holds its room alone", "[room_table]") {
   RoomTable table;
   auto first = table.enter("cafe");

@@ -5,6 +5,7 @@
 #include <chatproto/threading.hpp>
 
 #include <chrono>
+#include <stdexcept>
 #include <type_traits>
 
 #include "catch.hpp"
@@ -17,6 +18,8 @@ TEST_CASE("a server has defaults", "[server_options]") {
   chatproto::ServerOptions const defaults;
   CHECK(defaults.port == 0);
   CHECK(defaults.address.empty());
+  CHECK(defaults.listeners.empty());
+  CHECK(defaults.max_handshakes == 4096);
   CHECK(defaults.threads == 0);
   CHECK(defaults.line_limit == 255);
   CHECK(defaults.queue_limit == 256 * 1024);
@@ -24,6 +27,11 @@ TEST_CASE("a server has defaults", "[server_options]") {
   CHECK(defaults.overflow == chatproto::Overflow::disconnect);
   CHECK(defaults.send_buffer == 64 * 1024);
   CHECK(defaults.max_clients == 0);
+  CHECK(defaults.max_clients_per_address == 0);
+  CHECK(defaults.new_clients_per_address == 0);
+  CHECK(defaults.new_clients_burst == 32);
+  CHECK_FALSE(defaults.limit_loopback);
+  CHECK(defaults.proxies.empty());
   CHECK(defaults.rate == 0);
   CHECK(defaults.rate_burst == 20);
   CHECK(defaults.login_deadline == 10s);
@@ -34,6 +42,12 @@ TEST_CASE("a server has defaults", "[server_options]") {
   CHECK(defaults.accept_retry == 10ms);
   CHECK(defaults.accept_retry_most == 1s);
   CHECK(defaults.observer == nullptr);
+}
+
+TEST_CASE("a server does not begin with a proxy that is no address", "[server_options]") {
+  auto options = test::patient();
+  options.proxies = {"10.0.0.0/8", "proxy"};
+  CHECK_THROWS_AS(chatproto::Server<chatproto::ThreadPool>(options), std::invalid_argument);
 }
 
 TEMPLATE_TEST_CASE("a server reports its actual limits and threads", "[server_options]", chatproto::ThreadPerClient,

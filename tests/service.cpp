@@ -57,6 +57,13 @@ struct Located {
 };
 static_assert(Service<Located>);
 
+/// A service that asks for all that is known of the client.
+struct Informed {
+  using Session = Echo::Session;
+  Session open(Peer peer, chatproto::ClientInfo const&) { return {std::move(peer)}; }
+};
+static_assert(Service<Informed>);
+
 // Types that are not services.
 struct NoSession {
   int open(Peer);

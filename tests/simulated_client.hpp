@@ -36,7 +36,7 @@ inline Tally const nothing_yet = {{"histories", 0},     {"steps", 0},          {
                                   {"quits", 0},         {"moves", 0},          {"pauses", 0},
                                   {"waits", 0},         {"throttles", 0},      {"turns", 0},
                                   {"drains", 0},        {"floods of text", 0}, {"floods of errors", 0},
-                                  {"tasks", 0}};
+                                  {"tasks", 0},         {"verdicts", 0}};
 
 /// What all clients of a history share, and the parameters of this history.
 struct World {
@@ -75,6 +75,7 @@ struct World {
   std::size_t const fickle = random.one_of(std::array{1u, 10u});        // in a thousand: to leave, at each step
   std::size_t const impatient = random.one_of(std::array{0u, 50u});     // the same at the end, if it never reads
   std::size_t const pauses = random.one_of(std::array{0u, 0u, 5u});     // after a line
+  bool const asks = random.percent(25);                                 // whether the server asks for logins
 };
 
 /// A line that a client has sent, and what must result from it.
@@ -217,6 +218,11 @@ class Client : public chatproto::detail::ClientEnd {
       text = which < nonsense.size() ? std::string(nonsense[which]) : too_long[which - nonsense.size()];
       return {};
     }
+    if (role_ == Role::guest && world_.asks && !has_secret_ && random_.percent(50)) {
+      has_secret_ = true;
+      text = "pass: any\xff secret";
+      return {Said::other, true};
+    }
     if (role_ == Role::guest) {
       role_ = talks_ ? Role::sender : Role::newcomer;
       text.append(talks_ ? "slogin:" : "rlogin:").append(me.user);
@@ -288,6 +294,7 @@ class Client : public chatproto::detail::ClientEnd {
   bool const stuck_ = random_.percent(world_.stuck);             // never reads
   bool const eager_ = !stuck_ && !random_.percent(world_.slow);  // reads at once
   Role role_ = Role::guest;
+  bool has_secret_ = false;
   std::string room_;             // after all lines that it has sent
   std::vector<Said> said_;       // all lines
   std::uint32_t texts_ = 0;      // how many texts

@@ -11,6 +11,7 @@
 #include <chatproto/detail/held_memory.hpp>
 #include <chatproto/detail/testing/random.hpp>
 #include <chatproto/detail/testing/simulated_link.hpp>
+#include <chatproto/login.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
@@ -70,8 +71,12 @@ class Simulation : public World {
   /// Lets other links act, now and then.
   void meanwhile();
 
-  std::string_view const wrong;  // empty: nothing
-  ChatService service;
+  std::string_view const wrong;              // empty: nothing
+  std::vector<chatproto::Verdict> verdicts;  // on logins, which they all let in
+  ChatService service{
+      asks ? chatproto::ChatOptions{.authenticate = [this](auto&&,
+                                                           auto verdict) { verdicts.push_back(std::move(verdict)); }}
+           : chatproto::ChatOptions()};
   std::vector<std::shared_ptr<Link>> links;
   Link* acting = nullptr;
   std::uint64_t said = 0, kept = 0;  // texts that sessions got; an upper bound of those not in a log yet
@@ -151,6 +156,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
   }
   void on_resume(Session& chat) override {
     chat.on_resume();
+    waits_ = chat.role() == Session::waiting;
     gone_ = chat.role() == Session::gone;  // by a quit that was deferred
   }
   void flush(Session& chat) override {
@@ -158,13 +164,15 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     flushes_ = true;
     chat.flush();
     flushes_ = false;
+    waits_ = chat.role() == Session::waiting;
     gone_ = chat.role() == Session::gone;  // the same: a task comes before the resume
     world_.look();
     world_.kept -= std::exchange(kept_, 0);
     pending_ = 0;
   }
   bool logged_in(std::string_view /*name*/) override {
-    if (client.begun() == 0) client.fault("is wrongly taken to be logged in");
+    if (client.begun() == 0 || waits_) client.fault("is wrongly taken to be logged in");
+    has_logged_in_ = true;
     return true;
   }
   void threw(std::string_view what) override { client.fault("threw " + std::string(what)); }
@@ -241,7 +249,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     return size;
   }
   void shut_down() override {
-    client.sees_end(unanswered_);
+    client.sees_end(unanswered_ || waits_);
     rules().shut_down();
     if (!has_input_ended() && !rules().wants_input()) client.fault("will not be read to its end");
   }
@@ -253,7 +261,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     judge_end(reason);
     if ((reason == DisconnectReason::closed || reason == DisconnectReason::login_deadline) && !client.has_reset() &&
         !client.saw_end())
-      client.sees_end(unanswered_);
+      client.sees_end(unanswered_ || waits_);
     client.leaves();
   }
 
@@ -272,6 +280,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     }
     world_.meanwhile();
     call();
+    waits_ = chat.role() == Session::waiting;
     gone_ = chat.role() == Session::gone;
     if (random_.percent(world_.pauses)) pause();
   }
@@ -320,9 +329,11 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
       case DisconnectReason::memory:
       case DisconnectReason::aborted: return expect(aborted_, "is aborted by nobody");
       case DisconnectReason::lost: return expect(client.has_reset(), "is taken to be lost");
+      case DisconnectReason::refused:
+      case DisconnectReason::banned: return expect(false, "is refused, without a proxy or a ban");
+      case DisconnectReason::handshake: return expect(false, "had a handshake, without a layer");
       case DisconnectReason::login_deadline:
-        return expect(client.begun() == 0 && Time::time >= came_ + options.login_deadline,
-                      "has logged in, or had time to");
+        return expect(!has_logged_in_ && Time::time >= came_ + options.login_deadline, "has logged in, or had time to");
       case DisconnectReason::write_deadline:
         ++world_.tally.at("deadlines");
         return expect(refused_ && Time::time >= moved_ + options.write_deadline,
@@ -353,6 +364,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
   bool finishes_ = false;                                         // its link knows that it is closed
   bool refused_ = false;                                          // its socket accepted nothing just now
   bool gone_ = false;                                             // has quit or was refused: its lines are ignored
+  bool waits_ = false, has_logged_in_ = false;                    // for the verdict on its login; has got it
   bool closed_ = false, aborted_ = false;                         // from outside
   bool unanswered_ = false;                                       // it was closed before its replies were queued
 };
@@ -395,6 +407,13 @@ void Simulation::step() {
     present_.push_back(links.back().get());
     return links.back()->comes();
   }
+  if (!verdicts.empty() && random.percent(5)) {
+    ++tally.at("verdicts");
+    std::swap(verdicts[random.below(verdicts.size())], verdicts.back());
+    auto verdict = std::move(verdicts.back());
+    verdicts.pop_back();
+    return verdict.accept();
+  }
   auto* const link = random.one_of(present_);
   auto* const outer = std::exchange(acting, link);
   auto const die = random.below(1000);
@@ -434,6 +453,7 @@ void Simulation::run() {
 
 void Simulation::judge() {
   if (service.room_count() != 0) fault("A room is left.");
+  verdicts.clear();  // on clients that have gone
   history::History history;
   for (auto const& link : links) {
     if (link.use_count() != 1) fault("A client is still held by something.");

@@ -11,12 +11,14 @@
 #include <cstdlib>
 #include <future>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include <asio/buffer.hpp>
 #include <asio/error.hpp>
@@ -203,6 +205,22 @@ inline chatproto::ServerOptions patient() {
   options.login_deadline = options.write_deadline = options.linger = options.drain = std::chrono::hours(1);
   return options;
 }
+
+/// Records why a server's clients have ended.
+struct Reasons : chatproto::Observer {
+  void ended(std::uint64_t, chatproto::DisconnectReason reason, std::error_code const& error) override {
+    std::lock_guard const lock(mutex);
+    seen.emplace_back(to_string(reason));
+    errors.push_back(error);
+  }
+  Lines all() {
+    std::lock_guard const lock(mutex);
+    return seen;
+  }
+  std::mutex mutex;
+  Lines seen;
+  std::vector<std::error_code> errors;
+};
 
 /// A server that runs in its own thread until it is stopped.
 template <class Policy, class Service = chatproto::ChatService>

@@ -6,7 +6,9 @@
 #include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/detail/server/near_misses.hpp>
 #include <chatproto/error.hpp>
+#include <chatproto/layer.hpp>
 #include <chatproto/line_reader.hpp>
+#include <chatproto/login.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>

@@ -2,19 +2,24 @@
 #include "load.hpp"
 
 #include <netdb.h>
+#include <sched.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <deque>
 #include <limits>
+#include <memory>
 #include <set>
 #include <stdexcept>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "../../examples/program.hpp"
+#include "tls.hpp"
 
 namespace load {
 namespace {
@@ -49,19 +54,32 @@ void write_text(char* to, size_t size, uint32_t sender, uint32_t sequence) {
   for (size_t i = head_size; i < size; ++i) to[i] = static_cast<char>('a' + (i + sequence) % 26);
 }
 
+[[noreturn]] void cannot_connect(Options const& options, std::string const& why) {
+  throw std::runtime_error("cannot connect to " + options.host + ' ' + options.port + ": " + why);
+}
+
 struct Client {
   enum class Role : std::uint8_t { sender, receiver, slow } role;
-  enum class State : std::uint8_t { connecting, logging_in, joining, ready, gone } state = State::connecting;
+  enum class State : std::uint8_t {
+    connecting,
+    shaking_hands,
+    logging_in,
+    joining,
+    ready,
+    gone
+  } state = State::connecting;
   uint32_t room, number;
   int fd = -1;
-  uint32_t events = 0;                  // EPOLLRDHUP alone: does not read
-  std::string input = {}, output = {};  // an unfinished line; what the socket did not accept
+  uint32_t events = 0;                            // EPOLLRDHUP alone: does not read
+  std::unique_ptr<tls::Stream> stream = nullptr;  // of a client that is connected over TLS
+  std::string input = {}, output = {};            // an unfinished line; what the socket did not accept
 
   struct OnItsWay {
     Clock::time_point sent;
     uint32_t waiting;  // receivers that have not got it
   };
   uint32_t sent = 0, acked = 0;  // of a sender
+  Clock::time_point next = {};   // when it says its next text, if there is an interval
   std::vector<OnItsWay> on_their_way = {};
   std::string lines = {};  // as the receivers should see them
 
@@ -82,17 +100,10 @@ struct Room {
 class Load {
  public:
   explicit Load(Options const& options)
-      : options_(options), ring_(std::bit_ceil(std::max(options.window, options.lag))), rooms_(options.rooms) {
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    if (auto const error = getaddrinfo(options.host.c_str(), options.port.c_str(), &hints, &addresses_); error != 0)
-      throw std::runtime_error("cannot find the host " + options.host + ": " + gai_strerror(error));
-    choose_address();
-  }
+      : options_(options), ring_(std::bit_ceil(std::max(options.window, options.lag))), rooms_(options.rooms) {}
   ~Load() {
     for (auto const& client : clients_)
       if (client.fd >= 0) close(client.fd);
-    freeaddrinfo(addresses_);
   }
 
   Result run();
@@ -101,7 +112,6 @@ class Load {
   using Role = Client::Role;
   using State = Client::State;
 
-  void choose_address();
   void log_in();
   void add(Role role, uint32_t room);
   void connect(Client& client);
@@ -109,6 +119,7 @@ class Load {
   void read_slow();
   void close_silently(Client& client) {
     close(std::exchange(client.fd, -1));
+    client.stream.reset();
     client.state = State::gone;
     --ready_;
   }
@@ -116,7 +127,13 @@ class Load {
   // --- Sockets -------------------------------------------------------------------------------------------------------
 
   void turn();
+  void shake_hands(Client& client);
+  void greet(Client& client) {
+    client.state = State::logging_in;
+    say(client, (client.role == Role::sender ? "slogin:" : "rlogin:") + name_of(client));
+  }
   void read(Client& client);
+  bool read_some(Client& client);
   void flush(Client& client);
   void lose(Client& client, std::string const& why);
   /// Also returns when no client is left.
@@ -125,9 +142,7 @@ class Load {
     while (ready_ > 0 && !done() && Clock::now() < deadline) turn();
   }
 
-  [[noreturn]] void cannot_connect(std::string const& why) const {
-    throw std::runtime_error("cannot connect to " + options_.host + ' ' + options_.port + ": " + why);
-  }
+  void sit_out_storm();
 
   // --- Texts ---------------------------------------------------------------------------------------------------------
 
@@ -136,6 +151,10 @@ class Load {
     flush(client);
   }
   void speak(Room& room);
+  /// How many texts the sender should have sent by now and has not.
+  uint32_t due_of(Client const& sender) const {
+    return now_ < sender.next ? 0 : static_cast<uint32_t>((now_ - sender.next) / options_.interval + 1);
+  }
   void hear(Client& client, std::string_view line);
   bool hear_the_expected(Client& receiver, std::string_view& input);
   void judge(Client& receiver, std::string_view line);
@@ -164,6 +183,9 @@ class Load {
   void complain_of(Client const& client, std::string const& what) {
     if (result_.errors++ < 3) program::complain("bench_load: " + name_of(client) + ": " + program::visible(what));
   }
+  static std::string why_of(Client const& client) {
+    return client.stream ? client.stream->why() : std::generic_category().message(errno);
+  }
   static std::string name_of(Client const& client) {
     return name(client.role == Role::sender ? 's' : client.role == Role::receiver ? 'r' : 'z', client.number);
   }
@@ -175,8 +197,7 @@ class Load {
 
   Options const options_;
   uint32_t const ring_;  // most texts of one sender that can be on their way; a power of two
-  addrinfo* addresses_ = nullptr;
-  addrinfo const* address_ = nullptr;  // the one that answers
+  Address const address_ = find_server(options_);
   crowd::Epoll epoll_;
   std::deque<Client> clients_;
   std::vector<Room> rooms_;
@@ -198,25 +219,10 @@ class Load {
 
 // --- Sockets ---------------------------------------------------------------------------------------------------------
 
-/// A host may have several addresses, as localhost has, and the server may listen on only one of them.
-void Load::choose_address() {
-  for (auto const* each = addresses_; each != nullptr; each = each->ai_next) {
-    auto const fd = socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    auto const is_there = fd >= 0 && ::connect(fd, each->ai_addr, each->ai_addrlen) == 0;
-    auto const error = errno;
-    if (fd >= 0) close(fd);
-    if (is_there) {
-      address_ = each;
-      return;
-    }
-    if (each->ai_next == nullptr) cannot_connect(std::generic_category().message(error));
-  }
-}
-
 void Load::connect(Client& client) {
-  client.fd = crowd::open_socket(address_->ai_family, client.role == Role::slow);
+  client.fd = crowd::open_socket(address_.get()->sa_family, client.role == Role::slow);
   crowd::reset_at_close(client.fd);  // else many runs would use up the ports
-  auto source = *reinterpret_cast<sockaddr_in const*>(address_->ai_addr);
+  auto source = *reinterpret_cast<sockaddr_in const*>(&address_.bytes);
   auto const index = static_cast<uint32_t>(clients_.size() - 1) / clients_per_address;
   if (index > 0 && source.sin_family == AF_INET && ntohl(source.sin_addr.s_addr) >> 24 == 127) {
     source.sin_addr.s_addr = htonl(0x7f000001 + index);
@@ -224,7 +230,7 @@ void Load::connect(Client& client) {
     crowd::set_option(client.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (bind(client.fd, reinterpret_cast<sockaddr const*>(&source), sizeof source) != 0) throw crowd::failure("bind");
   }
-  if (::connect(client.fd, address_->ai_addr, address_->ai_addrlen) != 0 && errno != EINPROGRESS)
+  if (::connect(client.fd, address_.get(), address_.size) != 0 && errno != EINPROGRESS)
     lose(client, std::generic_category().message(errno));
   epoll_.watch(client, EPOLLOUT);
   ++under_way_;
@@ -232,7 +238,7 @@ void Load::connect(Client& client) {
 
 /// Handles one round of events, then sends the texts that senders may send.
 void Load::turn() {
-  for (auto const& event : epoll_.wait(options_.spin ? 0 : 10)) {
+  for (auto const& event : epoll_.wait(options_.spin ? 0 : options_.interval.count() > 0 ? 1 : 10)) {
     auto& client = *static_cast<Client*>(event.data.ptr);
     auto const what = event.events;
     if (client.state == State::connecting) {
@@ -240,8 +246,16 @@ void Load::turn() {
       socklen_t size = sizeof error;
       getsockopt(client.fd, SOL_SOCKET, SO_ERROR, &error, &size);
       if (error != 0) lose(client, std::generic_category().message(error));
-      client.state = State::logging_in;
-      say(client, (client.role == Role::sender ? "slogin:" : "rlogin:") + name_of(client));
+      if (options_.tls) {
+        client.stream = tls::open(client.fd);
+        shake_hands(client);
+      } else {
+        greet(client);
+      }
+      continue;
+    }
+    if (client.state == State::shaking_hands) {
+      shake_hands(client);
       continue;
     }
     if (client.events == EPOLLRDHUP) {
@@ -258,15 +272,37 @@ void Load::turn() {
   for (auto* const room : rooms) {
     room->may_speak = false;
     speak(*room);
+    if (options_.interval.count() == 0) continue;
+    room->may_speak = true;  // as soon as the time has come
+    may_speak_.push_back(room);
   }
 }
 
+void Load::shake_hands(Client& client) {
+  using Step = tls::Stream::Step;
+  client.state = State::shaking_hands;
+  auto const step = client.stream->shake_hands();
+  if (step == Step::failed) return lose(client, client.stream->why());
+  if (step == Step::done) return greet(client);
+  epoll_.watch(client, step == Step::wants_to_write ? EPOLLOUT : EPOLLIN);
+}
+
 void Load::read(Client& client) {
+  while (read_some(client) && client.stream && client.stream->has_pending()) continue;
+}
+
+/// Returns whether it has read anything and may read more.
+bool Load::read_some(Client& client) {
   auto const kept = client.input.size();
   std::copy(client.input.begin(), client.input.end(), buffer_.begin());
-  auto const got = recv(client.fd, buffer_.data() + kept, buffer_.size() - kept, 0);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (got <= 0) return lose(client, got == 0 ? "the server has closed" : std::generic_category().message(errno));
+  auto* const to = buffer_.data() + kept;
+  auto const got =
+      client.stream ? client.stream->receive(to, buffer_.size() - kept) : recv(client.fd, to, buffer_.size() - kept, 0);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  if (got <= 0) {
+    lose(client, got == 0 ? "the server has closed" : why_of(client));
+    return false;
+  }
   last_read_ = now_ = Clock::now();
   std::string_view input(buffer_.data(), kept + static_cast<size_t>(got));
   for (;;) {
@@ -282,14 +318,17 @@ void Load::read(Client& client) {
     client.input.clear();
     ++result_.corrupt;
   }
+  return client.state != State::gone;
 }
 
 void Load::flush(Client& client) {
   size_t done = 0;
   while (done < client.output.size()) {
-    auto const size = send(client.fd, client.output.data() + done, client.output.size() - done, MSG_NOSIGNAL);
+    auto const* const from = client.output.data() + done;
+    auto const size = client.stream ? client.stream->send(from, client.output.size() - done)
+                                    : send(client.fd, from, client.output.size() - done, MSG_NOSIGNAL);
     if (size < 0 && errno == EINTR) continue;
-    if (size < 0 && errno != EAGAIN) return lose(client, std::generic_category().message(errno));
+    if (size < 0 && errno != EAGAIN) return lose(client, why_of(client));
     if (size < 0) break;
     done += static_cast<size_t>(size);
   }
@@ -299,7 +338,7 @@ void Load::flush(Client& client) {
 
 /// Stops waiting for what a disconnected client should have got.
 void Load::lose(Client& client, std::string const& why) {
-  if (client.state == State::connecting) cannot_connect(why);
+  if (client.state == State::connecting) cannot_connect(options_, why);
   if (client.state != State::ready) throw std::runtime_error(name_of(client) + " cannot log in: " + why);
   close_silently(client);
   if (client.role == Role::slow) {
@@ -331,14 +370,17 @@ void Load::speak(Room& room) {
   for (size_t i = 0; i < room.senders.size(); ++i) {
     auto& sender = *room.senders[(first + i) % room.senders.size()];
     if (sender.state == State::gone || !sender.output.empty()) continue;
+    if (options_.interval.count() == 0 || sender.next == Clock::time_point{}) sender.next = now_;
     auto const least = std::min(std::max(options_.window / 2, 1u), options_.lag);
     auto const free = std::min(options_.window - (sender.sent - sender.acked), options_.lag - room.undelivered);
-    auto const count = std::min<uint64_t>(free - free % least, limit_ - sent_);
+    auto const count = std::min<uint64_t>(
+        options_.interval.count() > 0 ? std::min(free, due_of(sender)) : free - free % least, limit_ - sent_);
     for (uint64_t k = 0; k < count; ++k) {
       auto* const text = line(sender, sender.sent) + text_at;
       write_text(text, options_.text, sender.number, sender.sent);
       sender.output.append("sendall:").append(text, options_.text + 1);
-      sender.on_their_way[sender.sent++ & (ring_ - 1)] = {now_, room.receivers};
+      sender.on_their_way[sender.sent++ & (ring_ - 1)] = {sender.next, room.receivers};
+      sender.next += options_.interval;
       if (room.receivers > 0) ++room.undelivered, ++undelivered_;
     }
     sent_ += count;
@@ -506,14 +548,14 @@ void Load::add(Role role, uint32_t room) {
 
 Result Load::run() {
   auto const own_cpu = [] { return crowd::usage_of(getpid()).value_or(crowd::Usage{}).cpu; };
-  auto const cpu = [&] { return crowd::usage_of(options_.pid).value_or(crowd::Usage{}).cpu; };
-  result_.at_first = crowd::usage_of(options_.pid);
+  auto const cpu = [&] { return usage_of(options_.pids).value_or(crowd::Usage{}).cpu; };
+  result_.at_first = usage_of(options_.pids);
   log_in();
-  auto& joined = result_.joined = crowd::usage_of(options_.pid);
+  auto& joined = result_.joined = usage_of(options_.pids);
   auto const all_arrived = [&] { return unacked_ == 0 && undelivered_ == 0; };
   if (options_.idle) {
     wait_until(Clock::now() + std::chrono::milliseconds(200), [] { return false; });
-    if (auto const later = crowd::usage_of(options_.pid); joined && later) joined->resident_kib = later->resident_kib;
+    if (auto const later = usage_of(options_.pids); joined && later) joined->resident_kib = later->resident_kib;
   } else {
     speaking_ = true;
     if (options_.slow > 0) next_slow_ = Clock::now() + slow_time;
@@ -535,6 +577,8 @@ Result Load::run() {
       last_read_ = begin;
       wait_until(Clock::time_point::max(),
                  [&] { return (sent_ == limit_ && all_arrived()) || Clock::now() > last_read_ + patience; });
+    } else if (options_.storm > 0) {
+      sit_out_storm();
     } else {
       wait_until(begin + options_.seconds, [] { return false; });
     }
@@ -544,7 +588,7 @@ Result Load::run() {
     recording_ = speaking_ = false;
     if (options_.count == 0) wait_until(Clock::now() + patience, all_arrived);
   }
-  result_.last = crowd::usage_of(options_.pid);
+  result_.last = usage_of(options_.pids);
   read_slow();
   wait_until(Clock::now() + grace, [] { return false; });
   for (auto const& client : clients_)
@@ -553,6 +597,24 @@ Result Load::run() {
   result_.unacknowledged = unacked_;
   result_.slow_joined = numbers_[static_cast<size_t>(Role::slow)];
   return result_;
+}
+
+/// Lets the clients talk until a crowd of others has shaken hands. The crowd has a thread of its own, which
+/// gives way to this one, so that what is measured is the server's delay and not this program's.
+void Load::sit_out_storm() {
+  std::atomic<bool> is_over = false;
+  std::jthread const storm([&] {
+    sched_param const none{};
+    sched_setscheduler(0, SCHED_BATCH, &none);  // 0: this thread
+    try {
+      result_.handshakes = load::shake_hands(address_, options_.storm, options_.storm);
+    } catch (std::exception const& error) {
+      result_.handshakes = {.failed = options_.storm, .why = error.what()};
+    }
+    is_over = true;
+  });
+  wait_until(Clock::time_point::max(), [&] { return is_over.load(); });
+  wait_until(Clock::now() + grace, [] { return false; });  // for what was delayed
 }
 
 /// Replaces the oldest slow receiver by a new one, so that the server always has one to deal with. Whether it was
@@ -584,6 +646,42 @@ void Load::read_slow() {
 
 }  // namespace
 
-Result run(Options const& options) { return Load(options).run(); }
+/// A host may have several addresses, as localhost has, and the server may listen on only one of them.
+Address find_server(Options const& options) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  if (auto const error = getaddrinfo(options.host.c_str(), options.port.c_str(), &hints, &found); error != 0)
+    throw std::runtime_error("cannot find the host " + options.host + ": " + gai_strerror(error));
+  std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> const all(found, &freeaddrinfo);
+  auto error = 0;
+  for (auto const* each = found; each != nullptr; each = each->ai_next) {
+    auto const fd = socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    auto const is_there = fd >= 0 && connect(fd, each->ai_addr, each->ai_addrlen) == 0;
+    error = errno;
+    if (fd >= 0) close(fd);
+    if (!is_there) continue;
+    Address address{.size = each->ai_addrlen};
+    std::memcpy(&address.bytes, each->ai_addr, each->ai_addrlen);
+    return address;
+  }
+  cannot_connect(options, std::generic_category().message(error));
+}
+
+std::optional<crowd::Usage> usage_of(std::vector<int> const& pids) {
+  auto total = std::optional<crowd::Usage>();
+  for (auto const pid : pids) {
+    auto const one = crowd::usage_of(pid);
+    if (!one) return std::nullopt;
+    if (!total) total.emplace();
+    total->cpu += one->cpu;
+    total->resident_kib += one->resident_kib;
+    total->peak_kib += one->peak_kib;
+  }
+  return total;
+}
+
+Result run(Options const& options) {
+  return options.handshakes > 0 ? measure_handshakes(options) : Load(options).run();
+}
 
 }  // namespace load

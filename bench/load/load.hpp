@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// The parts of bench_load: load.cpp is the clients and rooms, report.cpp the JSON, main.cpp the options.
+// The parts of bench_load: load.cpp is the clients and rooms, handshakes.cpp clients that only shake hands, tls.cpp the
+// TLS of both, report.cpp the JSON, main.cpp the options.
 #pragma once
+
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +13,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <chatproto/message.hpp>
 
@@ -27,10 +31,11 @@ struct Options {
   std::string host, port;
   uint32_t senders = 1, receivers = 1, rooms = 1, slow = 0;
   uint32_t text = 64, window = 1, lag = 512;
-  std::chrono::milliseconds seconds{2000}, warmup{500};
+  std::chrono::milliseconds seconds{2000}, warmup{500}, interval{0};
   uint64_t count = 0;
-  bool idle = false, spin = false;
-  int pid = 0;
+  bool idle = false, spin = false, tls = false;
+  uint32_t handshakes = 0, at_once = 100, storm = 0;
+  std::vector<int> pids = {};
 
   uint64_t clients() const { return uint64_t{rooms} * (uint64_t{senders} + receivers) + slow; }
 };
@@ -64,11 +69,26 @@ class Histogram {
   uint64_t total_ = 0, most_ = 0;
 };
 
+/// The server's address that answers.
+struct Address {
+  sockaddr_storage bytes{};
+  socklen_t size = 0;
+
+  sockaddr const* get() const { return reinterpret_cast<sockaddr const*>(&bytes); }
+};
+
+/// How many clients shook hands, how many could not, and why the first of these could not.
+struct Handshakes {
+  uint64_t done = 0, failed = 0;
+  std::string why = {};
+};
+
 /// What was measured, and what went wrong.
 struct Result {
   uint64_t lost = 0, misordered = 0, corrupt = 0, errors = 0, unacknowledged = 0;
   uint64_t slow_joined = 0, slow_cut = 0;
-  std::optional<crowd::Usage> at_first, joined, last;  // of the server, if its process is known
+  std::optional<crowd::Usage> at_first, joined, last;  // of the server, if its processes are known
+  Handshakes handshakes;
 
   // During the measurement:
   uint64_t deliveries = 0, messages = 0;
@@ -76,8 +96,22 @@ struct Result {
   std::chrono::nanoseconds server_cpu{}, own_cpu{};
   Histogram latency, ack;
 
-  bool is_good() const { return lost + misordered + corrupt + errors + unacknowledged == 0; }
+  bool is_good() const {
+    return lost + misordered + corrupt + errors + unacknowledged == 0;
+  }  // a server may refuse a storm
 };
+
+/// Throws if there is no such host, or if nobody listens.
+Address find_server(Options const& options);
+
+/// Returns what these processes use together, or nothing if there are none or one is not there.
+std::optional<crowd::Usage> usage_of(std::vector<int> const& pids);
+
+/// Lets `count` clients connect over TLS, shake hands and close, `at_once` of them at a time. Any thread may call it.
+Handshakes shake_hands(Address const& address, uint32_t count, uint32_t at_once);
+
+/// Measures nothing but `options.handshakes` of them.
+Result measure_handshakes(Options const& options);
 
 /// Connects all clients, lets them talk as long as the options say, and checks what they get. Throws if they cannot
 /// connect, log in or join.

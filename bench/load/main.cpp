@@ -6,6 +6,7 @@
 // the server's queues stay short. One thread does everything and compares each whole line with the expected one: some
 // 25 ns for a delivery of 90 bytes. In the fan-outs this core is the limit (load_cpu_share is near 1), not the
 // server's: there CPU per delivery is the figure to read, not deliveries per second.
+#include <csignal>
 #include <exception>
 #include <limits>
 #include <stdexcept>
@@ -37,7 +38,16 @@ int main(int argc, char** argv) {
          "Measure this number of texts, of all senders together, instead of a time");
   app.add_flag("--idle", options.idle, "Only connect, log in and join; send no texts");
   app.add_flag("--spin", options.spin, "Poll instead of sleeping, for the least latency");
-  number("--pid", options.pid, 1, std::numeric_limits<int>::max(), "The server's process, for its CPU time and memory");
+  app.add_flag("--tls", options.tls, "Connect over TLS 1.3 and trust any certificate");
+  program::add_seconds(app, "--interval", options.interval,
+                       "Time from one text of a sender to its next, instead of as fast as possible; 0 is none");
+  number("--handshakes", options.handshakes, 1, 1'000'000,
+         "Measure only this number of TLS handshakes, each of a client that then closes");
+  number("--at-once", options.at_once, 1, 10'000, "Handshakes that are under way at the same time");
+  number("--storm", options.storm, 1, 10'000,
+         "Measure while this number of other clients, all at once, connect over TLS, shake hands and close");
+  app.add_option("--pid", options.pids, "A process of the server, for CPU time and memory; several are added up")
+      ->check(program::decimal(1, std::numeric_limits<int>::max()));
   try {
     app.parse(argc, argv);
     if (options.clients() == 0 || (!options.idle && (options.senders == 0 || options.receivers == 0)))
@@ -45,13 +55,22 @@ int main(int argc, char** argv) {
     if (std::uint64_t{options.rooms} * std::max(options.senders, options.receivers) > 99'999)
       throw CLI::ValidationError("there can be 99999 senders and as many receivers at most");
     if (options.seconds < std::chrono::milliseconds(50)) throw CLI::ValidationError("--seconds must be at least 0.05");
-    if (options.pid != 0 && !crowd::usage_of(options.pid))
-      throw CLI::ValidationError("there is no process " + std::to_string(options.pid));
+    if (options.storm > 0 && (options.count > 0 || options.idle))
+      throw CLI::ValidationError("--storm goes with neither --count nor --idle");
+    if (!options.tls && options.handshakes + options.storm > 0)
+      throw CLI::ValidationError("--handshakes and --storm need --tls");
+    for (auto const pid : options.pids)
+      if (!crowd::usage_of(pid)) throw CLI::ValidationError("there is no process " + std::to_string(pid));
     constexpr std::uint64_t others = 16;
-    if (auto const descriptors = program::raise_descriptor_limit(); options.clients() + others > descriptors)
-      throw std::runtime_error(std::to_string(options.clients()) + " clients do not fit: this process may have " +
+    auto const clients = options.handshakes > 0 ? options.at_once : options.clients() + options.storm;
+    if (auto const descriptors = program::raise_descriptor_limit(); clients + others > descriptors)
+      throw std::runtime_error(std::to_string(clients) + " clients do not fit: this process may have " +
                                std::to_string(descriptors) + " descriptors (ulimit -Hn)");
+    std::signal(SIGPIPE, SIG_IGN);  // OpenSSL does not send with MSG_NOSIGNAL
     auto const result = load::run(options);
+    if (result.handshakes.failed > 0)
+      program::complain("bench_load: " + std::to_string(result.handshakes.failed) +
+                        " handshakes failed, the first because of this: " + program::visible(result.handshakes.why));
     program::print_or_fail(load::to_json(options, result));
     return result.is_good() ? 0 : 1;
   } catch (CLI::Success const& help) {

@@ -33,7 +33,11 @@ std::string load::to_json(Options const& options, Result const& result) {
   field("warmup", std::chrono::duration<double>(options.warmup).count());
   field("idle", options.idle ? "true" : "false");
   field("spin", options.spin ? "true" : "false");
+  field("tls", options.tls ? "true" : "false");
+  field("interval", std::chrono::duration<double>(options.interval).count());
+  field("storm", options.storm);
   field("seconds", result.seconds);
+  numbers({{"handshakes", result.handshakes.done}, {"failed_handshakes", result.handshakes.failed}});
   numbers({{"deliveries", result.deliveries}, {"messages", result.messages}});
   auto const deliveries = static_cast<double>(result.deliveries);
   auto const messages = static_cast<double>(result.messages);
@@ -41,6 +45,8 @@ std::string load::to_json(Options const& options, Result const& result) {
   measured("messages_per_second", result.seconds > 0, messages / result.seconds);
   measured("cpu_us_per_delivery", known && result.deliveries > 0, cpu / deliveries);
   measured("cpu_us_per_message", known && result.messages > 0, cpu / messages);
+  auto const handshakes = static_cast<double>(result.handshakes.done);
+  measured("cpu_us_per_handshake", known && options.handshakes > 0 && handshakes > 0, cpu / handshakes);
   measured("server_cpu_share", known && result.seconds > 0, cpu / 1e6 / result.seconds);
   measured("load_cpu_share", result.seconds > 0, us(result.own_cpu) / 1e6 / result.seconds);
   out << ", \"latency_us\": [";

@@ -208,11 +208,10 @@ class ReplyWithinDelivery : public Client {
   }
 };
 
-/// Two threads use the queue, and the last of them deletes it. Each may take itself for the last.
-class DoubleDelete : public Client {
+/// Its queue is deleted by hand.
+class WithOwnQueue : public Client {
  public:
-  DoubleDelete(Server& server, int connection) : Client(server, connection) { pthread_mutex_init(&lock_, nullptr); }
-  ~DoubleDelete() override { pthread_mutex_destroy(&lock_); }
+  using Client::Client;
   void send(std::string const& line) override {
     if (own_ == nullptr) return Client::send(line);
     if (!own_->push(line + "\n")) shutdown(connection_, SHUT_RDWR);
@@ -224,6 +223,21 @@ class DoubleDelete : public Client {
   void write_lines() override {
     std::string line;
     while (own_->pop(line)) write_all(line);
+  }
+
+ protected:
+  MessageQueue* own_ = nullptr;
+};
+
+/// Two threads use the queue, and the last of them deletes it. Each may take itself for the last.
+class DoubleDelete : public WithOwnQueue {
+ public:
+  DoubleDelete(Server& server, int connection) : WithOwnQueue(server, connection) {
+    pthread_mutex_init(&lock_, nullptr);
+  }
+  ~DoubleDelete() override { pthread_mutex_destroy(&lock_); }
+  void write_lines() override {
+    WithOwnQueue::write_lines();
     stop_using();
     if (users() == 0) delete own_;
   }
@@ -248,26 +262,16 @@ class DoubleDelete : public Client {
     Guard const guard(lock_);
     return users_;
   }
-  MessageQueue* own_ = nullptr;
   int users_ = 2;
   pthread_mutex_t lock_{};
 };
 
 /// The writer destroys the queue and its lock when it ends: the receiver is still in its room for a moment.
-class DestroyedMutex : public Client {
+class DestroyedMutex : public WithOwnQueue {
  public:
-  using Client::Client;
-  void send(std::string const& line) override {
-    if (own_ == nullptr) return Client::send(line);
-    if (!own_->push(line + "\n")) shutdown(connection_, SHUT_RDWR);
-  }
-  std::unique_ptr<MessageQueue> make_queue() override {
-    own_ = new MessageQueue;
-    return nullptr;
-  }
+  using WithOwnQueue::WithOwnQueue;
   void write_lines() override {
-    std::string line;
-    while (own_->pop(line)) write_all(line);
+    WithOwnQueue::write_lines();
     delete own_;
   }
   void run() override {
@@ -277,9 +281,6 @@ class DestroyedMutex : public Client {
     if (own_ != nullptr) pthread_join(writer_, nullptr);
     hang_up();
   }
-
- private:
-  MessageQueue* own_ = nullptr;
 };
 
 // --- The server ---

@@ -1,25 +1,46 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// `ChatService`: rooms, senders and receivers. Contains every rule of the protocol, and no socket.
+/// `ChatService`: rooms, senders and receivers.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
 
 #include <chatproto/error.hpp>
+#include <chatproto/login.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room_table.hpp>
 #include <chatproto/service.hpp>
 
 namespace chatproto {
+
+/// The options of a `ChatService`.
+struct ChatOptions {
+  /// Decides who may log in; see docs/protocol.md, section 8. If empty, anybody may log in under any name, and `pass:`
+  /// is an unknown message. Otherwise it is called for each login with a valid name, and must cause one call of the
+  /// verdict's `accept` or `refuse`, now or later, in any thread. The client waits for that, within the login deadline.
+  ///
+  /// It is called on the client's executor, by several threads at once, and must not block: other clients would wait.
+  /// If it throws, the client is disconnected. It may be called as long as the service lives.
+  std::function<void(Credentials, Verdict)> authenticate = {};
+  /// How many logins may wait for a verdict at once, also of clients that have gone meanwhile; others are refused.
+  std::size_t max_pending_logins = 1024;
+  /// Whether to accept secrets over a connection that is neither encrypted nor from this machine.
+  bool insecure_passwords = false;
+  std::size_t max_rooms = 0;    ///< The maximum number of rooms; 0: no limit.
+  std::size_t max_members = 0;  ///< The maximum number of senders and receivers in a room; 0: no limit.
+};
 
 /// The chat service, which is the default service of `Server`.
 ///
@@ -28,8 +49,17 @@ class ChatService {
  public:
   class Session;
 
+  /// Constructs a chat without rooms.
+  explicit ChatService(ChatOptions options = {})
+      : options_(std::move(options)), rooms_(options_.max_rooms, options_.max_members) {}
+
   /// Returns a session for the client that `peer` refers to. The service must outlive the session.
   Session open(Peer peer);
+  /// As above, and keeps what is known of the client for `ChatOptions::authenticate`, if there is one. (The other
+  /// `open` takes the client for one from anywhere, not encrypted.)
+  Session open(Peer peer, ClientInfo info);
+  /// Returns whether the second `open` is of use.
+  bool wants_client_info() const noexcept { return asks_for_logins(); }
 
   /// Sends `text` to every receiver in `room` whose name is not `from`, as a sender called `from` would. Returns the
   /// number of receivers; 0 if there is no such room. For bots and other sources without a connection. Any thread may
@@ -66,6 +96,14 @@ class ChatService {
     return receivers;
   }
 
+  /// Refuses logins under these names from now on, and under no others. Any thread may call it; see `Server::ban`.
+  void ban(std::set<std::string, std::less<>> names) {
+    auto banned = std::make_shared<std::set<std::string, std::less<>> const>(std::move(names));
+    std::lock_guard const lock(banned_mutex_);
+    has_banned_ = !banned->empty();
+    banned_ = std::move(banned);
+  }
+
   /// Returns the number of rooms that clients are in.
   std::size_t room_count() const { return rooms_.size(); }
   /// Returns the number of texts sent so far: each `sendall` and `senduser` answered by `ok`, and each `say`, also of
@@ -93,283 +131,30 @@ class ChatService {
     deliveries_.fetch_add(texts * receivers, std::memory_order_relaxed);
   }
 
+  bool asks_for_logins() const noexcept { return static_cast<bool>(options_.authenticate); }
+  /// Returns a login that waits for its verdict, or null if too many do.
+  std::shared_ptr<detail::PendingLogin> begin_login(Peer const& peer) {
+    auto pending = std::make_shared<detail::PendingLogin>(peer, pending_logins_);
+    if (pending_logins_->fetch_add(1, std::memory_order_relaxed) < options_.max_pending_logins) return pending;
+    pending_logins_->fetch_sub(1, std::memory_order_relaxed);
+    return nullptr;
+  }
+
+  bool is_banned(std::string_view name) const {
+    if (!has_banned_) return false;
+    std::lock_guard const lock(banned_mutex_);
+    return banned_->contains(name);
+  }
+
+  ChatOptions const options_;
+  std::shared_ptr<std::atomic<std::size_t>> const pending_logins_ = std::make_shared<std::atomic<std::size_t>>(0);
+  mutable std::mutex banned_mutex_;  // guards banned_
+  std::shared_ptr<std::set<std::string, std::less<>> const> banned_;
+  std::atomic<bool> has_banned_ = false;
   RoomTable rooms_;
   std::atomic<std::uint64_t> texts_ = 0, deliveries_ = 0;
 };
 
-/// One client's session in the chat: sections 1 to 5 of the protocol.
-///
-/// Holds back deliveries and replies until `flush()`, so that those of one read cost the room one append. The
-/// deliveries go first, because an `ok` says that the text is in the room's log. While the room makes its senders wait
-/// (`Overflow::block_sender`), the client is paused, and its replies are held back.
-///
-/// Thread safety: distinct objects: safe. Shared objects: unsafe.
-class ChatService::Session {
- public:
-  /// The role of a client; one bit each, so that a command can name several.
-  enum Role : unsigned {
-    guest = 1,     ///< not logged in
-    sender = 2,    ///< logged in by `slogin`
-    newcomer = 4,  ///< logged in by `rlogin`, in no room yet
-    receiver = 8,  ///< a newcomer that has joined
-    gone = 16,     ///< quit or refused: further lines are ignored
-  };
-
-  /// One command of the protocol: its tag, who may send it, and the function that executes it.
-  struct Command {
-    std::string_view tag;                            ///< tag of the message
-    unsigned roles;                                  ///< roles that may send it
-    void (Session::*run)(std::string_view payload);  ///< executes the command
-    bool leaves = false;                             ///< may remove the client from its room
-  };
-
-  /// Constructs a session; see `ChatService::open`.
-  Session(ChatService& service, Peer peer) : service_(service), me_(std::move(peer)) {}
-  Session(Session const&) = delete;
-  Session& operator=(Session const&) = delete;
-  ~Session() {
-    try {
-      flush_deliveries();
-    } catch (...) {  // out of memory: no delivery was answered
-    }
-    leave_room();
-  }
-
-  /// Executes one line, which has no terminator.
-  void on_line(std::string_view line) {
-    catch_up();
-    if (role_ == gone) return;
-    std::error_code ec;
-    auto const message = parse(line, ec);
-    if (ec) return refuse(ec.message());
-    auto const* const command = find(message.tag);
-    if (command == nullptr) return refuse("unknown message");
-    if (admits(command->roles) && !is_put_off(*command, message.payload)) (this->*command->run)(message.payload);
-  }
-
-  /// Refuses a line that was dropped for the reason `ec`.
-  void on_bad_line(std::error_code ec) {
-    catch_up();
-    if (role_ != gone) refuse(ec.message());
-  }
-
-  /// Continues with a deferred command, or pauses again if the client was resumed too early.
-  void on_resume() {
-    if (me_.waits()) return peer().pause();
-    catch_up();
-  }
-  /// Sends what was held back: the deliveries, then the replies. Then closes the client if its role is `gone`.
-  void flush() {
-    flush_deliveries();
-    if (me_.waits()) return peer().pause();
-    catch_up();
-    send_replies();
-    kept_.reset();
-    if (role_ == gone) peer().close();
-  }
-
-  /// Returns whether the client has logged in.
-  bool logged_in() const noexcept { return !me_.name().empty(); }
-  /// Returns the client's current role.
-  Role role() const noexcept { return role_; }
-  /// Returns the user's name; empty before the login.
-  std::string_view name() const noexcept { return me_.name(); }
-
-  /// Returns all commands of the protocol.
-  static auto const& commands() noexcept;
-
-  // For a service with commands of its own. Its session has one of these, and passes on every line that is not its own,
-  // and `on_bad_line`, `on_resume`, `flush` and `logged_in`. It answers its own lines with what follows, so that all
-  // replies keep their order.
-
-  /// Returns whether the client has one of these roles (bits of `Role`). If not, refuses, unless the role is `gone`.
-  bool admits(unsigned roles) {
-    catch_up();
-    if ((roles & role_) != 0) return true;
-    if (role_ != gone) refuse(role_ == guest ? "log in first" : "not allowed now");
-    return false;
-  }
-  /// Replies `ok:` and `text`, which must fit a line.
-  void ok(std::string_view text) { reply(tag::ok, text); }
-  /// Replies `err:` and `reason`, which must fit a line. Ends a client that is still a `guest` or a `newcomer`.
-  void refuse(std::string_view reason) {
-    reply(tag::err, reason);
-    if ((role_ & (guest | newcomer)) != 0) end();
-  }
-  /// Sends `text` to the client's room, like `sendall` but without a reply. Returns false if the client is in no room
-  /// or the text is too long for a delivery. Precondition: it has logged in.
-  bool say(std::string_view text) {
-    catch_up();
-    return keep_delivery(text).empty();
-  }
-
- private:
-  /// A command deferred until the client no longer waits.
-  struct PutOff {
-    void (Session::*run)(std::string_view payload);
-    std::string payload;
-  };
-  /// What is held back until `flush()`. A client that sends nothing has none.
-  struct Kept {
-    std::string deliveries;   // for the room, not yet sent
-    std::string replies;      // for the client, not yet sent
-    std::uint16_t texts = 0;  // in deliveries; bounded by `block_size`
-    std::unique_ptr<PutOff> put_off;
-  };
-
-  /// At this many bytes, deliveries are sent at once: the block stays small compared with a queue's limit.
-  static constexpr std::size_t block_size = 32 * 1024;
-
-  static Command const* find(std::string_view tag) noexcept;
-
-  Peer const& peer() const noexcept { return me_.peer(); }
-  Kept& kept() {
-    if (!kept_) kept_ = std::make_unique<Kept>();
-    return *kept_;
-  }
-  void reply(std::string_view tag, std::string_view text) {
-    kept().replies.append(tag).append(1, ':').append(text).append(1, '\n');
-  }
-  /// Defers a command that would leave the room while the client waits for the room's members. Returns whether it did.
-  bool is_put_off(Command const& command, std::string_view payload) {
-    if (!me_.is_in_room() || !command.leaves) return false;
-    flush_deliveries();  // what was sent before belongs to this room
-    if (!me_.waits()) return false;
-    kept().put_off.reset(new PutOff{command.run, std::string(payload)});
-    return true;
-  }
-  /// Executes the deferred command, if there is one.
-  void catch_up() {
-    if (!kept_) return;
-    if (auto const command = std::exchange(kept_->put_off, nullptr)) (this->*command->run)(command->payload);
-  }
-  /// Sends the replies, after what the client was sent before. Returns false if the client was closed.
-  bool send_replies() {
-    if (!kept_ || kept_->replies.empty()) return true;
-    return me_.send(std::exchange(kept_->replies, {})) == PushResult::queued;
-  }
-  void end() {
-    leave_room();
-    role_ = gone;
-  }
-
-  void login(std::string_view name, Role role) {
-    if (!is_valid_name(name)) return refuse("invalid user name (letters and digits only)");
-    me_.name(std::string(name));
-    role_ = role;
-    ok("");
-  }
-  void slogin(std::string_view name) { login(name, sender); }
-  void rlogin(std::string_view name) { login(name, newcomer); }
-
-  void join(std::string_view name) {
-    if (!is_valid_name(name)) return refuse("invalid room name (letters and digits only)");
-    if (me_.is_in_room() && me_.room_name() == name) return ok("already there");
-    flush_deliveries();  // what was sent before belongs to the other room
-    me_.enter(service_.rooms_, name);
-    ok("joined");
-    if (role_ == sender) return;
-    // The ok is queued first, so that no delivery overtakes it. It is written when this client's executor is free
-    // again; by then the receiver is a member and misses nothing.
-    if (!send_replies()) return end();  // closed meanwhile: it must see nothing of this room
-    me_.listen();
-    role_ = receiver;
-  }
-
-  void leave(std::string_view) {
-    if (!me_.is_in_room()) return refuse("not in a room");
-    leave_room();
-    ok("left");
-  }
-
-  void leave_room() {
-    flush_deliveries();  // what was sent before belongs to this room
-    me_.leave();
-  }
-
-  void sendall(std::string_view text) {
-    auto const reason = keep_delivery(text);
-    if (!reason.empty()) return refuse(reason);
-    ok("sent");
-  }
-
-  void senduser(std::string_view user_and_text) {
-    auto const colon = user_and_text.find(':');
-    if (colon == std::string_view::npos) return refuse("no text (senduser:USER:TEXT)");
-    auto const user = user_and_text.substr(0, colon);
-    if (!is_valid_name(user)) return refuse("invalid user name (letters and digits only)");
-    flush_deliveries();  // keeps the order
-    std::string line;
-    if (auto const reason = append_delivery(line, user_and_text.substr(colon + 1)); !reason.empty())
-      return refuse(reason);
-    have_said(1, me_.room().send_to(user, line));
-    ok("sent");
-  }
-
-  void quit(std::string_view) {
-    ok("bye");
-    end();
-  }
-
-  /// Appends the delivery of `text` to `lines`. Returns an empty string, or the reason for refusing it.
-  std::string append_delivery(std::string& lines, std::string_view text) {
-    if (!me_.is_in_room()) return "join a room first";
-    auto const& room = me_.room_name();
-    auto const& user = me_.name();
-    auto const size = delivery_size(room, user, text);
-    if (size > max_line)
-      return "text too long for a delivery, by " + std::to_string(size - max_line) + " (counted in bytes)";
-    ChatService::append_delivery(lines, room, user, text);
-    return {};
-  }
-
-  /// Holds back the delivery of `text`, and sends the block if it is full. Returns the same as `append_delivery`.
-  std::string keep_delivery(std::string_view text) {
-    auto reason = append_delivery(kept().deliveries, text);
-    if (!reason.empty()) return reason;
-    ++kept_->texts;
-    if (kept_->deliveries.size() >= block_size) flush_deliveries();
-    return reason;
-  }
-
-  void flush_deliveries() {
-    if (!kept_ || kept_->deliveries.empty()) return;
-    auto const lines = std::exchange(kept_->deliveries, {});
-    auto const texts = std::exchange(kept_->texts, std::uint16_t());
-    have_said(texts, me_.room().broadcast(me_.name(), lines));
-  }
-
-  /// Counts `texts` sent to `receivers` each, and pauses the client if it must wait.
-  void have_said(std::uint64_t texts, std::size_t receivers) {
-    service_.count(texts, receivers);
-    if (peer().is_open() && me_.room().must_wait(me_)) peer().pause();
-  }
-
-  ChatService& service_;
-  Participant me_;  // its name is empty before the login
-  std::unique_ptr<Kept> kept_;
-  Role role_ = guest;
-};
-
-inline auto const& ChatService::Session::commands() noexcept {
-  static constexpr Command table[] = {
-      {tag::sendall, sender, &Session::sendall},
-      {tag::senduser, sender, &Session::senduser},
-      {tag::slogin, guest, &Session::slogin},
-      {tag::rlogin, guest, &Session::rlogin},
-      {tag::join, sender | newcomer | receiver, &Session::join, true},
-      {tag::leave, sender, &Session::leave, true},
-      {tag::quit, sender | receiver, &Session::quit, true},
-  };
-  return table;
-}
-
-inline ChatService::Session::Command const* ChatService::Session::find(std::string_view tag) noexcept {
-  for (auto const& command : commands())
-    if (command.tag == tag) return &command;
-  return nullptr;
-}
-
-inline ChatService::Session ChatService::open(Peer peer) { return {*this, std::move(peer)}; }
-
 }  // namespace chatproto
+
+#include <chatproto/chat_session.hpp>  // the definition of ChatService::Session

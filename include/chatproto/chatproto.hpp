@@ -3,12 +3,16 @@
 /// Includes all of chatproto, except `testing.hpp`.
 #pragma once
 
+#include <chatproto/address_limits.hpp>
+#include <chatproto/address_list.hpp>
 #include <chatproto/chat_service.hpp>
 #include <chatproto/connection.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/executor.hpp>
+#include <chatproto/layer.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/listen.hpp>
+#include <chatproto/login.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>

@@ -115,9 +115,15 @@ class Connection {
   executor_type get_executor() const { return state_->socket.get_executor(); }
   /// Returns whether the connection is open, as far as it knows.
   bool is_open() const { return state_->socket.is_open(); }
+  /// Returns the server's address and port. Errors: those of the socket; the result is then empty.
+  asio::ip::tcp::endpoint remote_endpoint(std::error_code& ec) const { return state_->socket.remote_endpoint(ec); }
 
   /// Limits the duration of each operation that begins from now on, including name look-up. 0, the default: no limit.
   void time_limit(std::chrono::milliseconds limit) noexcept { state_->time_limit = limit; }
+
+  /// Passes the bytes of later connections through a layer of `layers`, such as a `TlsClient`. Its handshake is part of
+  /// `connect`, whose errors then include the layer's. Null: the lines travel as they are.
+  void layer(std::shared_ptr<LayerFactory> layers) noexcept { state_->layers = std::move(layers); }
 
   /// Limits the memory, in bytes, of the deliveries that `request` keeps for `receive`. The default is 32 MiB, more
   /// than a chatproto server lets wait for one client. The delivery that exceeds the limit is kept too, and the request

@@ -18,6 +18,7 @@ inline constexpr std::size_t max_line = 255;
 
 /// The tags of the protocol.
 namespace tag {
+inline constexpr std::string_view pass = "pass";          ///< brings the secret for the login
 inline constexpr std::string_view slogin = "slogin";      ///< logs a sender in
 inline constexpr std::string_view rlogin = "rlogin";      ///< logs a receiver in
 inline constexpr std::string_view join = "join";          ///< enters a room

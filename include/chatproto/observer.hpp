@@ -21,15 +21,36 @@ enum class DisconnectReason : std::uint8_t {
   failed,          ///< Its session or the observer threw, or memory or another resource was short.
   aborted,         ///< Its session aborted it (`Peer::abort`), or the server was stopped (`StopMode::now`).
   memory,          ///< All clients together exceeded `ServerOptions::memory_limit`, and this one held most.
+  handshake,       ///< The handshake of its listener's layer failed, or was not done in time.
+  refused,         ///< It came through a proxy and was refused (`RefusalReason`).
+  banned,          ///< It is banned (`Server::ban`).
 };
 
 /// The number of reasons.
-inline constexpr std::size_t disconnect_reasons = 8;
+inline constexpr std::size_t disconnect_reasons = 11;
 
 /// Returns the reason as one word, for a log or a metric: "closed", "lost", "login_deadline" and so on.
 inline std::string_view to_string(DisconnectReason reason) noexcept {
   constexpr std::array<std::string_view, disconnect_reasons> words = {
-      "closed", "lost", "login_deadline", "write_deadline", "overflow", "failed", "aborted", "memory"};
+      "closed",  "lost",   "login_deadline", "write_deadline", "overflow", "failed",
+      "aborted", "memory", "handshake",      "refused",        "banned"};
+  return words[static_cast<std::size_t>(reason)];
+}
+
+/// Why a client was refused.
+enum class RefusalReason : std::uint8_t {
+  full,      ///< The server has as many clients as it may have, or no thread could be made for this one.
+  too_many,  ///< Its address has as many clients as it may have (`ServerOptions::max_clients_per_address`).
+  too_fast,  ///< Too many new clients come from its address (`ServerOptions::new_clients_per_address`).
+  banned,    ///< Its address is banned (`Server::ban`).
+};
+
+/// The number of reasons to refuse a client.
+inline constexpr std::size_t refusal_reasons = 4;
+
+/// Returns the reason as one word, for a log or a metric: "full", "too_many" and so on.
+inline std::string_view to_string(RefusalReason reason) noexcept {
+  constexpr std::array<std::string_view, refusal_reasons> words = {"full", "too_many", "too_fast", "banned"};
   return words[static_cast<std::size_t>(reason)];
 }
 
@@ -38,7 +59,7 @@ struct ServerStats {
   std::uint64_t clients = 0;                              ///< clients connected now
   std::uint64_t accepted = 0;                             ///< clients accepted so far
   std::array<std::uint64_t, disconnect_reasons> ended{};  ///< clients that have ended, by reason (`DisconnectReason`)
-  std::uint64_t refused = 0;            ///< clients told that the server is full; not among `accepted`
+  std::array<std::uint64_t, refusal_reasons> refused{};   ///< clients that were refused, by reason (`RefusalReason`)
   std::uint64_t accept_errors = 0;      ///< failed accepts, except of connections that were already gone
   std::uint64_t lines_in = 0;           ///< lines read, including those that were too long or refused
   std::uint64_t bytes_in = 0;           ///< bytes read
@@ -83,8 +104,9 @@ class Observer {
   /// `connected`: if memory was short, the client was already gone, or the server was stopping.
   virtual void ended([[maybe_unused]] std::uint64_t number, [[maybe_unused]] DisconnectReason reason,
                      [[maybe_unused]] std::error_code const& error) {}
-  /// A client was refused because the server is full.
-  virtual void refused() {}
+  /// A client from this address (as in `connected`) was refused. It has no number. A client that came through a proxy
+  /// (`ServerOptions::proxies`) has one, and `ended` follows, with `DisconnectReason::refused`.
+  virtual void refused([[maybe_unused]] std::string_view address, [[maybe_unused]] RefusalReason reason) {}
   /// Accepting has failed and will be tried again. Not called for a connection that was already gone.
   virtual void accept_failed([[maybe_unused]] std::error_code const& error) {}
 };

@@ -74,10 +74,18 @@ class RoomTable {
     Entry* entry_ = nullptr;
   };
 
-  /// Enters the room called `name`, creating it if necessary. The table must outlive the membership.
+  RoomTable() = default;
+  /// Constructs a table that has at most `max_rooms` rooms with at most `max_members` clients each; 0: no limit.
+  RoomTable(std::size_t max_rooms, std::size_t max_members) noexcept
+      : max_rooms_(max_rooms), max_members_(max_members) {}
+
+  /// Enters the room called `name`, creating it if necessary. The table must outlive the membership, which is empty if
+  /// the room or the table is full.
   Membership enter(std::string_view name) {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
+    auto const is_full = [](std::size_t size, std::size_t most) { return most > 0 && size >= most; };
+    if (at != rooms_.end() ? is_full(at->second.stays, max_members_) : is_full(rooms_.size(), max_rooms_)) return {};
     auto& entry = at != rooms_.end() ? *at : *rooms_.try_emplace(std::string(name)).first;
     ++entry.second.stays;
     return {*this, entry};
@@ -110,6 +118,7 @@ class RoomTable {
     if (--entry.second.stays == 0) rooms_.erase(rooms_.find(entry.first));
   }
 
+  std::size_t const max_rooms_ = 0, max_members_ = 0;
   mutable std::mutex mutex_;
   // Not a hash table: clients choose the names.
   std::map<std::string, Membership::CountedRoom, std::less<>> rooms_;
@@ -150,11 +159,14 @@ class Participant : public Room::Member {
   ~Participant() override { leave(); }
 
   /// Enters the room called `name`, creating it if necessary, after leaving the current one. The client may then send
-  /// texts there; it gets none before `listen()`. The table must outlive the stay.
-  void enter(RoomTable& table, std::string_view name) {
+  /// texts there; it gets none before `listen()`. The table must outlive the stay. Returns false if the room or the
+  /// table is full; the client then stays where it is.
+  bool enter(RoomTable& table, std::string_view name) {
     auto next = table.enter(name);
+    if (!next) return false;
     leave();
     membership_ = std::move(next);
+    return true;
   }
   /// Makes the client get all texts sent from now on. Precondition: it is in a room.
   void listen() {

@@ -4,12 +4,14 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <utility>
 
 #include <asio/io_context.hpp>
 
+#include <chatproto/address_list.hpp>
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server/near_misses.hpp>
 #include <chatproto/detail/server/server_core.hpp>
@@ -33,7 +35,7 @@ namespace chatproto {
 /// disconnected.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe, except that any thread may call `stop`, `port`,
-/// `service` and `stats`. Only one thread may call `run`.
+/// `service`, `stats` and `ban`. Only one thread may call `run`.
 template <ThreadingPolicy Policy, Service Svc = ChatService>
 class Server {
   static_assert(detail::has_no_near_miss<typename Svc::Session>());
@@ -42,8 +44,9 @@ class Server {
  public:
   using executor_type = typename Policy::executor_type;  ///< the executor of one client
 
-  /// Constructs the service from `service_args` and starts to listen. Throws `std::system_error` if the address is
-  /// invalid or cannot be bound, or the policy cannot start its threads.
+  /// Constructs the service from `service_args` and starts to listen. Throws `std::system_error` if an address is
+  /// invalid or cannot be bound, or the policy cannot start its threads, and `std::invalid_argument` if the options
+  /// have listeners and also a port or an address, or a proxy is no address or network.
   template <class... Args>
     requires(std::constructible_from<Svc, Args...>)
   explicit Server(ServerOptions options = {}, Args&&... service_args);
@@ -52,12 +55,12 @@ class Server {
   /// Disconnects the clients that are still connected because an exception left `run()`.
   ~Server();
 
-  /// Returns the port that the server listens on.
-  std::uint16_t port() const noexcept;
+  /// Returns the port that the first listener, or another one, listens on. Throws `std::out_of_range`.
+  std::uint16_t port(std::size_t listener = 0) const;
   /// Returns the service.
   Svc& service() noexcept;
   /// Returns the options. `max_clients` and `memory_limit` are the actual limits, never 0; `threads` is their actual
-  /// number, 0 for a policy without a fixed number of them. Any thread may call it.
+  /// number, 0 for a policy without a fixed number of them; `listeners` is never empty. Any thread may call it.
   ServerOptions const& options() const noexcept;
   /// Returns a snapshot of the counters, which need not all be of the same instant.
   ServerStats stats() const;
@@ -69,6 +72,11 @@ class Server {
   /// `context()` do not delay its return. Call it once. Exceptions of the program's own handlers on `context()` leave
   /// it.
   void run();
+
+  /// Bans these addresses and names, and no others: refuses clients from these addresses, and disconnects those that
+  /// are there (`DisconnectReason::banned`). The service gets the names if it has a `ban`, as `ChatService` has.
+  /// Takes effect when `run()` comes to it. Throws `std::bad_alloc`. Any thread may call it.
+  void ban(Bans bans);
 
   /// Makes `run()` return, even if `run()` is only called later. Returns at once and allocates no memory. Idempotent;
   /// `StopMode::now` cuts short a drain under way. Any thread may call it, also from a session.
@@ -90,8 +98,8 @@ template <ThreadingPolicy Policy, Service Svc>
 Server<Policy, Svc>::~Server() = default;
 
 template <ThreadingPolicy Policy, Service Svc>
-std::uint16_t Server<Policy, Svc>::port() const noexcept {
-  return core_.port();
+std::uint16_t Server<Policy, Svc>::port(std::size_t listener) const {
+  return core_.port(listener);
 }
 
 template <ThreadingPolicy Policy, Service Svc>
@@ -117,6 +125,11 @@ asio::io_context& Server<Policy, Svc>::context() noexcept {
 template <ThreadingPolicy Policy, Service Svc>
 void Server<Policy, Svc>::run() {
   core_.run();
+}
+
+template <ThreadingPolicy Policy, Service Svc>
+void Server<Policy, Svc>::ban(Bans bans) {
+  core_.ban(std::move(bans));
 }
 
 template <ThreadingPolicy Policy, Service Svc>

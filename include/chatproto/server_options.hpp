@@ -6,8 +6,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
+#include <chatproto/layer.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/message_queue.hpp>
 
@@ -23,6 +26,17 @@ enum class StopMode : std::uint8_t {
   now,  ///< Disconnect all clients at once.
 };
 
+/// The options of one listener of a server: where it listens, and how the bytes of its clients travel.
+struct ListenerOptions {
+  std::uint16_t port = 0;    ///< The TCP port. 0 selects a free one; see `Server::port`.
+  std::string address = {};  ///< The address, as text. Empty: all addresses, IPv6 and IPv4.
+  /// Makes a layer for each client, such as TLS. Null: the clients' lines travel as they are.
+  std::shared_ptr<LayerFactory> layer = {};
+  /// A TCP socket that listens already, such as one that the system has opened for the server; `port` and `address` are
+  /// then ignored. The server closes it. -1: the server opens one. Not on Windows.
+  int descriptor = -1;
+};
+
 /// The options of a server. The defaults suit a public chat. docs/reliability.md says what happens at each limit.
 ///
 /// @code
@@ -33,6 +47,12 @@ struct ServerOptions {
   std::uint16_t port = 0;
   /// The address to listen on, as text. Empty: all addresses, IPv6 and IPv4.
   std::string address = {};
+  /// The listeners, whose clients all meet in the same service. Empty: one, at `port` and `address`. Otherwise those
+  /// two must have their defaults.
+  std::vector<ListenerOptions> listeners = {};
+  /// The maximum number of handshakes of layers that are under way at once. Further clients of listeners with a layer
+  /// wait in the network; meanwhile, a handshake that has taken half of `login_deadline` is ended. At least 1.
+  std::size_t max_handshakes = 4096;
   /// The number of threads, for a policy with a fixed number of them. 0: one for each core of the machine.
   unsigned threads = 0;
   /// The maximum length in bytes of a client's line, including its LF or CR LF. A longer one goes to `on_bad_line`. For
@@ -53,6 +73,20 @@ struct ServerOptions {
   /// The maximum number of clients; further ones get `err:server full` and are closed. 0: as many as the process has
   /// descriptors for, less 32 for the program itself and 3 for each of the policy's threads.
   std::size_t max_clients = 0;
+  /// The maximum number of clients from one address; further ones get `err:` and are closed. All IPv6 addresses with
+  /// the same first 64 bits count as one. 0: no limit.
+  std::size_t max_clients_per_address = 0;
+  /// New clients per second from one address in the long run; further ones get `err:` and are closed. 0: no limit.
+  double new_clients_per_address = 0;
+  /// New clients from one address at once before `new_clients_per_address` applies.
+  double new_clients_burst = 32;
+  /// Whether these limits also apply to clients from this machine (127.0.0.0/8 and ::1).
+  bool limit_loopback = false;
+  /// Addresses and networks (10.0.0.0/8) of proxies. A client from one of them must begin with a header of the PROXY
+  /// protocol, version 1 or 2, within `login_deadline`. The address in it then counts as the client's, for limits,
+  /// bans, the observer and the service; the limits do not apply to the proxy itself. Clients from other addresses must
+  /// not send one.
+  std::vector<std::string> proxies = {};
   /// Bytes that all servers of the process together may hold for clients: logs of rooms, pending output and input.
   /// Above the limit, new connections wait in the network, and no client is read; if that does not help, the client
   /// that holds most is disconnected (`DisconnectReason::memory`). 0: half of the memory available to the process.
@@ -62,7 +96,8 @@ struct ServerOptions {
   double rate = 0;
   /// Lines that a client may send at once before `rate` applies.
   double rate_burst = 20;
-  /// Time after which a client that has not logged in is closed, if the service has logins.
+  /// Time after which a client that has not logged in is closed, if the service has logins. The handshake of a layer
+  /// may take as long, before.
   std::chrono::milliseconds login_deadline = std::chrono::seconds(10);
   /// Time after which a client that takes none of its pending output is disconnected.
   std::chrono::milliseconds write_deadline = std::chrono::seconds(10);

@@ -27,6 +27,14 @@ concept LineSession = std::destructible<S> && requires(S& session, std::string_v
   session.on_line(line);
 };
 
+/// What a server knows of a client when it makes its session.
+struct ClientInfo {
+  std::string address = {};      ///< "127.0.0.1:50312" or "[::1]:50312"; empty if the client is gone already
+  bool is_loopback = false;      ///< whether the client's address is a loopback address
+  bool is_encrypted = false;     ///< whether the layer of its listener encrypts
+  std::string certificate = {};  ///< the name in its certificate, if its listener's layer has verified one
+};
+
 /// Satisfied if `S` has an `open` that accepts these arguments and returns an `S::Session`.
 template <class S, class... Args>
 concept Opens = requires(S& service, Args... args) {
@@ -47,10 +55,13 @@ concept Opens = requires(S& service, Args... args) {
 /// | `bool logged_in() const` | after `flush`, until it is true; at the login deadline | client | there is no login |
 /// | `std::string_view name() const` | once, when `logged_in` has become true | client | the name is empty |
 /// | **of a service** ||||
+/// | `Session open(Peer, ClientInfo)` | for a new client | client | the next one is called |
 /// | `Session open(Peer, std::string)` | for a new client, with its address | client | `open(Peer)` is called |
+/// | `bool wants_client_info() const` | before an `open` that gets a `ClientInfo` | any | it does |
 /// | `void on_start(asio::io_context&)` | when `run` begins, before any client | run | nothing |
 /// | `void on_stop(StopMode)` | once, when told to stop, before clients are closed | run | nothing |
 /// | `void on_end()` | when the clients and the policy's threads have ended | run | nothing |
+/// | `void ban(Names const&)` | by `Server::ban` | any | names are banned only from staying |
 /// | `std::size_t queued_bytes() const` | by `Server::stats`, for `ServerStats::queued` | any | only queues count |
 ///
 /// - `on_bad_line` gets `Errc::line_too_long`. Without it the client is not told.
@@ -59,12 +70,15 @@ concept Opens = requires(S& service, Args... args) {
 /// - `logged_in`, also called if there is no `flush`: a client for which it is still false at
 ///   `ServerOptions::login_deadline` is closed. Without it there is no such deadline, and `Observer::logged_in`, which
 ///   gets the `name`, is not called.
-/// - `open`: the address is `127.0.0.1:50312`, `[::1]:50312`, or empty if the client is gone already.
+/// - `open`: see `ClientInfo`. The address alone is `ClientInfo::address`.
+/// - `wants_client_info`: while it returns false, `open(Peer)` is called instead, and the address is not looked up.
 /// - `on_start`: the context is the server's own, run by `run()`. The service may keep timers and signal sets on it as
 ///   members; they need not be cancelled for `run()` to return. An exception leaves `run()`.
 /// - `on_stop` is called on that context, only once even if `StopMode::now` follows `StopMode::drain`. An exception is
 ///   ignored.
 /// - `on_end` is not called if an exception leaves `run()`.
+/// - `ban` gets the names that are banned from now on, of type `decltype(Bans::names)`; the service refuses their
+///   logins.
 /// - `queued_bytes`: the bytes that wait for clients outside their queues.
 ///
 /// `Server` rejects a member that is nearly right, such as a `logged_in` that is not const or an `on_badline`, at
@@ -83,6 +97,24 @@ concept Opens = requires(S& service, Args... args) {
 /// chatproto::Server<chatproto::ThreadPool, Echo> server({.port = 17375});
 /// @endcode
 template <class S>
-concept Service = LineSession<typename S::Session> &&(Opens<S, Peer> || Opens<S, Peer, std::string>);
+concept Service = LineSession<typename S::Session> &&
+    (Opens<S, Peer> || Opens<S, Peer, std::string> || Opens<S, Peer, ClientInfo>);
+
+namespace detail {
+
+/// Makes the session of a client by the `open` that tells the service most. `info` returns the `ClientInfo`.
+template <class S>
+typename S::Session open_session(S& service, Peer peer, auto const& info) {
+  if constexpr (requires { service.wants_client_info(); })
+    if (!service.wants_client_info()) return service.open(std::move(peer));
+  if constexpr (Opens<S, Peer, ClientInfo>)
+    return service.open(std::move(peer), info());
+  else if constexpr (Opens<S, Peer, std::string>)
+    return service.open(std::move(peer), info().address);
+  else
+    return service.open(std::move(peer));
+}
+
+}  // namespace detail
 
 }  // namespace chatproto

@@ -43,6 +43,9 @@ class TokenBucket {
   /// Returns how long it takes until there is a token; 0 if there is one.
   Clock::duration wait(Clock::time_point now) const { return std::max(full_ - depth_ - now, Clock::duration::zero()); }
 
+  /// Returns whether no token is missing.
+  bool is_full(Clock::time_point now) const { return full_ <= now; }
+
  private:
   // Represents the bucket by a time: it is full again at `full_`, which each missing token delays by `each_`.
   Clock::duration each_, depth_;

@@ -50,8 +50,10 @@ def repeated(*lines):
     return unit * max(1, BURST // len(unit))
 
 
-def connect(port, buffers=None):
+def connect(port, buffers=None, source=None):
     connection = socket.socket()
+    if source:
+        connection.bind((source, 0))
     if buffers:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
@@ -391,7 +393,8 @@ CASES = {
     "drain-lookups": Case("drain amid `senduser:`, 5,000 receivers", lookups(5000), drain=True),
     "drain-hop": Case("drain amid 32 senders that hop, 2,000 receivers", hop(2000), hop(1000), drain=True),
 }
-PLACES = {"places-rate": "59 senders die above their rate",
+PLACES = {"addresses": "64 addresses take all places that they get",
+          "places-rate": "59 senders die above their rate",
           "places-lossless": "59 senders die as they wait for a receiver"}
 
 # What one run of a case measured: p50 and p99 in ms, undisturbed and under attack, memory in MiB, and the seconds until
@@ -508,6 +511,45 @@ def leave_places(program, policy, case):
     return Seen([None] * 2, [None] * 2, server.peak, 0, end, notes)
 
 
+def take_places(program, policy):
+    """Each of 64 addresses connects until it is refused, and floods. Clients of a 65th must get in and talk."""
+    allowed, texts = 8, 100
+    flood = repeated("", "join:a")
+    with Server(program, policy, "--limit-loopback", "--max-clients-per-address", allowed) as server, \
+            contextlib.ExitStack() as stack:
+
+        def enter(source, login, room):
+            connection = stack.enter_context(connect(server.port, source=source))
+            connection.sendall(f"{login}\njoin:{room}\n".encode())
+            expect_oks(connection, 2)
+            return connection
+
+        notes = []
+        for host in range(1, 65):
+            held = []
+            with contextlib.suppress(ConnectionError):
+                while len(held) <= allowed:
+                    held.append(enter(f"127.1.0.{host}", "rlogin:attacker", "a"))
+            if len(held) != allowed:
+                notes.append(f"an address got {len(held)} of {allowed} places")
+            for connection in held:
+                connection.setblocking(False)
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    connection.send(flood)
+        bob, ann = enter("127.2.0.1", "rlogin:bob", "quiet"), enter("127.2.0.1", "slogin:ann", "quiet")
+        ann.sendall(b"".join(b"sendall:%d\n" % i for i in range(texts)))
+        expect_oks(ann, texts)
+        heard = b""
+        while heard.count(b"\n") < texts and (data := bob.recv(BURST)):
+            heard += data
+        if heard != b"".join(b"delivery:quiet:ann:%d\n" % i for i in range(texts)):
+            notes.append("the texts of the 65th address did not come through")
+        stack.close()
+        if server.stop() is None:
+            notes.append(f"the server ended with {server.process.returncode}, or hangs")
+    return Seen([None] * 2, [None] * 2, server.peak, 0, None, notes)
+
+
 def speak_until_quiet(connections, burst):
     """Writes and reads until nothing has moved for a second. Returns False if that never happens."""
     ends = selectors.DefaultSelector()
@@ -594,7 +636,8 @@ def main():
         for policy, name in itertools.product(policies, names):
             begin = time.monotonic()
             try:
-                seen = (leave_places(options.server, policy, name) if name in PLACES
+                seen = (take_places(options.server, policy) if name == "addresses"
+                        else leave_places(options.server, policy, name) if name in PLACES
                         else disturb(options.server, policy, CASES[name], options.short))
             except (OSError, EOFError) as error:  # EOFError: one of our processes has reported the reason on stderr
                 seen = Seen([None] * 2, [None] * 2, 0, 0, None, [f"broken off: {error!r}"])

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSL-1.0
-"""chat_server.py PORT [DEADLINE]: a small chat server that keeps the protocol. Each client has a reading thread and a
-writing thread; one lock guards the rooms' members. DEADLINE is for the login, in seconds.
+"""chat_server.py PORT [DEADLINE [NAME=SECRET]]: a small chat server that keeps the protocol. Each client has a reading
+thread and a writing thread; one lock guards the rooms' members. DEADLINE is for the login, in seconds. With
+NAME=SECRET, it asks for logins: NAME needs the SECRET, others may log in without one.
 
 It tests the suite: every scene must pass with it. faulty_server.py breaks it in one place at a time.
 """
 import contextlib
+import os
 import queue
 import re
 import socket
@@ -13,8 +15,8 @@ import threading
 import time
 
 class Server:
-    def __init__(self, port, client=None, deadline=10):
-        self.client, self.deadline = client or Client, deadline
+    def __init__(self, port, client=None, deadline=10, secrets=None):
+        self.client, self.deadline, self.secrets = client or Client, deadline, secrets
         self.lock = threading.Lock()
         self.receivers = []
         self.listener = socket.create_server(("127.0.0.1", port), backlog=128)
@@ -32,7 +34,7 @@ class Client:
 
     def __init__(self, server, connection):
         self.server, self.connection = server, connection
-        self.role, self.name, self.room = "", b"", b""
+        self.role, self.name, self.room, self.secret = "", b"", b"", b""
         self.closing = False  # after its quit, or an err that ends it
         self.outgoing = queue.Queue(10000)  # bounded: a client that does not read must not cost more
         self.login_until = time.monotonic() + server.deadline
@@ -144,8 +146,14 @@ class Client:
         self.closing = True
 
     def log_in(self, tag, payload):
+        secrets = self.server.secrets
+        if secrets and tag == "pass" and payload and not self.secret:
+            self.secret = payload
+            return self.reply("ok")
         if tag not in ("slogin", "rlogin") or not self.is_name(payload):
             return self.refuse("log in with slogin:NAME or rlogin:NAME")
+        if secrets and secrets.get(payload, b"") != self.secret:
+            return self.refuse("wrong name or secret")
         self.role, self.name = "sender" if tag == "slogin" else "receiver", payload
         self.reply("ok")
 
@@ -198,4 +206,6 @@ class Client:
 
 
 if __name__ == "__main__":
-    Server(int(sys.argv[1]), deadline=float(sys.argv[2]) if len(sys.argv) > 2 else 10).serve()
+    name, _, secret = (os.fsencode(sys.argv[3]) if len(sys.argv) > 3 else b"").partition(b"=")
+    Server(int(sys.argv[1]), deadline=float(sys.argv[2]) if len(sys.argv) > 2 else 10,
+           secrets={name: secret} if name else None).serve()

@@ -55,16 +55,13 @@ Burst burst_at(Scene const& scene, std::size_t step, Text::Words const& words) {
 
 std::vector<std::vector<std::size_t>> cuts_of(Scene const& scene, std::size_t everywhere) {
   std::vector<std::vector<Burst>> bursts(scene.actors.size());
-  auto const any_word = [](std::string const& word) {
-    return word.starts_with('=') ? word.substr(1) : std::string(8, 'w');
-  };
   for (std::size_t i = 0; i < scene.steps.size();) {
     bool const of_fence = scene.actors[scene.steps[i].actor].name == fence_actor;
     if (scene.steps[i].verb != Verb::send || of_fence) {
       ++i;
       continue;
     }
-    Burst burst = burst_at(scene, i, any_word);
+    Burst burst = burst_at(scene, i, sample_word);
     i = burst.last;
     bursts[scene.steps[burst.first].actor].push_back(std::move(burst));
   }

@@ -311,8 +311,7 @@ bool names_generated(std::string const& name) { return name.starts_with(prefix);
 
 std::vector<WalkScene> generate(std::string const& name, Generation const& generation) {
   if (auto const one = parse_name(name)) return {generate(*one, generation.features)};
-  Text pattern;
-  for (char const c : name) c == '*' ? pattern.add_any() : pattern.add(std::string(1, c));
+  Text const pattern = pattern_of(name);
   std::vector<WalkScene> scenes;
   for (unsigned number = 1; number <= generation.count; ++number) {
     std::string const known = std::string(prefix) + std::to_string(generation.seed) + "-" + std::to_string(number);

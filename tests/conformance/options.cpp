@@ -7,6 +7,8 @@
 #include <ostream>
 #include <random>
 
+#include "walk.hpp"
+
 namespace conformance {
 namespace {
 
@@ -30,12 +32,18 @@ was expected and what came. A SCENE is the name of a built-in scene, a pattern l
   --without LIST       what generated scenes do without: senduser, leave, receiver-quit, bad-lines, bad-names,
                        long-lines, crlf, bytes, empty, several, together, half-close, vanish
   --login-deadline MS  how long the server waits for a login; without this option, scenes about it are skipped
+  --tls                speak TLS with the server, whose certificate must be valid for HOST (localhost if COMMAND
+                       starts it)
+  --ca FILE            the authorities to trust, in PEM format, in place of the system's
+  --insecure           accept any certificate
+  --secret NAME=SECRET also play scenes about secrets (secrets-*), with a server at which NAME needs this SECRET to log
+                       in, and other names need none
   --timeout SECONDS    time limit of each step (10)
   --strict             count failures also where the protocol leaves open what is right
   --tap                write the results as TAP, version 13
   --junit FILE         also write the results to a file, as JUnit XML
   --json FILE          also write the results to a file, as JSON
-  --verbose            also list the scenes that passed
+  --verbose            also list the scenes that passed, and each of those that need a program
   --help, --version
 
   --forms LIST         which of whole,split,bytewise to play (all; for the level basic only whole, which always is)
@@ -54,13 +62,17 @@ For programs, and scenes of your own:
 Exit code: 0 when nothing failed, 1 when something failed, 2 when the scenes could not be played.
 )";
 
+constexpr std::size_t longest_secret = max_line - std::string_view("pass:\n").size();
+
 [[noreturn]] void wrong(std::string const& what) { throw std::runtime_error(what + " (see --help)"); }
 
 unsigned number(std::string const& option, std::string const& value, unsigned least) {
+  constexpr unsigned most = 10'000'000;
   unsigned result = 0;
   auto const [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
-  if (error != std::errc() || end != value.data() + value.size() || result < least || result > 10'000'000)
-    wrong(option + " needs a number from " + std::to_string(least) + ", not '" + value + "'");
+  if (error != std::errc() || end != value.data() + value.size() || result < least || result > most)
+    wrong(option + " needs a number from " + std::to_string(least) + " to " + std::to_string(most) + ", not '" + value +
+          "'");
   return result;
 }
 
@@ -112,6 +124,16 @@ std::string name_of(std::string const& option, std::string const& value) {
   return value.substr(0, equals);
 }
 
+void read_secret(std::map<std::string, std::string>& words, std::string const& value) {
+  std::string const name = name_of("--secret", value);
+  std::string const secret = value.substr(name.size() + 1);
+  if (!is_name(name)) wrong("--secret needs a NAME of letters and digits, not '" + name + "'");
+  if (secret.empty() || secret.size() > longest_secret || secret.find('\n') != secret.npos || secret.ends_with('\r'))
+    wrong("--secret needs a SECRET of 1 to " + std::to_string(longest_secret) + " bytes in one line");
+  words.insert_or_assign("user", name);
+  words.insert_or_assign("secret", secret);
+}
+
 void read_option(Options& options, std::string const& option, std::string const& value) {
   if (option == "--timeout")
     options.settings.step_limit = std::chrono::seconds(number(option, value, 1));
@@ -141,6 +163,10 @@ void read_option(Options& options, std::string const& option, std::string const&
     options.profile = value;
   else if (option == "--program")
     options.settings.programs.insert_or_assign(name_of(option, value), value.substr(value.find('=') + 1));
+  else if (option == "--ca")
+    options.tls.authorities = value;
+  else if (option == "--secret")
+    read_secret(options.settings.words, value);
   else if (option == "--word")
     options.settings.words.insert_or_assign(name_of(option, value), value.substr(value.find('=') + 1));
   else
@@ -161,11 +187,22 @@ bool read_flag(Options& options, std::string const& flag) {
     options.terminal = false;
   else if (flag == "--no-sigterm")
     options.settings.term = SIGINT;
+  else if (flag == "--tls")
+    options.tls.is_on = true;
+  else if (flag == "--insecure")
+    options.tls.verifies = false;
   else if (flag == "--verbose")
     options.verbose = true;
   else
     return false;
   return true;
+}
+
+void check_tls(Options const& options) {
+  TlsOptions const& tls = options.tls;
+  if (!tls.is_on && (!tls.authorities.empty() || !tls.verifies)) wrong("--ca and --insecure need --tls");
+  if (!tls.authorities.empty() && !tls.verifies) wrong("--ca and --insecure exclude each other");
+  if (tls.is_on && options.task == Options::Task::play && !options.tests_server) wrong("--tls needs a server to test");
 }
 
 }  // namespace
@@ -213,6 +250,7 @@ std::optional<Options> read_options(std::vector<std::string> const& arguments, s
     options.port = options.scenes[1];
     options.scenes.erase(options.scenes.begin(), options.scenes.begin() + 2);
   }
+  check_tls(options);
   if (options.scenes.empty()) options.scenes.push_back("*");
   options.chose_seed = options.generation.count != 0 && !has_seed;
   if (options.chose_seed) options.generation.seed = std::random_device()();

@@ -21,6 +21,7 @@ struct Options {
   bool tests_server = false;         ///< else only scenes that do not connect to one can be played
   std::string host, port;            ///< address of the server under test,
   std::vector<std::string> command;  ///< or the command that starts it
+  TlsOptions tls;                    ///< for connections to it
   std::vector<std::string> scenes;   ///< files, folders, names and patterns
   Generation generation;             ///< the scenes that are generated besides them
   bool chose_seed = false;           ///< at random

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iomanip>
 #include <ostream>
+#include <set>
 #include <string>
 
 namespace conformance {
@@ -34,6 +35,24 @@ std::string counts(Results const& results, Level level) {
 
 /// Whether a test has no result.
 bool is_left_out(Result const& test) { return test.kind == Kind::skipped || test.kind == Kind::unchecked; }
+
+/// Whether a test was skipped because a program was not named.
+bool is_without_program(Result const& test) {
+  return test.kind == Kind::skipped && test.why.starts_with(needs_program);
+}
+
+void write_without_program(std::ostream& out, Results const& results) {
+  std::size_t count = 0;
+  std::set<std::string> options;
+  for (Result const& test : results.tests) {
+    if (!is_without_program(test)) continue;
+    ++count;
+    options.insert(test.why.substr(test.why.find("--")));
+  }
+  std::string needed;
+  for (std::string const& option : options) needed += (needed.empty() ? "" : ", ") + option;
+  out << "skipped " << count << " scenes: they need " << needed << " (--verbose lists them)\n";
+}
 
 char const* name_of(Kind kind) {
   switch (kind) {
@@ -128,9 +147,13 @@ std::string tap(std::string text) {
 
 void write_text(std::ostream& out, Results const& results, Profile const* profile, bool verbose) {
   bool explained = false;
+  // A profile with a part about programs has many.
+  bool const in_one_line =
+      !verbose && std::count_if(results.tests.begin(), results.tests.end(), is_without_program) > 1;
   for (Result const& test : results.tests) {
     if (test.kind == Kind::passed && verbose) out << "passed " << test.name << ": " << test.title << '\n';
-    if (is_left_out(test)) out << name_of(test.kind) << ' ' << test.name << ": " << test.why << '\n';
+    if (is_left_out(test) && !(in_one_line && is_without_program(test)))
+      out << name_of(test.kind) << ' ' << test.name << ": " << test.why << '\n';
     if (test.kind != Kind::failed && test.kind != Kind::open) continue;
     if (!explained) out << "(x -> what client x of the suite sent; x <- what it got; * stands for any bytes)\n";
     explained = true;
@@ -139,6 +162,7 @@ void write_text(std::ostream& out, Results const& results, Profile const* profil
     for (std::string const& line : test.told) out << "  " << line << '\n';
     if (!test.why.empty()) out << "  open      not counted as a failure: " << test.why << '\n';
   }
+  if (in_one_line) write_without_program(out, results);
   out << '\n';
   if (!results.stopped.empty()) out << "STOPPED: " << results.stopped << '\n';
   for (Level const level : all_levels) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <csignal>
-#include <filesystem>
 #include <map>
 
 namespace conformance {
@@ -13,13 +12,6 @@ namespace {
 
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-/// Removes and returns the first word, and one blank after it.
-std::string_view cut_word(std::string_view& rest) {
-  std::string_view const word = rest.substr(0, rest.find(' '));
-  rest.remove_prefix(std::min(rest.size(), word.size() + 1));
-  return word;
-}
 
 template <class Number>
 bool to_number(std::string_view text, Number& number) {
@@ -31,7 +23,7 @@ class Parser {
  public:
   explicit Parser(std::string const& file) {
     scene_.file = file;
-    scene_.name = std::filesystem::path(file).stem().string();
+    scene_.name = name_in(file);
   }
 
   Scene parse(std::string_view text) {
@@ -98,14 +90,14 @@ class Parser {
       scene_.is_about_line_ends = value.starts_with("1 Lines, line ends");
     } else if (key == "level")
       parse_level(value);
-    else if (key == "needs" && (value == "login-deadline" || value == "ipv6"))
+    else if (key == "needs" && (value == "login-deadline" || value == "ipv6" || value == "secret"))
       scene_.needs = value;
     else if (key == "provides")
       parse_basis(value);
     else if (key == "uses")
       parse_uses(value);
     else if (key == "needs")
-      bad("'needs:' is 'login-deadline' or 'ipv6'");
+      bad("'needs:' is 'login-deadline', 'ipv6' or 'secret'");
     else if (key == "open")
       scene_.open = value;
     else if (key == "must-fail")

@@ -51,8 +51,9 @@ Play::Play(asio::any_io_executor const& executor, Scene const& scene, Form form,
 }
 
 std::string Play::word(std::string const& name) {
-  std::string& word = words_[name];
-  if (!word.empty()) return word;
+  auto const [found, is_new] = words_.try_emplace(name);
+  std::string& word = found->second;
+  if (!is_new) return word;
   if (name.starts_with('='))  // a user's name; eight letters suffice to make it distinct
     word = settings_.distinct_names ? unique_word().substr(0, name.size() - 1) : name.substr(1);
   else if (name == "host")
@@ -84,9 +85,7 @@ void Play::next() {
     case Verb::connect: return connect();
     case Verb::accept:
       return ports_.accept(guarded([this](std::error_code const& error, std::unique_ptr<Channel> channel) {
-        if (error) return fail(reason(error));
-        open(std::move(channel));
-        advance();
+        connected(error, std::move(channel));
       }));
     case Verb::run: return run();
     case Verb::send: return send();
@@ -134,10 +133,18 @@ void Play::connect() {
                          bool const refused = error == asio::error::connection_refused;
                          bool const later = (refused && (named || ++refused_ < 100)) || no_port_left(error);
                          if (later) return pause(std::chrono::milliseconds(10), &Play::connect);
-                         if (error) return fail(reason(error));
-                         open(std::move(channel));
-                         advance();
+                         if (error || named || !settings_.tls) return connected(error, std::move(channel));
+                         settings_.tls->start(std::move(channel), guarded([this](std::error_code const& tls_error,
+                                                                                 std::unique_ptr<Channel> encrypted) {
+                                                connected(tls_error, std::move(encrypted));
+                                              }));
                        }));
+}
+
+void Play::connected(std::error_code const& error, std::unique_ptr<Channel> channel) {
+  if (error) return fail(reason(error));
+  open(std::move(channel));
+  advance();
 }
 
 void Play::send() {

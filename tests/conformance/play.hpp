@@ -18,12 +18,14 @@
 #include "inbox.hpp"
 #include "process.hpp"
 #include "scene.hpp"
+#include "tls.hpp"
 
 namespace conformance {
 
 /// The settings of all plays of a run.
 struct Settings {
   Endpoints server;                             ///< the server under test
+  std::shared_ptr<Tls const> tls;               ///< that it speaks; null: plain TCP
   std::map<std::string, std::string> programs;  ///< name in scenes -> file
   std::map<std::string, std::string> words;     ///< what `{name}` in scenes stands for
   std::chrono::seconds step_limit{10};          ///< how long anything expected may take
@@ -79,6 +81,7 @@ class Play : public std::enable_shared_from_this<Play> {
   void next();
   void advance();
   void connect();
+  void connected(std::error_code const& error, std::unique_ptr<Channel> channel);
   void run();
   void send();
   void send_part(std::size_t begin);

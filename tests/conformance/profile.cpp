@@ -8,12 +8,11 @@
 namespace conformance {
 namespace {
 
-/// Removes and returns the first word, and the blanks after it.
-std::string_view cut_word(std::string_view& rest) {
-  std::string_view const word = rest.substr(0, rest.find(' '));
-  rest.remove_prefix(word.size());
-  rest.remove_prefix(std::min(rest.size(), rest.find_first_not_of(' ')));
-  return word;
+/// Removes and returns the first word, and all blanks after it.
+std::string_view cut_value(std::string_view& rest) {
+  std::string_view const value = cut_word(rest);
+  while (rest.starts_with(' ')) rest.remove_prefix(1);
+  return value;
 }
 
 bool any_matches(std::vector<Text> const& patterns, std::string_view test) {
@@ -38,7 +37,7 @@ Profile::Profile(std::string const& file, std::string_view text, std::set<std::s
     ++number;
     while (line.ends_with(' ') || line.ends_with('\r')) line.remove_suffix(1);
     if (line.empty() || line.front() == '#') continue;
-    std::string_view const key = cut_word(line);
+    std::string_view const key = cut_value(line);
     if (line.empty()) bad("'" + std::string(key) + "' without a value");
     if (key == "title:") {
       title_ = line;
@@ -49,7 +48,7 @@ Profile::Profile(std::string const& file, std::string_view text, std::set<std::s
       if (line != "anywhere") bad("'prompts:' can only be 'anywhere'");
       prompts_anywhere_ = true;
     } else if (key == "rule:") {
-      std::string_view const points = cut_word(line);
+      std::string_view const points = cut_value(line);
       Rule& rule = rules_.emplace_back();
       auto const [end, error] = std::from_chars(points.data(), points.data() + points.size(), rule.points);
       if (error != std::errc() || end != points.data() + points.size() || rule.points > 1'000'000 || line.empty())
@@ -60,13 +59,15 @@ Profile::Profile(std::string const& file, std::string_view text, std::set<std::s
     } else if (rules_.empty()) {
       bad("the first 'rule:' comes before");
     } else if (key == "scenes:") {
-      while (!line.empty()) rules_.back().tests.push_back(pattern(cut_word(line)));
+      while (!line.empty()) rules_.back().tests.push_back(pattern(cut_value(line)));
     } else {
       std::vector<Text> patterns;
-      while (!line.empty() && !line.starts_with("because ")) patterns.push_back(pattern(cut_word(line)));
+      std::string_view value;
+      while (!line.empty() && (value = cut_value(line)) != "because") patterns.push_back(pattern(value));
       if (patterns.empty() || line.empty())
         bad("'open:' needs scenes and a reason, as in 'open: names-good because ...'");
-      cut_word(line);
+      for (char const* const test : common_tests)
+        if (any_matches(patterns, test)) bad(std::string("'open:' is for scenes, and ") + test + " is none");
       for (Text const& one : patterns) {
         rules_.back().tests.push_back(one);
         rules_.back().open.push_back({one, std::string(line)});
@@ -101,7 +102,7 @@ std::string Profile::open(std::string_view test) const {
 Profile find_profile(std::string const& name, std::set<std::string> const& tests) {
   std::string names;
   for (FileText const& built_in : built_in_profiles()) {
-    std::string const own = std::filesystem::path(built_in.file).stem().string();
+    std::string const own = name_in(built_in.file);
     if (own == name) return Profile(built_in.file, built_in.text, tests);
     names += (names.empty() ? "" : ", ") + own;
   }

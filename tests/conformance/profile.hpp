@@ -11,6 +11,11 @@
 
 namespace conformance {
 
+/// The tests that are not a scene, but what many scenes have in common; and those of perturb.py and sanitize.py, which
+/// a profile may name as well.
+inline constexpr char const* common_tests[] = {"split",     "bytewise",    "together",         "server",
+                                               "perturbed", "left-behind", "thread-sanitizer", "address-sanitizer"};
+
 struct Rule {
   struct Open {
     Text tests;  ///< a pattern

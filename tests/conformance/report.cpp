@@ -23,6 +23,12 @@ std::string compact(std::string const& text) {
   return result;
 }
 
+void cut_off(Result& result) {
+  result.kind = Result::Kind::unchecked;
+  result.why = "could not be checked, because the run ended before";
+  result.cut_off = true;
+}
+
 std::string could_not_check(std::string const& failed) { return "could not be checked, because " + failed + " failed"; }
 
 }  // namespace
@@ -93,12 +99,14 @@ Result Report::of_scene(Scene const& scene) const {
   if (!outcome.unchecked.empty()) {
     result.kind = Result::Kind::unchecked;
     result.why = could_not_check(outcome.unchecked);
-  } else if (outcome.plays == 0 && outcome.skipped.empty() && !options_.only.empty()) {
+  } else if (outcome.plays == 0 && outcome.skipped.empty() && !options_.only.empty() && complete_) {
     result.kind = Result::Kind::skipped;
     result.why = "it has no form '" + options_.only + "'";
+  } else if (!outcome.skipped.empty()) {
+    result.kind = Result::Kind::skipped;
+    result.why = outcome.skipped;
   } else if (outcome.plays == 0) {
-    result.kind = outcome.skipped.empty() ? Result::Kind::unchecked : Result::Kind::skipped;
-    result.why = outcome.skipped.empty() ? "could not be checked, because the run ended before" : outcome.skipped;
+    cut_off(result);
   } else if (failed != outcome.failed.end() && (Report::failed(outcome) || any_form)) {
     result.kind = open ? Result::Kind::open : Result::Kind::failed;
     if (open) result.why = scene.open;
@@ -125,8 +133,8 @@ Result Report::all_scenes(Result result, Form::Kind kind, std::size_t played, st
 }
 
 std::optional<Result> Report::in_pieces(Form::Kind kind) const {
-  if (!options_.only.empty()) return {};
   bool const split = kind == Form::Kind::split;
+  if (!options_.only.empty() || !(split ? options_.split : options_.bytewise)) return {};
   Result result;
   result.level = Level::robust;
   result.name = split ? "split" : "bytewise";
@@ -134,13 +142,21 @@ std::optional<Result> Report::in_pieces(Form::Kind kind) const {
                        : "The scenes again, all bytes one at a time";
   result.rule = "1 Lines, split and joined";
   std::size_t played = 0;
+  bool is_due = false;
   std::vector<Scene const*> failed;
   for (Scene const& scene : scenes_) {
+    if (scene.level > options_.level || (!scene.open.empty() && !options_.strict)) continue;
     auto const found = outcomes_.find(&scene);
-    if (found == outcomes_.end() || !found->second.played[static_cast<std::size_t>(kind)]) continue;
-    if (!scene.open.empty() && !options_.strict) continue;
+    Outcome const outcome = found == outcomes_.end() ? Outcome() : found->second;
+    bool const can_be = outcome.skipped.empty() && outcome.unchecked.empty() && !of(outcome, Form::Kind::whole);
+    is_due = is_due || (can_be && !scene.whole_only);
+    if (!outcome.played[static_cast<std::size_t>(kind)]) continue;
     ++played;
-    if (of(found->second, kind)) failed.push_back(&scene);
+    if (of(outcome, kind)) failed.push_back(&scene);
+  }
+  if (!complete_ && is_due && failed.empty()) {
+    cut_off(result);
+    return result;
   }
   if (played == 0) return {};
   return all_scenes(result, kind, played, failed, "pass in one piece but not so");
@@ -169,9 +185,11 @@ void Report::excuse(std::vector<Result>& tests) const {
     auto const told = outcomes_.find(&scene);
     uses[scene.name] = told == outcomes_.end() || told->second.rule.empty() ? scene.uses : told->second.uses;
   }
-  std::set<std::string> without;  // what has not passed
+  std::set<std::string> without;  // what has failed, or uses what has
   for (Result const& test : tests)
-    if (test.kind != Result::Kind::passed && test.kind != Result::Kind::skipped) without.insert(test.name);
+    if (test.kind == Result::Kind::failed || test.kind == Result::Kind::open ||
+        (test.kind == Result::Kind::unchecked && !test.cut_off))
+      without.insert(test.name);
   for (Result& test : tests) {
     std::set<std::string> const& of_test = uses[test.name];
     auto const used =
@@ -226,13 +244,18 @@ std::vector<Marks> Results::marks(Profile const& profile) const {
     marks.rule = &rule;
     for (Result const& test : tests)
       if (profile.rule_of(test.name) == &rule) marks.tests.push_back(&test);
-    // The first of these kinds that any of its tests has. What is left open does not count.
-    for (auto const kind : {Result::Kind::failed, Result::Kind::passed, Result::Kind::unchecked}) {
-      if (std::none_of(marks.tests.begin(), marks.tests.end(), [&](auto const* test) { return test->kind == kind; }))
-        continue;
-      marks.kind = kind;
-      break;
-    }
+    auto const any = [&](auto const& is) {
+      return std::any_of(marks.tests.begin(), marks.tests.end(), [&](Result const* test) { return is(*test); });
+    };
+    // What is left open does not count.
+    if (any([](Result const& test) { return test.kind == Result::Kind::failed; }))
+      marks.kind = Result::Kind::failed;
+    else if (any([](Result const& test) { return test.cut_off; }))
+      marks.kind = Result::Kind::unchecked;
+    else if (any([](Result const& test) { return test.kind == Result::Kind::passed; }))
+      marks.kind = Result::Kind::passed;
+    else if (any([](Result const& test) { return test.kind == Result::Kind::unchecked; }))
+      marks.kind = Result::Kind::unchecked;
     if (marks.kind == Result::Kind::passed) marks.points = rule.points;
   }
   return all;

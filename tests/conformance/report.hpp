@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "form.hpp"
@@ -18,10 +19,8 @@
 
 namespace conformance {
 
-/// The tests that are not a scene, but what many scenes have in common; and those of perturb.py and sanitize.py, which
-/// a profile may name as well.
-inline constexpr char const* common_tests[] = {"split",     "bytewise",    "together",         "server",
-                                               "perturbed", "left-behind", "thread-sanitizer", "address-sanitizer"};
+/// Begins why a scene is skipped that runs a program which was not named.
+inline constexpr std::string_view needs_program = "needs --program ";
 
 /// One test of the report: a scene, or all scenes at the same time, or with their bytes in pieces.
 struct Result {
@@ -33,9 +32,11 @@ struct Result {
   std::string rule;
   std::string why;                ///< open: why it may differ; skipped, unchecked: why it has no result
   std::vector<std::string> told;  ///< failed, open: what happened, line by line
+  bool cut_off = false;           ///< unchecked: because the run ended before
 };
 
-/// What a profile's rule has earned: all its points, if one of its tests has passed and none has failed.
+/// What a profile's rule has earned: all its points, if one of its tests has passed, none has failed, and the run did
+/// not end before all were played.
 struct Marks {
   Rule const* rule = nullptr;
   Result::Kind kind = Result::Kind::skipped;  ///< skipped: it does not count
@@ -83,6 +84,9 @@ class Report {
 
   void stop(std::string const& why) { stopped_ = why; }
 
+  /// Records that everything has been played. Without this, the run has ended early.
+  void complete() { complete_ = true; }
+
   [[nodiscard]] Results results() const;
 
  private:
@@ -118,6 +122,7 @@ class Report {
   std::map<Scene const*, Outcome> outcomes_;
   std::string server_;
   std::string stopped_;
+  bool complete_ = false;
 };
 
 }  // namespace conformance

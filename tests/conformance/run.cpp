@@ -18,7 +18,10 @@ std::string missing(Scene const& scene, Options const& options, asio::any_io_exe
   if (scene.starts_program() && !can_start_programs()) return "this system cannot start programs";
   for (Step const& step : scene.steps)
     if (step.verb == Verb::run && !options.settings.programs.contains(step.arguments.front().bytes({})))
-      return "needs --program " + step.arguments.front().bytes({}) + "=FILE";
+      return std::string(needs_program) + step.arguments.front().bytes({}) + "=FILE";
+  if (scene.needs == "secret" && !options.settings.words.contains("secret"))
+    return "needs --secret NAME=SECRET, with which NAME may log in";
+  if (options.settings.tls && scene.starts_program() && scene.needs_server()) return "its programs speak no TLS";
   if (scene.needs_terminal() && !options.terminal) return "needs a terminal";
   if (scene.needs_server() && !options.tests_server) return "needs a server to test";
   return {};
@@ -67,7 +70,9 @@ void Run::stop(std::string const& why) {
 
 void Run::play_more() {
   while (auto const entry = take()) play(*entry);
-  if (now_.empty()) io_.stop();
+  if (!now_.empty()) return;
+  report_.complete();
+  io_.stop();
 }
 
 /// Returns what to play next, or nothing if that has to wait for the end of a play or nothing is left.

@@ -50,11 +50,14 @@ std::ofstream open(std::string const& name) {
 Results play(Options& options, std::vector<Scene> const& scenes) {
   asio::io_context io(1);
   Report report(options, scenes);
+  if (options.tls.is_on)
+    options.settings.tls = make_tls(options.tls, options.command.empty() ? options.host : "localhost");
   ServerUnderTest server(io, options.command, options.settings.term);
   if (!options.command.empty())
     options.settings.server = server.start();
   else if (options.tests_server)
     options.settings.server = find_server(io, options.host, options.port);
+  if (options.settings.tls) check_tls(options.settings);
 
   Run run(io, options, scenes, server, report);
   run.start();
@@ -75,6 +78,8 @@ std::vector<FileText> built_in(Options const& options) {
   bool const programs = !options.settings.programs.empty() || !options.profile.empty();
   bool const servers = !programs || options.tests_server || !options.profile.empty();
   std::vector<FileText> found = servers ? built_in_scenes() : std::vector<FileText>();
+  if (options.settings.words.contains("secret") || !options.profile.empty())
+    for (FileText& scene : built_in_secret_scenes()) found.push_back(std::move(scene));
   if (programs)
     for (FileText& scene : built_in_program_scenes()) found.push_back(std::move(scene));
   return found;
@@ -113,7 +118,7 @@ std::optional<Profile> apply_profile(Options const& options, std::vector<Scene>&
   std::set<std::string> tests(std::begin(common_tests), std::end(common_tests));
   tests.insert("generated-0-1");  // a profile may name them, whether or not this run has any
   for (Scene const& scene : scenes) tests.insert(scene.name);
-  for (FileText const& text : built_in(options)) tests.insert(std::filesystem::path(text.file).stem().string());
+  for (FileText const& text : built_in(options)) tests.insert(name_in(text.file));
   std::optional<Profile> profile = find_profile(options.profile, tests);
   std::erase_if(scenes, [&](Scene const& scene) { return !scene.walk && profile->rule_of(scene.name) == nullptr; });
   if (scenes.empty()) throw BadScene("the profile " + options.profile + " has none of these scenes");

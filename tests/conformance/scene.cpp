@@ -14,6 +14,8 @@ namespace fs = std::filesystem;
 
 }  // namespace
 
+std::string name_in(std::string const& file) { return fs::path(file).stem().string(); }
+
 FileText read_file(std::string const& file) {
   std::ifstream in(file, std::ios::binary);
   if (!in) throw BadScene(file + ": cannot be read");
@@ -38,7 +40,7 @@ std::vector<FileText> find_scenes(std::string const& name, std::vector<FileText>
   } else {
     Text const pattern = pattern_of(name);
     for (FileText const& scene : built_in)
-      if (pattern.matches(fs::path(scene.file).stem().string(), {})) found.push_back(scene);
+      if (pattern.matches(name_in(scene.file), {})) found.push_back(scene);
     if (found.empty())
       throw BadScene(name + ": there is no such file or folder, and no scene of this name (see --list)");
   }

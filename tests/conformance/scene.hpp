@@ -57,6 +57,12 @@ class Text {
 /// Parses the notation for bytes in a scene. Throws std::invalid_argument.
 Text parse_text(std::string_view written);
 
+/// Returns what a `{word}` could stand for in a play, of the right length.
+std::string sample_word(std::string const& word);
+
+/// Removes and returns the first word, and one blank after it.
+std::string_view cut_word(std::string_view& rest);
+
 enum class Verb {
   connect,   ///< a client connects, to the server under test or to a port named in the scene
   accept,    ///< the scripted server takes the next connection
@@ -156,15 +162,20 @@ void find_uses(Scene& scene);
 /// Throws BadScene if scenes use each other in a circle.
 void check_uses(std::vector<Scene> const& scenes);
 
+/// Returns the name of the scene or profile in a file: the file's, without its folder and extension.
+std::string name_in(std::string const& file);
+
 /// What a scene or a profile is read from.
 struct FileText {
   std::string file;
   std::string text;
 };
 
-/// Returns the scenes about servers, those about programs, and the profiles that are part of this program. A build step
-/// generates these functions from the folders scenes, programs and profiles.
+/// Returns the scenes about servers, those about servers that ask for secrets, those about programs, and the profiles
+/// that are part of this program. A build step generates these functions from the folders scenes, secrets, programs and
+/// profiles.
 std::vector<FileText> built_in_scenes();
+std::vector<FileText> built_in_secret_scenes();
 std::vector<FileText> built_in_program_scenes();
 std::vector<FileText> built_in_profiles();
 

@@ -31,6 +31,25 @@ Endpoints find_server(asio::io_context& io, std::string const& host, std::string
   return {socket.remote_endpoint()};  // the one that answered, so that plays need not try the others
 }
 
+void check_tls(Settings const& settings) {
+  asio::io_context io(1);  // whose end forgets what is under way
+  std::string failure = "it does not answer";
+  asio::steady_timer limit(io, settings.step_limit);
+  limit.async_wait([&](std::error_code const&) { io.stop(); });
+  auto const done = [&](std::error_code const& error, std::unique_ptr<Channel> const& channel) {
+    failure = error ? error.message() : std::string();
+    if (channel) channel->close();
+    io.stop();
+  };
+  connect(io.get_executor(), settings.server, false,
+          [&](std::error_code const& error, std::unique_ptr<Channel> channel) {
+            if (error) return done(error, nullptr);
+            settings.tls->start(std::move(channel), done);
+          });
+  io.run();
+  if (!failure.empty()) throw std::runtime_error("TLS with the server under test: " + failure);
+}
+
 ServerUnderTest::ServerUnderTest(asio::io_context& io, std::vector<std::string> command, int term)
     : io_(io), command_(std::move(command)), term_(term), timer_(io) {}
 

@@ -11,12 +11,16 @@
 #include <asio/steady_timer.hpp>
 
 #include "channel.hpp"
+#include "play.hpp"
 #include "process.hpp"
 
 namespace conformance {
 
 /// Finds a server, and connects to see whether it is running. Throws.
 Endpoints find_server(asio::io_context& io, std::string const& host, std::string const& port);
+
+/// Does one handshake with the server, so that what would make each scene fail is said once. Throws.
+void check_tls(Settings const& settings);
 
 class ServerUnderTest {
  public:

@@ -54,6 +54,16 @@ std::size_t cut_count(std::string_view& rest) {
 
 }  // namespace
 
+std::string sample_word(std::string const& word) {
+  return word.starts_with('=') ? word.substr(1) : std::string(8, 'w');
+}
+
+std::string_view cut_word(std::string_view& rest) {
+  std::string_view const word = rest.substr(0, rest.find(' '));
+  rest.remove_prefix(std::min(rest.size(), word.size() + 1));
+  return word;
+}
+
 Text parse_text(std::string_view written) {
   auto const is_lower = [](char c) { return c >= 'a' && c <= 'z'; };
   Text text;

@@ -2,19 +2,14 @@
 // Finds out from the steps of a scene what it uses without being about it. Each such thing has a scene of its own.
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <map>
 #include <string_view>
 
 #include "scene.hpp"
+#include "walk.hpp"
 
 namespace conformance {
 namespace {
-
-bool is_name(std::string_view text) {
-  auto const in_name = [](unsigned char c) { return c < 0x80 && std::isalnum(c) != 0; };
-  return !text.empty() && std::all_of(text.begin(), text.end(), in_name);
-}
 
 /// Adds the scenes about what makes a line special. The line includes its end.
 void add_line(std::set<std::string>& uses, std::string_view line) {
@@ -39,7 +34,7 @@ void add_line(std::set<std::string>& uses, std::string_view line) {
     uses.insert("names-bad-room");
   else if (tag == "sendall" && payload.empty())
     uses.insert("sendall-empty");
-  else if (constexpr std::array known{"slogin", "rlogin", "join", "leave", "sendall", "senduser", "quit"};
+  else if (constexpr std::array known{"pass", "slogin", "rlogin", "join", "leave", "sendall", "senduser", "quit"};
            std::find(known.begin(), known.end(), tag) == known.end())
     uses.insert("lines-unknown-tag");
 }
@@ -50,13 +45,10 @@ void find_uses(Scene& scene) {
   std::set<std::string>& uses = scene.uses;
   std::map<std::size_t, std::string> sent;  // by actor, since it last waited for something
   std::map<std::size_t, int> deliveries;
-  auto const any_word = [](std::string const& word) {
-    return word.starts_with('=') ? word.substr(1) : std::string(8, 'w');
-  };
   for (Step const& step : scene.steps) {
     std::string& bytes = sent[step.actor];
     if (step.verb == Verb::send) {
-      bytes += step.text.bytes(any_word);
+      bytes += step.text.bytes(sample_word);
       continue;
     }
     if (step.verb == Verb::close || step.verb == Verb::reset) bytes.clear();  // nobody judges how these are taken

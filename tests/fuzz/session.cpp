@@ -13,6 +13,8 @@
 //   F5        closes the client
 //   F3        aborts the client
 //   F4 n      like FD, but the new client has a queue of 4n bytes
+// If the first byte is F2, the service asks for logins. Then each login waits for:
+//   F2 n      drops the verdict on the client's login, accepts or refuses it (n mod 3)
 #include "fuzz.hpp"
 
 #include <algorithm>
@@ -20,12 +22,14 @@
 #include <chrono>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/held_memory.hpp>
 #include <chatproto/detail/server/link_rules.hpp>
+#include <chatproto/login.hpp>
 #include <chatproto/server_options.hpp>
 
 #include "../model.hpp"
@@ -52,6 +56,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   void end() {
     finish();
     rules_.forget();
+    verdict_.reset();
     if (chat_.knows(number_)) chat_.vanish(number_);
   }
 
@@ -83,6 +88,17 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       Peer(shared_from_this()).resume();
     else
       pauses_ = true;
+  }
+
+  /// The hook was asked about the client whose line is being executed.
+  static void ask(Verdict verdict) { acting_->verdict_.emplace(std::move(verdict)); }
+  void settle(unsigned how) {
+    if (!verdict_) return;
+    accepted_ = how == 1;
+    auto verdict = std::move(*verdict_);
+    verdict_.reset();
+    if (how == 1) verdict.accept();
+    if (how == 2) verdict.refuse("no");
   }
 
   /// Takes at most `most` bytes of what waits for the client, and compares them.
@@ -118,6 +134,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   bool is_closing() const { return !is_over() && !is_open(); }
   void take_what_comes() {
     end_read();
+    settle(1);
     if (paused_) pause_or_resume();
     while (!is_over() && woken_) take_all();
   }
@@ -129,6 +146,7 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
     ChatService::Session chat;
 
     void on_line(std::string_view line) {
+      acting_ = &client;
       client.tell_model();
       chat.on_line(line);
       client.pause_after_line();
@@ -138,14 +156,18 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
       chat.on_bad_line(ec);
       client.pause_after_line();
     }
-    void on_resume() { chat.on_resume(); }
+    void on_resume() {
+      if (client.accepted_) client.chat_.verdict(client.number_, *std::exchange(client.accepted_, std::nullopt));
+      chat.on_resume();
+    }
     void flush() {
       chat.flush();
       if (!client.is_open()) return;
       auto const role = client.chat_.role(client.number_);
       assert((chat.role() == chat.sender) == (role == Role::sender));
       assert((chat.role() == chat.receiver) == (role == Role::receiver));
-      assert(chat.logged_in() == (role != Role::guest));
+      assert((chat.role() == chat.waiting) == (role == Role::waiting));
+      assert(chat.logged_in() == (role != Role::guest && role != Role::waiting && role != Role::newcomer));
     }
     bool logged_in() const { return chat.logged_in(); }
   };
@@ -153,7 +175,9 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   friend Rules;
   struct Opening {
     Client& client;
-    operator Session() const { return {client, client.service_.open(Peer(client.shared_from_this()))}; }
+    operator Session() const {
+      return {client, client.service_.open(Peer(client.shared_from_this()), {.is_loopback = true})};
+    }
   };
 
   ServerOptions const& options() const { return options_; }
@@ -225,15 +249,21 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   detail::Output output_;
   std::string unread_, untold_, unseen_;  // not read; read but not in the model yet; an unfinished line
   std::deque<Sight> due_;
+  static inline Client* acting_;
+  std::optional<Verdict> verdict_;  // on its login
+  std::optional<bool> accepted_;    // what was decided, until its session is told
   bool woken_ = false, paused_ = false, pauses_ = false, too_long_ = false;
 };
 
 }  // namespace
 
 int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
-  ChatService service;
+  auto const asks = size > 0 && data[0] == 0xF2;
+  ChatOptions options;
+  if (asks) options.authenticate = [](Credentials, Verdict verdict) { Client::ask(std::move(verdict)); };
+  ChatService service(options);
   {
-    model::Chat chat;
+    model::Chat chat(asks);
     std::array<std::shared_ptr<Client>, 4> clients;
     auto number = 0;
     auto const leave = [&](std::shared_ptr<Client>& client) {
@@ -256,7 +286,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
       assert(service.room_count() >= chat.rooms());
       assert(service.room_count() <= chat.rooms() + static_cast<std::size_t>(closing));
     };
-    for (std::size_t i = 0; i < size; ++i) {
+    for (std::size_t i = asks ? 1 : 0; i < size; ++i) {
       auto& client = clients[static_cast<std::size_t>(number)];
       auto const byte = data[i];
       switch (byte) {
@@ -276,6 +306,13 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
         case 0xF6: client->pause_or_resume(); break;
         case 0xF5: client->close(); break;
         case 0xF3: client->abort(); break;
+        case 0xF2:
+          if (!asks) {
+            client->send(static_cast<char>(byte));
+            continue;
+          }
+          client->settle(++i < size ? data[i] % 3 : 0);
+          break;
         case 0xF4: come(++i < size ? data[i] * 4u : 0u); break;
         default: client->send(static_cast<char>(byte)); continue;
       }

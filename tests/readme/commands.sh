@@ -49,8 +49,16 @@ echo "$lines" | sed 's/ && /\n/g' | while read -r program rest; do
       script=$1 && shift
       known_to "$script" "$@" || exit 1
       ;;
+    server | sender | receiver)
+      for word in "$@"; do
+        case $word in
+          --*) grep -rqF "\"$word\"" examples || { echo "$program does not know $word" >&2 && exit 1; } ;;
+        esac
+      done
+      ;;
     # Commands of others, a continuation of the line before, or programs that the command before has built.
-    --* | apt | build/* | docker | pacman | PATH=* | bwrap | mkdir | cp | sed | echo) ;;
+    --* | apt | build/* | docker | pacman | PATH=* | bwrap | mkdir | cp | sed | echo | openssl | systemctl | \
+      journalctl | systemd-socket-activate) ;;
     *) exit 1 ;;
   esac
 done

@@ -176,12 +176,13 @@ async function main() {
       const page = await open({ viewport: narrow });
       await page.goto(where + 'index.html');
       await page.locator('#MSearchField').focus();
-      await page.keyboard.type('terminals SIGHU');  // another form of a word, and the begin of one that is no name
+      await page.keyboard.type('terminals cleanly SIGHU');  // another form of a word, and the begin of one that is no name
       await page.keyboard.press('Enter');
-      await page.waitForURL(/search\.html\?q=terminals%20SIGHU$/);
+      await page.waitForURL(/search\.html\?q=terminals%20cleanly%20SIGHU$/);
       const found = page.locator('#found li').first();
       assert.equal(await found.locator('a').innerText(), 'Operate › Start and stop');
-      assert.deepEqual(await found.locator('mark').allInnerTexts(), ['terminal', 'SIGHUP']);
+      const marked = await found.locator('mark').allInnerTexts();
+      assert.ok(['terminal', 'SIGHUP'].every((word) => marked.includes(word)), marked.join());
       await shoot(page, 'narrow-search');
       await page.keyboard.press('Tab');  // from the field to its button
       await page.keyboard.press('Tab');

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/chatproto.hpp>
 
+// Every OpenSSL header includes this one.
+#ifdef OPENSSL_MACROS_H
+#error "chatproto.hpp includes OpenSSL, which only chatproto/tls.hpp may"
+#endif
+
 template class chatproto::Server<chatproto::StrandPool>;
 
 chatproto::Server<chatproto::StrandPool>* other_server();

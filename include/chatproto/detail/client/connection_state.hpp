@@ -28,7 +28,9 @@
 #include <asio/write.hpp>
 
 #include <chatproto/detail/client/blocking_io.hpp>
+#include <chatproto/detail/layer_io.hpp>
 #include <chatproto/detail/socket_error.hpp>
+#include <chatproto/layer.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message.hpp>
 
@@ -113,8 +115,53 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
   }
   void close() {
     std::lock_guard const lock(mutex);
+    if (layer && !pending_connect) {
+      layer->close_output();
+      layer->flush();
+    }
+    layer.reset();
+    layer_waits = Layer::Wait::nothing;
     std::error_code ignored;
     socket.close(ignored);
+  }
+
+  // With a layer, or without.
+
+  std::size_t read_some(std::error_code& ec) {
+    if (!layer) return socket.read_some(asio::buffer(buffer), ec);
+    return detail::read_some(*layer, buffer.data(), buffer.size(), layer_waits, ec);
+  }
+  /// Also would block as long as the layer holds output.
+  std::size_t write_some(std::string_view bytes, std::error_code& ec) {
+    if (!layer) return socket.write_some(asio::buffer(bytes), ec);
+    auto held = layer->flush();
+    std::size_t taken = 0;
+    if (!held.error && held.wait == Layer::Wait::nothing && !bytes.empty()) {
+      held = layer->write(bytes.data(), bytes.size());
+      taken = held.bytes;
+    }
+    ec = held.error;
+    if (!ec && held.wait != Layer::Wait::nothing) ec = asio::error::would_block;
+    return taken;
+  }
+  asio::socket_base::wait_type layer_wait() const noexcept {
+    return layer_waits == Layer::Wait::write ? asio::socket_base::wait_write : asio::socket_base::wait_read;
+  }
+  /// Makes the layer, if there is to be one.
+  void make_layer(std::string_view host, std::error_code& ec) {
+    if (!layers) return;
+    try {
+      layer = layers->make_layer(socket.native_handle(), host);
+    } catch (std::system_error const& error) {
+      ec = error.code();
+    }
+  }
+  /// Continues the handshake. Would block, with what to wait for in `layer_waits`, until it is done.
+  void handshake(std::error_code& ec) {
+    auto const result = layer->handshake();
+    ec = result.error;
+    layer_waits = result.wait;
+    if (!ec && result.wait != Layer::Wait::nothing) ec = asio::error::would_block;
   }
 
   void cancel() {
@@ -139,6 +186,15 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     ec = asio::error::not_found;
     for (auto const& entry : endpoints) {
       connect(entry.endpoint(), until, ec);
+      if (!ec) make_layer(host, ec);
+      if (!ec && layer) {
+        transfer(false, until, ec, [&] { return handshake(ec), !ec; });
+        if (ec) {
+          layer.reset();  // its handshake is not done, so it has nothing to close
+          close();
+        }
+        return;  // another address would fail for the same reason, or hide it
+      }
       if (!ec) return;
       close();
       if (cancelled || Clock::now() >= until) return;
@@ -190,8 +246,8 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
 
   void send(std::string_view line, Clock::time_point until, std::error_code& ec) {
     transfer(true, until, ec, [&] {
-      line.remove_prefix(socket.write_some(asio::buffer(line), ec));
-      return line.empty();
+      line.remove_prefix(write_some(line, ec));
+      return line.empty() && !ec;
     });
     // Half a line cannot be taken back: the next line would become part of it.
     if (ec) close();
@@ -204,7 +260,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     auto taken = Take::from(*this, ec);
     if (!taken && !ec)
       transfer(false, until, ec, [&] {
-        auto const n = socket.read_some(asio::buffer(buffer), ec);
+        auto const n = read_some(ec);
         if (!ec) reader.feed({buffer.data(), n});
         taken = Take::from(*this, ec);
         return taken.has_value();
@@ -219,7 +275,8 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
       if (step()) return;
       if (ec == asio::error::would_block || ec == asio::error::try_again) {
         ec.clear();
-        if (!poll_until(socket, writable, until, cancelled, ec) && !ec) ec = asio::error::timed_out;
+        if (!poll_until(socket, writable || layer_waits == Layer::Wait::write, until, cancelled, ec) && !ec)
+          ec = asio::error::timed_out;
       } else if (!ec && Clock::now() >= until) {  // the other end takes or sends continuously, and `step` is never done
         ec = asio::error::timed_out;
       }
@@ -235,45 +292,94 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
   void start_connect(std::string const& host, std::string const& service) {
     begin_connect();
     pending_connect = true;
-    resolver.async_resolve(host, service, [self = shared_from_this()](std::error_code const& ec, auto const& results) {
-      if (!self->pending_connect) return;  // the operation has ended
-      if (ec) return self->connect_ended(ec);
-      asio::async_connect(self->socket, results,
-                          [self](std::error_code const& result, auto const&) { self->connect_ended(result); });
-    });
+    resolver.async_resolve(
+        host, service, [self = shared_from_this(), host](std::error_code const& ec, auto const& results) {
+          if (!self->pending_connect) return;  // the operation has ended
+          if (ec) return self->connect_ended(ec);
+          asio::async_connect(self->socket, results, [self, host](std::error_code result, auto const&) {
+            if (!self->pending_connect) return;
+            if (!result) self->configure(result);
+            if (!result) self->make_layer(host, result);
+            self->continue_connect(result);
+          });
+        });
+  }
+  /// Connected: continues the layer's handshake, if there is one.
+  void continue_connect(std::error_code ec) {
+    if (!pending_connect) return;
+    if (!ec && layer) handshake(ec);
+    if (ec != asio::error::would_block) return connect_ended(ec);
+    socket.async_wait(layer_wait(),
+                      [self = shared_from_this()](std::error_code const& result) { self->continue_connect(result); });
   }
   void connect_ended(std::error_code ec) {
     if (!std::exchange(pending_connect, false)) return;
-    if (!ec) configure(ec);
+    if (ec) layer.reset();
     connect_error = ec;
     receive_limit.cancel();
   }
 
   void start_write(std::shared_ptr<std::string const> line) {
     pending_write = true;
+    if (layer)  // not at once: the operation does not wait for the end yet
+      return asio::post(socket.get_executor(),
+                        [self = shared_from_this(), line] { self->write_to_layer(line, 0, {}); });
     auto const bytes = asio::buffer(*line);
     asio::async_write(socket, bytes, [self = shared_from_this(), line](std::error_code const& ec, std::size_t) {
-      self->pending_write = false;
-      self->write_error = ec;
-      self->send_limit.cancel();
+      self->write_ended(ec);
     });
+  }
+  void write_to_layer(std::shared_ptr<std::string const> line, std::size_t written, std::error_code ec) {
+    if (!layer) ec = asio::error::operation_aborted;
+    if (!ec) written += write_some(std::string_view(*line).substr(written), ec);
+    if (ec != asio::error::would_block) return write_ended(ec);
+    socket.async_wait(asio::socket_base::wait_write,
+                      [self = shared_from_this(), line = std::move(line), written](std::error_code const& result) {
+                        self->write_to_layer(line, written, result);
+                      });
+  }
+  void write_ended(std::error_code const& ec) {
+    pending_write = false;
+    write_error = ec;
+    send_limit.cancel();
   }
 
   void start_read() {
-    if (std::exchange(pending_read, true)) return;
+    if (!std::exchange(pending_read, true)) layer ? wait_for_layer() : read_socket();
+  }
+  void read_socket() {
     socket.async_read_some(asio::buffer(buffer),
                            asio::bind_cancellation_slot(
                                read_stop.slot(), [self = shared_from_this()](std::error_code const& ec, std::size_t n) {
-                                 self->pending_read = false;
-                                 if (!ec)
-                                   self->reader.feed({self->buffer.data(), n});
-                                 else if (ec != asio::error::operation_aborted)
-                                   self->read_error = ec;
-                                 self->receive_limit.cancel();
+                                 self->read_ended(ec, n);
                                }));
+  }
+  void wait_for_layer() {
+    if (layer_waits != Layer::Wait::write && layer->has_input())
+      return asio::post(socket.get_executor(), [self = shared_from_this()] { self->read_layer({}); });
+    socket.async_wait(layer_wait(), asio::bind_cancellation_slot(
+                                        read_stop.slot(), [self = shared_from_this()](std::error_code const& ec) {
+                                          self->read_layer(ec);
+                                        }));
+  }
+  void read_layer(std::error_code ec) {
+    if (!layer) ec = asio::error::operation_aborted;
+    auto const n = ec ? 0 : read_some(ec);
+    ec == asio::error::would_block ? wait_for_layer() : read_ended(ec, n);
+  }
+  void read_ended(std::error_code const& ec, std::size_t n) {
+    pending_read = false;
+    if (!ec)
+      reader.feed({buffer.data(), n});
+    else if (ec != asio::error::operation_aborted)
+      read_error = ec;
+    receive_limit.cancel();
   }
 
   asio::ip::tcp::socket socket;
+  std::shared_ptr<LayerFactory> layers;            // for later connections
+  std::unique_ptr<Layer> layer;                    // of this one; null: lines travel as they are
+  Layer::Wait layer_waits = Layer::Wait::nothing;  // what its handshake, or a read, waits for
   asio::ip::tcp::resolver resolver;
   asio::steady_timer send_limit, receive_limit;  // of the asynchronous operations
   bool pending_connect = false, pending_write = false, pending_read = false;

@@ -80,6 +80,7 @@ struct ConnectOperation : Operation {
       auto const why = this->cut_short(self);
       if (!why) return this->wait(self, state->receive_limit);
       state->pending_connect = false;
+      state->layer.reset();  // its handshake is not done, so it has nothing to close
       state->connect_error = why;
       state->resolver.cancel();
     }

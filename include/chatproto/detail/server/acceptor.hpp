@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
+#include <memory>
 #include <new>
 #include <optional>
 #include <string>
@@ -22,10 +23,13 @@
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
 
+#include <chatproto/detail/server/client_origin.hpp>
 #include <chatproto/detail/server/events.hpp>
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/listener.hpp>
 #include <chatproto/detail/server/reliable_timer.hpp>
+#include <chatproto/detail/server/socket_io.hpp>
+#include <chatproto/layer.hpp>
 #include <chatproto/listen.hpp>
 #include <chatproto/server_options.hpp>
 
@@ -33,7 +37,9 @@ namespace chatproto::detail {
 
 /// What an acceptor needs of its server, on the server's context.
 template <class H, class Executor>
-concept AcceptorHost = requires(H& host, asio::basic_stream_socket<asio::ip::tcp, Executor> socket) {
+concept AcceptorHost = requires(H& host, asio::basic_stream_socket<asio::ip::tcp, Executor> socket,
+                                LayerFactory* layers, asio::ip::tcp::endpoint address,
+                                std::unique_ptr<ClientOrigin> origin) {
   { host.context() } -> std::same_as<asio::io_context&>;
   { host.options() } -> std::same_as<ServerOptions const&>;
   { host.events() } -> std::same_as<Events&>;
@@ -41,7 +47,9 @@ concept AcceptorHost = requires(H& host, asio::basic_stream_socket<asio::ip::tcp
   { host.has_memory() } -> std::same_as<bool>;         // for any client; if not, they wait in the network
   host.watch_memory();                                 // watch for free memory
   { host.next_executor() } -> std::same_as<Executor>;  // see `ThreadingPolicy`
-  host.add(std::move(socket));                         // adds a client
+  { host.admit(address, origin) } -> std::same_as<std::optional<RefusalReason>>;
+  host.add(std::move(socket), layers, std::move(origin));   // adds a client
+  { host.has_room_for_handshake() } -> std::same_as<bool>;  // of a client with a layer; if not, they wait
 };
 
 /// The memory of an acceptor's operations; it must outlive the context.
@@ -49,23 +57,27 @@ struct AcceptorMemory {
   HandlerMemory accept, retry, drop;
 };
 
-/// Accepts the clients of a `Host` (a `ServerCore`), each on an executor of the host's policy.
+/// Accepts the clients of one listener of a `Host` (a `ServerCore`), each on an executor of the host's policy.
 ///
 /// Used only on the host's own context. No error ends it. It tries again at once if one connection was lost; if
 /// descriptors or memory are short, or the error is unknown, it tries again later, and doubles the delay each time.
 template <class Host, class Executor>
 class Acceptor {
  public:
-  /// Listens as the host's options say. Throws `std::system_error`.
-  Acceptor(Host& host, AcceptorMemory& memory)
+  /// Listens. Throws `std::system_error`.
+  Acceptor(Host& host, ListenerOptions const& options, AcceptorMemory& memory)
       : host_(host),
+        layers_(options.layer.get()),
         memory_(memory),
         acceptor_(host.context()),
         retry_(host.context(), memory.retry, callback<&Acceptor::accept_when_ready>(this)),
         drop_(host.context(), memory.drop, callback<&Acceptor::drop_input>(this)),
         retry_delay_(host.options().accept_retry) {
     static_assert(AcceptorHost<Host, Executor>);
-    listen(acceptor_, host.options().port, host.options().address);
+    if (options.descriptor >= 0)
+      adopt_listener(acceptor_, options.descriptor);
+    else
+      listen(acceptor_, options.port, options.address);
     acceptor_.non_blocking(true);
     set_up_clients(acceptor_, host.options());
     auto const endpoint = acceptor_.local_endpoint();
@@ -93,6 +105,12 @@ class Acceptor {
     std::chrono::steady_clock::time_point until;
   };
 
+  /// Disconnects the client that was accepted, unless it was taken. It would wait for the next one to come.
+  struct DropUntaken {
+    Listener& listener;
+    ~DropUntaken() { listener.drop(); }
+  };
+
   void accept_when_ready() {
     if (!acceptor_.is_open()) return;
     try {
@@ -103,12 +121,15 @@ class Acceptor {
           host_.watch_memory();
           return retry_.set(memory_retry);
         }
+        if (!has_room_for_handshake()) return retry_.set(handshake_retry);
         accept();
       }));
     } catch (std::bad_alloc const&) {  // on Windows, where the wait does not use our memory
       accept_later(asio::error::no_memory);
     }
   }
+
+  bool has_room_for_handshake() { return layers_ == nullptr || host_.has_room_for_handshake(); }
 
   void accept_later(std::error_code const& why) {
     host_.events().accept_failed(why);
@@ -118,7 +139,8 @@ class Acceptor {
   }
 
   void accept() {
-    for (auto i = 0; i < 64 && host_.has_memory(); ++i) {  // after 64 the host's timers get their turn
+    for (auto i = 0; i < 64 && host_.has_memory() && has_room_for_handshake();
+         ++i) {  // after 64 the host's timers get their turn
       std::error_code ec;
       try {
         accept_one(ec);
@@ -137,32 +159,43 @@ class Acceptor {
   }
 
   void accept_one(std::error_code& ec) {
-    if (!host_.has_room()) return refuse_one(ec);
+    if (!host_.has_room()) return accept_and_refuse(ec);
     if (!next_executor_) {
       try {
         next_executor_.emplace(host_.next_executor());
       } catch (std::system_error const& error) {
         if (is_shortage(error.code())) throw;
-        return refuse_one(ec);
+        return accept_and_refuse(ec);
       }
     }
     asio::basic_stream_socket<tcp, Executor> socket(*next_executor_);
+    listener_.accept(ec);
+    if (ec) return;
+    DropUntaken const drop_untaken{listener_};
+    std::unique_ptr<ClientOrigin> origin;
+    if (auto const reason = host_.admit(listener_.address(), origin)) return refuse(*reason, ec);
     listener_.take(socket, ec);
     if (ec) return;
     next_executor_.reset();
-    host_.add(std::move(socket));
+    host_.add(std::move(socket), layers_, std::move(origin));
   }
 
-  /// Tells a client that the server is full: there are too many clients, or no thread could be made for it.
-  void refuse_one(std::error_code& ec) {
+  void accept_and_refuse(std::error_code& ec) {
+    listener_.accept(ec);
+    DropUntaken const drop_untaken{listener_};
+    if (!ec) refuse(RefusalReason::full, ec);
+  }
+  /// Tells the client that was accepted why it is refused. A client with a layer is only closed, because it expects the
+  /// layer's handshake.
+  void refuse(RefusalReason reason, std::error_code& ec) {
     Refused client(host_.context());
     listener_.take(client.socket, ec);
     if (ec) return;
-    host_.events().refused();
+    host_.events().refused(reason, [&] { return to_text(listener_.address()); });
     std::error_code ignored;
     client.socket.non_blocking(true, ignored);
     if (ignored) return;  // must not block here
-    client.socket.write_some(asio::buffer(std::string_view("err:server full\n")), ignored);
+    if (layers_ == nullptr) client.socket.write_some(asio::buffer(refusal_line(reason)), ignored);
     client.socket.shutdown(asio::socket_base::shutdown_send, ignored);
     if (refused_.size() == most_refused) refused_.pop_front();  // resets that client if it still sends
     client.until = std::chrono::steady_clock::now() + host_.options().linger;
@@ -197,8 +230,10 @@ class Acceptor {
   static constexpr std::size_t most_refused = 8;
 
   static constexpr auto memory_retry = std::chrono::milliseconds(10);
+  static constexpr auto handshake_retry = std::chrono::milliseconds(10);
 
   Host& host_;
+  LayerFactory* const layers_;  // may be null
   AcceptorMemory& memory_;
   ContextAcceptor acceptor_;
   Listener listener_{acceptor_};

@@ -50,9 +50,10 @@ class Events {
     ended_[static_cast<std::size_t>(reason)].fetch_add(1, std::memory_order_release);
     tell([&] { observer_->ended(number, reason, error); });
   }
-  void refused() noexcept {
-    add(refused_, 1);
-    tell([&] { observer_->refused(); });
+  /// `address()` returns the client's address as text.
+  void refused(RefusalReason reason, auto const& address) noexcept {
+    add(refused_[static_cast<std::size_t>(reason)], 1);
+    tell([&] { observer_->refused(address(), reason); });
   }
   void accept_failed(std::error_code const& error) noexcept {
     add(accept_errors_, 1);
@@ -66,7 +67,7 @@ class Events {
     for (std::size_t i = 0; i < ended_.size(); ++i) gone += stats.ended[i] = ended_[i].load(std::memory_order_acquire);
     stats.accepted = accepted_;
     stats.clients = stats.accepted - gone;
-    stats.refused = refused_;
+    for (std::size_t i = 0; i < refused_.size(); ++i) stats.refused[i] = refused_[i];
     stats.accept_errors = accept_errors_;
     stats.observer_failures = observer_failures_;
     for (auto const& each : traffic_) {
@@ -90,8 +91,9 @@ class Events {
   }
 
   Observer* const observer_;
-  Counter accepted_ = 0, refused_ = 0, accept_errors_ = 0, observer_failures_ = 0;
+  Counter accepted_ = 0, accept_errors_ = 0, observer_failures_ = 0;
   std::array<Counter, disconnect_reasons> ended_ = {};
+  std::array<Counter, refusal_reasons> refused_ = {};
   std::array<Traffic, 16> traffic_;
 };
 

@@ -55,12 +55,15 @@ class LinkRules {
   using Clock = std::chrono::steady_clock;
 
   LinkRules(Owner& owner, ServerOptions const& options) : owner_(owner), lines_(options.line_limit) {
-    if (options.rate > 0) bucket_ = std::make_unique<TokenBucket>(options.rate, std::max(options.rate_burst, 1.0));
+    if (options.rate > 0) rate_.reset(new Rate{{options.rate, std::max(options.rate_burst, 1.0)}});
   }
 
+  /// Begins the handshake of a layer, before `open`.
+  void begin_handshake() { due_in(options().login_deadline); }
   /// Constructs the session by converting `maker`.
   void open(auto const& maker) {
     session_.emplace(maker);
+    due_ = none;
     if constexpr (has_login) due_in(options().login_deadline);
   }
 
@@ -169,13 +172,14 @@ class LinkRules {
     if (reader_) reader_->read(output.log);
     return true;
   }
-  /// The socket took `bytes` of the output.
-  void written(Output& output, std::size_t bytes) {
+  /// The socket, or its layer, took `bytes` of the output. `is_held`: the layer holds some of it or of earlier output.
+  /// `has_moved`: the socket took something of that.
+  void written(Output& output, std::size_t bytes, bool is_held = false, bool has_moved = false) {
     auto& batch = output.batch;
     std::size_t queued = 0;
     for (auto const& block : batch.blocks) queued += block->size();
     queued -= batch.offset;
-    auto const stalled = bytes < queued + output.log.size;
+    auto const stalled = is_held || bytes < queued + output.log.size;
     std::size_t backlog = 0;
     std::string rest;
     if (output.log.size > 0) backlog = reader_->advance(output.log, bytes - std::min(bytes, queued), rest);
@@ -185,10 +189,12 @@ class LinkRules {
       if (!rest.empty()) batch.blocks.push_back(std::make_shared<std::string const>(std::move(rest)));
     }
     queue().put_back(batch, bytes >= queued ? 0 : bytes);
-    if (bytes == 0 && queue().overflow() == Overflow::disconnect &&
+    all_written_ = false;
+    has_moved = has_moved || bytes > 0;
+    if (!has_moved && queue().overflow() == Overflow::disconnect &&
         std::max(backlog, queue().queued_bytes()) > queue().limit())
       return end(DisconnectReason::overflow);
-    if (!std::exchange(stalled_, true) || bytes > 0) due_in(options().write_deadline);
+    if (!std::exchange(stalled_, true) || has_moved) due_in(options().write_deadline);
     unblock();
   }
   /// Our side of the connection was shut down.
@@ -201,9 +207,11 @@ class LinkRules {
 
   // --- Time ---------------------------------------------------------------------------------------------------------
 
-  /// Acts on the deadline if it has passed. If the client is stalled, a write was just tried.
-  void time_is_over(Clock::time_point now) {
+  /// Acts on the deadline if it has passed. If the client is stalled, a write was just tried. `in_handshake`: the
+  /// layer's handshake is not done.
+  void time_is_over(Clock::time_point now, bool in_handshake = false) {
     if (over_ || due() > now) return;
+    if (in_handshake) return end(DisconnectReason::handshake);
     if (stalled_) return end(DisconnectReason::write_deadline);
     if (lingering_) return end(why_);
     due_ = none;
@@ -216,6 +224,17 @@ class LinkRules {
   /// Ends the client, for this reason unless it had ended before.
   void end(DisconnectReason reason) noexcept {
     if (!over_) over_ = reason;
+  }
+  /// Closes a client that gets no session, when its output is written.
+  void refuse() {
+    why_ = DisconnectReason::refused;
+    queue().close();
+  }
+  /// Returns the name of the session's user, if it has one.
+  std::string name() const {
+    if constexpr (requires { std::string(session_->name()); })
+      if (session_) return std::string(session_->name());
+    return {};
   }
   /// Destroys the session and all input kept for it.
   void forget() noexcept {
@@ -239,6 +258,12 @@ class LinkRules {
     std::size_t taken = 0;  // bytes that the session got
   };
 
+  /// The rate limit.
+  struct Rate {
+    TokenBucket bucket;
+    std::uint32_t unfinished = 0;  // bytes since the last line, including dropped ones
+  };
+
   /// Bytes of input held: those not passed on yet, and an unfinished line.
   std::size_t input_size() const noexcept { return (unread_ ? unread_->bytes.size() : 0) + lines_.held(); }
   bool takes_lines() const noexcept { return session_ && queue().is_open(); }
@@ -253,10 +278,10 @@ class LinkRules {
     blocked_ = output_waits();
     lines_.feed(bytes);
     while (queue().is_open() && may_take() && !blocked_) {  // input after a close is ignored
-      if (bucket_ && throttle()) break;
+      if (rate_ && throttle()) break;
       auto const line = lines_.next();
       if (!line) break;
-      if (bucket_) bucket_->take(Time::now());
+      if (rate_) rate_->bucket.take(Time::now());
       if (!line->too_long)
         session_->on_line(line->text);
       else if constexpr (requires { session_->on_bad_line(std::error_code()); })
@@ -267,7 +292,7 @@ class LinkRules {
       yielded_ = lines >= turn_lines || now > end_of_turn;
     }
     auto const rest = lines_.take_rest();
-    if (bucket_) charge_unfinished(lines, bytes.size() - rest.size());
+    if (rate_) charge_unfinished(lines, bytes.size() - rest.size());
     keep(rest, bytes.size(), std::move(from));
     held_input_.set(input_size());
     flush();
@@ -302,7 +327,7 @@ class LinkRules {
 
   /// Whether the rate limit makes the client wait. It then waits at least 10 ms, as less is not worth a timer.
   bool throttle() {
-    auto const wait = bucket_->wait(Time::now());
+    auto const wait = rate_->bucket.wait(Time::now());
     if (wait <= Clock::duration::zero()) return false;
     throttled_ = true;
     // But not longer than it takes to fill the bucket, or the client would be slower than its rate.
@@ -312,10 +337,10 @@ class LinkRules {
   }
   /// Charges an unfinished line as one line for each `line_limit` bytes.
   void charge_unfinished(std::size_t lines, std::size_t bytes) {
-    auto unfinished = lines > 0 ? 0 : unfinished_ + bytes;
+    auto unfinished = lines > 0 ? 0 : rate_->unfinished + bytes;
     auto const limit = std::max<std::size_t>(options().line_limit, 1);
-    for (; unfinished >= limit; unfinished -= limit) bucket_->owe(Time::now());
-    unfinished_ = static_cast<std::uint32_t>(unfinished);
+    for (; unfinished >= limit; unfinished -= limit) rate_->bucket.owe(Time::now());
+    rate_->unfinished = static_cast<std::uint32_t>(unfinished);
   }
 
   void tell_login() {
@@ -376,10 +401,9 @@ class LinkRules {
   LineReader lines_;
   LogReader* reader_ = nullptr;
   std::unique_ptr<UnreadInput> unread_;
-  std::unique_ptr<TokenBucket> bucket_;  // null: no rate limit
+  std::unique_ptr<Rate> rate_;  // null: no rate limit
   std::atomic<Clock::rep> due_ = none;
   HeldShare held_input_;
-  std::uint32_t unfinished_ = 0;  // bytes since the last line, including dropped ones
   std::uint32_t read_size_ = 16 * 1024;
   std::atomic<std::uint32_t> held_ = 0;
   std::optional<DisconnectReason> over_;
@@ -389,13 +413,14 @@ class LinkRules {
   bool yielded_ = false;                             // its turn is over
   bool blocked_ = false;                             // by output that waits
   bool stalled_ = false;                             // the socket did not take all
-  bool reads_lines_ = true;                          // until stop_reading()
   bool new_deadline_ = false;                        // due_ was set and the link has not asked since
-  bool logged_in_ = false;                           // and the owner was told
-  bool input_ended_ = false;                         // the client has closed its side
-  bool closing_ = false;                             // the queue takes no more
-  bool all_written_ = false;                         // everything is written, and nothing will follow
-  bool lingering_ = false;                           // our side is shut down
+  // Bits, because an idle client should cost little.
+  bool reads_lines_ : 1 = true;   // until stop_reading()
+  bool logged_in_ : 1 = false;    // and the owner was told
+  bool input_ended_ : 1 = false;  // the client has closed its side
+  bool closing_ : 1 = false;      // the queue takes no more
+  bool all_written_ : 1 = false;  // everything is written, and nothing will follow
+  bool lingering_ : 1 = false;    // our side is shut down
 };
 
 }  // namespace chatproto::detail

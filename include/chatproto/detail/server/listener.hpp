@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -142,6 +143,26 @@ inline void set_up_clients(ContextAcceptor& acceptor, ServerOptions const& optio
 #endif
 }
 
+/// Takes over a TCP socket that listens already. Throws `std::system_error`.
+inline void adopt_listener([[maybe_unused]] ContextAcceptor& acceptor, int descriptor) {
+  std::error_code ec = asio::error::operation_not_supported;
+#ifndef _WIN32
+  sockaddr_storage address{};
+  int listens = 0;
+  socklen_t size = sizeof address, option_size = sizeof listens;
+  ec.clear();
+  if (::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+      ::getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listens, &option_size) != 0)
+    ec = {errno, asio::error::get_system_category()};
+  else if (listens == 0 || (address.ss_family != AF_INET && address.ss_family != AF_INET6))
+    ec = asio::error::invalid_argument;
+  if (!ec) ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+  using asio::ip::tcp;
+  if (!ec) acceptor.assign(address.ss_family == AF_INET ? tcp::v4() : tcp::v6(), descriptor, ec);
+#endif
+  if (ec) throw std::system_error(ec, "cannot listen on descriptor " + std::to_string(descriptor));
+}
+
 /// Waits for clients at a non-blocking acceptor and accepts them. Used only on its context.
 ///
 /// Waiting is separate from accepting, so that a client's executor is chosen when the client is there.
@@ -150,44 +171,62 @@ class Listener {
   explicit Listener(ContextAcceptor& acceptor) : acceptor_(acceptor) {}
   Listener(Listener const&) = delete;
   Listener& operator=(Listener const&) = delete;
+  ~Listener() { drop(); }
 
   /// Sets the protocol of the acceptor, which listens now, and of its clients.
   void set_protocol(asio::ip::tcp protocol) noexcept { protocol_ = protocol; }
+  /// Returns the address of the client that was accepted last.
+  asio::ip::tcp::endpoint const& address() const noexcept { return address_; }
 
 #ifndef _WIN32
   /// Calls `handler` when there is a client, or with the error.
   void async_wait(auto handler) { acceptor_.async_wait(asio::socket_base::wait_read, std::move(handler)); }
 
   /// Accepts the client; `would_block` if there is none. Child processes do not inherit it.
-  void take(auto& socket, std::error_code& ec) {
+  void accept(std::error_code& ec) {
+    drop();
+    auto size = static_cast<socklen_t>(address_.capacity());
 #ifdef SOCK_CLOEXEC  // the only way without a moment in which a fork could copy it
-    auto const client = ::accept4(acceptor_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC);
+    client_ = ::accept4(acceptor_.native_handle(), address_.data(), &size, SOCK_CLOEXEC);
 #else
-    auto const client = ::accept(acceptor_.native_handle(), nullptr, nullptr);
-    if (client >= 0) ::fcntl(client, F_SETFD, FD_CLOEXEC);
+    client_ = ::accept(acceptor_.native_handle(), address_.data(), &size);
+    if (client_ >= 0) ::fcntl(client_, F_SETFD, FD_CLOEXEC);
 #endif
-    ec = {errno, asio::error::get_system_category()};
-    if (client < 0) return;
+    if (client_ < 0) {
+      ec = {errno, asio::error::get_system_category()};
+    } else {
+      ec.clear();
+      address_.resize(size);
+    }
+  }
+  /// Makes `socket` that of the client that was accepted, or disconnects it.
+  void take(auto& socket, std::error_code& ec) {
     try {
-      socket.assign(protocol_, client, ec);
+      socket.assign(protocol_, client_, ec);
     } catch (...) {
       ec = asio::error::no_memory;
     }
-    if (ec) ::close(client);
+    if (ec) return drop();
+    client_ = -1;
   }
 
   /// Stops waiting and accepting. Disconnects a client that was not taken.
   void close() {
     std::error_code ignored;
     acceptor_.close(ignored);
+    drop();
+  }
+  /// Disconnects a client that was not taken.
+  void drop() {
+    if (client_ >= 0) ::close(client_);
+    client_ = -1;
   }
 
  private:
+  int client_ = -1;  // accepted and not taken
 #else
   // On Windows, Asio's wait_read is a read, which fails on a listening socket, and its accept ties the client to an
   // executor before there is one. So the system accepts into a socket that Asio does not know yet.
-  ~Listener() { drop(); }
-
   void async_wait(auto handler) {
     if (!there_) drop();
     auto const family = protocol_.family();
@@ -207,12 +246,18 @@ class Listener {
     operation.release();
   }
 
-  void take(auto& socket, std::error_code& ec) {
+  void accept(std::error_code& ec) {
     ec = asio::error::would_block;
     if (!there_) return;
+    ec.clear();
     auto listener = acceptor_.native_handle();
     ::setsockopt(client_, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT, reinterpret_cast<char const*>(&listener),
                  sizeof listener);
+    address_ = {};
+    auto size = static_cast<int>(address_.capacity());
+    if (::getpeername(client_, address_.data(), &size) == 0) address_.resize(static_cast<std::size_t>(size));
+  }
+  void take(auto& socket, std::error_code& ec) {
     socket.assign(protocol_, client_, ec);
     if (ec) return drop();
     there_ = false;
@@ -225,18 +270,20 @@ class Listener {
     drop();
   }
 
- private:
+  /// Disconnects a client that was not taken.
   void drop() {
     if (client_ != INVALID_SOCKET) ::closesocket(client_);
     there_ = false;
     client_ = INVALID_SOCKET;
   }
 
+ private:
   SOCKET client_ = INVALID_SOCKET;  // the client that is there or awaited
   bool there_ = false;
   char addresses_[2 * (sizeof(sockaddr_in6) + 16)];
 #endif
   ContextAcceptor& acceptor_;
+  asio::ip::tcp::endpoint address_;
   asio::ip::tcp protocol_ = asio::ip::tcp::v4();
 };
 

@@ -9,8 +9,12 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,14 +27,18 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 
+#include <chatproto/address_limits.hpp>
+#include <chatproto/address_list.hpp>
 #include <chatproto/detail/held_memory.hpp>
 #include <chatproto/detail/server/acceptor.hpp>
+#include <chatproto/detail/server/client_origin.hpp>
 #include <chatproto/detail/server/events.hpp>
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/link.hpp>
 #include <chatproto/detail/server/listener.hpp>
 #include <chatproto/detail/server/mailbox.hpp>
 #include <chatproto/detail/server/reliable_timer.hpp>
+#include <chatproto/layer.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/server_options.hpp>
 #include <chatproto/threading.hpp>
@@ -55,12 +63,18 @@ class ServerCore {
         ticker_(io_, tick_memory_, callback<&ServerCore::tick>(this)),
         deadline_(io_, deadline_memory_, callback<&ServerCore::stop_now>(this)),
         memory_timer_(io_, memory_timer_memory_, callback<&ServerCore::look_at_memory>(this)),
-        acceptor_(*this, acceptor_memory_),
-        policy_(make_policy(options_.threads)) {}
+        limits_({.most = options_.max_clients_per_address,
+                 .rate = options_.new_clients_per_address,
+                 .burst = options_.new_clients_burst}),
+        policy_(make_policy(options_.threads)) {
+    for (auto const& proxy : options_.proxies) proxies_.add(proxy);
+    for (auto const& listener : options_.listeners)
+      acceptors_.emplace_back(*this, listener, acceptor_memory_.emplace_back());
+  }
   ServerCore(ServerCore const&) = delete;
   ServerCore& operator=(ServerCore const&) = delete;
   ~ServerCore() {
-    acceptor_.stop();
+    stop_accepting();
     cut_all();
     constexpr TimePoint failed;
     while (ask_overdue(failed) == failed) std::this_thread::yield();  // a broken link ends only when asked
@@ -69,17 +83,31 @@ class ServerCore {
 
   // --- For the server ------------------------------------------------------------------------------------------------
 
-  std::uint16_t port() const noexcept { return acceptor_.port(); }
+  std::uint16_t port(std::size_t listener) const { return acceptors_.at(listener).port(); }
   void run() {
     auto const work = asio::make_work_guard(io_);  // until the last client has ended: see ThreadingPolicy
     if constexpr (requires { service_.on_start(io_); }) service_.on_start(io_);
-    acceptor_.start();
+    for (auto& acceptor : acceptors_) acceptor.start();
     io_.run();
     policy_.join();
     if constexpr (requires { service_.on_end(); }) service_.on_end();
   }
   void ask_to_drain() noexcept { mailbox_.template ask<&ServerCore::drain>(); }
   void ask_to_stop() noexcept { mailbox_.template ask<&ServerCore::stop_now>(); }
+  void ban(Bans bans) {
+    auto const banned = std::make_shared<Bans const>(std::move(bans));
+    if constexpr (requires { service_.ban(banned->names); }) service_.ban(banned->names);
+    // On the context, so that no client is between `admit` and `add`.
+    asio::post(io_, [this, banned] {
+      {
+        std::lock_guard const lock(bans_mutex_);
+        bans_ = banned;
+      }
+      has_bans_ = !banned->addresses.empty() || !banned->names.empty();
+      std::lock_guard const lock(mutex_);
+      for (auto const& link : links_) link->end_if_banned();
+    });
+  }
   ServerStats stats() const {
     auto stats = events_.stats();
     stats.held = HeldMemory::total();
@@ -103,21 +131,54 @@ class ServerCore {
   }
   bool has_memory() const noexcept { return HeldMemory::total() <= options_.memory_limit; }
 
-  /// Adds a client that was accepted.
-  void add(asio::basic_stream_socket<asio::ip::tcp, executor_type> socket) {
+  /// Returns whether one more handshake of a layer may begin. If not, ends those that have taken long.
+  bool has_room_for_handshake() {
+    if (handshakes_ < std::max<std::size_t>(options_.max_handshakes, 1)) return true;
+    auto const soon = Link::Clock::now() + options_.login_deadline / 2;
+    std::lock_guard const lock(mutex_);
+    for (auto const& link : links_)
+      if (link->in_handshake() && link->due() < soon) link->end_handshake();
+    return false;
+  }
+  void handshake_ended() noexcept { --handshakes_; }
+
+  bool is_banned(asio::ip::address const& address, std::string_view name) const {
+    if (!has_bans_) return false;
+    std::lock_guard const lock(bans_mutex_);
+    return bans_->addresses.contains(address) || bans_->names.contains(name);
+  }
+  /// Returns why to refuse a client. Otherwise it has a place, and `origin` says what its link must know.
+  std::optional<RefusalReason> admit(asio::ip::tcp::endpoint const& endpoint, std::unique_ptr<ClientOrigin>& origin) {
+    if (!limits_.is_on() && proxies_.empty() && !has_bans_) return {};
+    origin.reset(new ClientOrigin{endpoint});
+    origin->awaits_header = proxies_.contains(endpoint.address());
+    return origin->awaits_header ? std::nullopt : admit(*origin);
+  }
+  std::optional<RefusalReason> admit(ClientOrigin& origin) {
+    auto const address = unmapped(origin.endpoint.address());
+    if (is_banned(address, {})) return RefusalReason::banned;
+    if (address.is_loopback() && !options_.limit_loopback) return {};
+    return limits_.admit(address, AddressLimits::Clock::now(), origin.place);
+  }
+
+  /// Adds a client that was accepted. `layers`: of its listener; may be null. `origin`: see `admit`.
+  void add(asio::basic_stream_socket<asio::ip::tcp, executor_type> socket, LayerFactory* layers,
+           std::unique_ptr<ClientOrigin> origin) {
+    auto const is_in_handshake = layers != nullptr || (origin && origin->awaits_header);
     auto const number = events_.accepted();
     std::shared_ptr<Link> link;
     try {
-      link = std::make_shared<Link>(*this, std::move(socket), number);
+      link = std::make_shared<Link>(*this, std::move(socket), number, layers != nullptr, std::move(origin));
       std::lock_guard const lock(mutex_);
       link->slot() = static_cast<std::uint32_t>(links_.size());
       links_.push_back(link);
+      if (is_in_handshake) ++handshakes_;  // nothing throws from here on
     } catch (...) {
       events_.ended(number, DisconnectReason::failed, asio::error::no_memory);
       throw;
     }
     try {
-      asio::dispatch(link->executor(), [link] { link->start(); });
+      asio::dispatch(link->executor(), [link, layers] { link->start(layers); });
     } catch (...) {
       link->drop();
       throw;
@@ -164,10 +225,14 @@ class ServerCore {
     return options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   }
   /// Fills in what is 0.
-  static ServerOptions complete(ServerOptions options) noexcept {
+  static ServerOptions complete(ServerOptions options) {
     options.threads = threads_of(options);
     if (options.max_clients == 0) options.max_clients = client_limit<Policy>(options.threads);
     if (options.memory_limit == 0) options.memory_limit = half_of_memory();
+    if (options.listeners.empty())
+      options.listeners.push_back({.port = options.port, .address = options.address});
+    else if (options.port != 0 || !options.address.empty())
+      throw std::invalid_argument("chatproto::ServerOptions: both listeners and a port or address");
     return options;
   }
   static Policy make_policy(unsigned threads) {
@@ -189,9 +254,13 @@ class ServerCore {
 
   void stop_now() {
     begin_to_stop(StopMode::now);
-    acceptor_.stop();
+    stop_accepting();
     cut_all();
     finish_if_empty();
+  }
+
+  void stop_accepting() {
+    for (auto& acceptor : acceptors_) acceptor.stop();
   }
 
   void cut_all() noexcept {
@@ -201,7 +270,7 @@ class ServerCore {
 
   void drain() {
     if (!begin_to_stop(StopMode::drain)) return;
-    acceptor_.stop();
+    stop_accepting();
     {
       // A closed client may miss later texts. So first all links stop reading; everything answered by ok is then in a
       // log. The last link that has stopped reading releases `reading`, which closes all links.
@@ -273,7 +342,7 @@ class ServerCore {
   ServerOptions const options_;
   // For the server's own operations, which must continue when memory is short.
   HandlerMemory mailbox_memory_, reader_memory_, tick_memory_, deadline_memory_, memory_timer_memory_;
-  AcceptorMemory acceptor_memory_;
+  std::deque<AcceptorMemory> acceptor_memory_;
   asio::io_context io_{1};
   Svc service_;  // may have a timer on io_
   Events events_;
@@ -281,10 +350,16 @@ class ServerCore {
           &ServerCore::tick_later, &ServerCore::look_at_memory_later>
       mailbox_;
   ReliableTimer ticker_, deadline_, memory_timer_;
-  Acceptor<ServerCore, executor_type> acceptor_;
+  std::deque<Acceptor<ServerCore, executor_type>> acceptors_;  // one for each listener
   bool stopping_ = false;
   unsigned memory_looks_ = 0;  // looks since memory became short
   std::atomic<bool> ticking_ = false;
+  std::atomic<std::size_t> handshakes_ = 0;  // of layers, under way
+  AddressLimits limits_;
+  AddressList proxies_;
+  mutable std::mutex bans_mutex_;  // guards bans_
+  std::shared_ptr<Bans const> bans_;
+  std::atomic<bool> has_bans_ = false;
   mutable std::mutex mutex_;  // guards links_; a queue's lock may be taken within it
   std::vector<std::shared_ptr<Link>> links_;
   Policy policy_;  // last, so that its threads end before anything that they use

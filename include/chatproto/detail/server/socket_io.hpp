@@ -16,6 +16,9 @@
 #include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/detail/server/of_this_thread.hpp>
 #include <chatproto/detail/socket_error.hpp>
+#include <chatproto/detail/unmapped.hpp>
+#include <chatproto/layer.hpp>
+#include <chatproto/service.hpp>
 
 namespace chatproto::detail {
 
@@ -28,6 +31,21 @@ struct ThreadBuffers {
   Output output;
 
   static ThreadBuffers& mine() { return of_this_thread<ThreadBuffers>(); }
+};
+
+/// Passes output to a layer as to a socket.
+struct LayerOutput {
+  Layer& layer;
+  Layer::Result& held;  ///< the result of the last step; `bytes`: all bytes that the layer took
+
+  std::size_t write_some(asio::const_buffer bytes, std::error_code& ec) {
+    ec = asio::error::would_block;
+    if (held.wait != Layer::Wait::nothing) return 0;
+    auto const result = layer.write(static_cast<char const*>(bytes.data()), bytes.size());
+    held = {held.bytes + result.bytes, result.wait, result.error};
+    ec = result.error;
+    return result.bytes;
+  }
 };
 
 /// Writes the output until the socket takes no more. Returns the number of bytes written.
@@ -65,18 +83,23 @@ std::size_t write(auto& socket, ThreadBuffers& buffers, std::error_code& ec) {
   return written;
 }
 
-/// Returns the other end's address and port as in a URL: "127.0.0.1:47374", "[::1]:47374". Empty if the other end is
-/// gone.
-std::string remote_address(auto const& socket) {
+/// Returns an address and port as in a URL: "127.0.0.1:47374", "[::1]:47374".
+inline std::string to_text(asio::ip::tcp::endpoint const& endpoint) {
+  auto const address = unmapped(endpoint.address());
+  auto const text = address.to_string();
+  return (address.is_v6() ? '[' + text + ']' : text) + ':' + std::to_string(endpoint.port());
+}
+
+/// Returns what a client's address tells of it.
+inline ClientInfo info_of(asio::ip::tcp::endpoint const& endpoint) {
+  return {.address = to_text(endpoint), .is_loopback = unmapped(endpoint.address()).is_loopback()};
+}
+
+/// Returns what the other end of `socket` tells of the client. The address is empty if the other end is gone.
+ClientInfo info_of(auto const& socket) {
   std::error_code ec;
   auto const endpoint = socket.remote_endpoint(ec);
-  if (ec) return {};
-  auto const address = endpoint.address();
-  auto const is_mapped = address.is_v6() && address.to_v6().is_v4_mapped();  // an IPv4 client of an IPv6 socket
-  auto text =
-      is_mapped ? asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).to_string() : address.to_string();
-  if (address.is_v6() && !is_mapped) text = '[' + text + ']';
-  return text + ':' + std::to_string(endpoint.port());
+  return ec ? ClientInfo() : info_of(endpoint);
 }
 
 }  // namespace chatproto::detail

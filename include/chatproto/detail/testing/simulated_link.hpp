@@ -242,10 +242,10 @@ class SimulatedLink : public MessageQueue, public std::enable_shared_from_this<S
   struct Opening {
     SimulatedLink& link;
     operator Observed() const {
-      if constexpr (Opens<S, Peer, std::string>)
-        return {link, link.service_.open(link.peer(), "127.0.0.1:" + std::to_string(50'000 + link.number_))};
-      else
-        return {link, link.service_.open(link.peer())};
+      auto const info = [this] {
+        return ClientInfo{.address = "127.0.0.1:" + std::to_string(50'000 + link.number_), .is_loopback = true};
+      };
+      return {link, open_session(link.service_, link.peer(), info)};
     }
   };
 

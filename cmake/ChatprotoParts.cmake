@@ -1,0 +1,42 @@
+# The parts of the library that need a library of their own. Included by the build and by the installed package.
+#
+# chatproto_find_part(tls <error>) creates the target chatproto::tls, chatproto_find_part(passwords <error>) the target
+# chatproto::passwords; or else they set the variable <error> to a text that says what is missing.
+function(chatproto_find_part part error)
+  set(${error} "" PARENT_SCOPE)
+  if(TARGET chatproto::${part})
+    return()
+  endif()
+  if(part STREQUAL "tls")
+    find_package(OpenSSL 3 QUIET)
+    if(NOT TARGET OpenSSL::SSL)
+      set(${error} "chatproto::tls needs OpenSSL 3 (Debian, Ubuntu: libssl-dev; Fedora: openssl-devel; Homebrew, \
+vcpkg, Conan: openssl)" PARENT_SCOPE)
+      return()
+    endif()
+    set(libraries OpenSSL::SSL OpenSSL::Crypto)
+  elseif(part STREQUAL "passwords")
+    find_package(PkgConfig QUIET)
+    if(PkgConfig_FOUND)
+      pkg_check_modules(CHATPROTO_SODIUM QUIET IMPORTED_TARGET GLOBAL libsodium)
+    endif()
+    if(TARGET PkgConfig::CHATPROTO_SODIUM)  # perhaps only for the system that compiles
+      include(CheckCXXSourceCompiles)
+      set(CMAKE_REQUIRED_LIBRARIES PkgConfig::CHATPROTO_SODIUM)
+      set(CMAKE_REQUIRED_QUIET ON)
+      check_cxx_source_compiles("#include <sodium.h>\nint main() { return sodium_init(); }" CHATPROTO_SODIUM_LINKS)
+    endif()
+    if(NOT TARGET PkgConfig::CHATPROTO_SODIUM OR NOT CHATPROTO_SODIUM_LINKS)
+      set(${error} "chatproto::passwords needs pkg-config and libsodium (Debian, Ubuntu: pkg-config, libsodium-dev; \
+Fedora: libsodium-devel; Homebrew, vcpkg, Conan: libsodium)" PARENT_SCOPE)
+      return()
+    endif()
+    set(libraries PkgConfig::CHATPROTO_SODIUM)
+  else()
+    set(${error} "chatproto has no component '${part}'" PARENT_SCOPE)
+    return()
+  endif()
+  add_library(chatproto_${part} INTERFACE)
+  add_library(chatproto::${part} ALIAS chatproto_${part})
+  target_link_libraries(chatproto_${part} INTERFACE chatproto::chatproto ${libraries})
+endfunction()

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// `ChatService::Session`: one client of the chat. Contains the rules of the protocol, and no socket.
+#pragma once
+
+#include <chatproto/chat_service.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <chatproto/login.hpp>
+#include <chatproto/message.hpp>
+#include <chatproto/peer.hpp>
+#include <chatproto/room_table.hpp>
+#include <chatproto/service.hpp>
+
+namespace chatproto {
+
+/// One client's session in the chat: sections 1 to 5 of the protocol.
+///
+/// Holds back deliveries and replies until `flush()`, so that those of one read cost the room one append. The
+/// deliveries go first, because an `ok` says that the text is in the room's log. While the room makes its senders wait
+/// (`Overflow::block_sender`), the client is paused, and its replies are held back.
+///
+/// Thread safety: distinct objects: safe. Shared objects: unsafe.
+class ChatService::Session {
+ public:
+  /// The role of a client; one bit each, so that a command can name several.
+  enum Role : unsigned {
+    guest = 1,     ///< not logged in
+    sender = 2,    ///< logged in by `slogin`
+    newcomer = 4,  ///< logged in by `rlogin`, in no room yet
+    receiver = 8,  ///< a newcomer that has joined
+    gone = 16,     ///< quit or refused: further lines are ignored
+    waiting = 32,  ///< waits for the verdict on its login; see `ChatOptions::authenticate`
+  };
+
+  /// One command of the protocol: its tag, who may send it, and the function that executes it.
+  struct Command {
+    std::string_view tag;                            ///< tag of the message
+    unsigned roles;                                  ///< roles that may send it
+    void (Session::*run)(std::string_view payload);  ///< executes the command
+    bool leaves = false;                             ///< may remove the client from its room
+  };
+
+  /// Constructs a session; see `ChatService::open`.
+  Session(ChatService& service, Peer peer, ClientInfo info = {}) : service_(service), me_(std::move(peer)) {
+    if (service.asks_for_logins()) kept().login.reset(new Login{.client = std::move(info)});
+  }
+  Session(Session const&) = delete;
+  Session& operator=(Session const&) = delete;
+  ~Session() {
+    try {
+      flush_deliveries();
+    } catch (...) {  // out of memory: no delivery was answered
+    }
+    leave_room();
+  }
+
+  /// Executes one line, which has no terminator.
+  void on_line(std::string_view line) {
+    catch_up();
+    if (role_ == gone) return;
+    std::error_code ec;
+    auto const message = parse(line, ec);
+    if (ec) return refuse(ec.message());
+    auto const* const command = find(message.tag);
+    if (command == nullptr) return refuse("unknown message");
+    if (admits(command->roles) && !is_put_off(*command, message.payload)) (this->*command->run)(message.payload);
+  }
+
+  /// Refuses a line that was dropped for the reason `ec`.
+  void on_bad_line(std::error_code ec) {
+    catch_up();
+    if (role_ != gone) refuse(ec.message());
+  }
+
+  /// Continues with a login or a deferred command, or pauses again if the client was resumed too early.
+  void on_resume() {
+    if (me_.waits()) return peer().pause();
+    catch_up();
+    if (role_ == waiting) peer().pause();
+  }
+  /// Sends what was held back: the deliveries, then the replies. Then closes the client if its role is `gone`.
+  void flush() {
+    flush_deliveries();
+    if (me_.waits()) return peer().pause();
+    catch_up();
+    send_replies();
+    if (kept_ && !kept_->login) kept_.reset();
+    if (role_ == gone) peer().close();
+  }
+
+  /// Returns whether the client has logged in and, if it is to receive, has joined a room: until then the login
+  /// deadline counts.
+  bool logged_in() const noexcept { return role_ != newcomer && !me_.name().empty(); }
+  /// Returns the client's current role.
+  Role role() const noexcept { return role_; }
+  /// Returns the user's name; empty before the login.
+  std::string_view name() const noexcept { return me_.name(); }
+
+  /// Returns all commands of the protocol.
+  static auto const& commands() noexcept;
+
+  // For a service with commands of its own. Its session has one of these, and passes on every line that is not its own,
+  // and `on_bad_line`, `on_resume`, `flush` and `logged_in`. It answers its own lines with what follows, so that all
+  // replies keep their order.
+
+  /// Returns whether the client has one of these roles (bits of `Role`). If not, refuses, unless the role is `gone`.
+  bool admits(unsigned roles) {
+    catch_up();
+    if ((roles & role_) != 0) return true;
+    if (role_ != gone) refuse(role_ == guest ? "log in first" : "not allowed now");
+    return false;
+  }
+  /// Replies `ok:` and `text`, which must fit a line.
+  void ok(std::string_view text) { reply(tag::ok, text); }
+  /// Replies `err:` and `reason`, which must fit a line. Ends a client that has yet to log in or is a `newcomer`.
+  void refuse(std::string_view reason) {
+    reply(tag::err, reason);
+    if ((role_ & (guest | newcomer | waiting)) != 0) end();
+  }
+  /// Sends `text` to the client's room, like `sendall` but without a reply. Returns false if the client is in no room
+  /// or the text is too long for a delivery. Precondition: it has logged in.
+  bool say(std::string_view text) {
+    catch_up();
+    return keep_delivery(text).empty();
+  }
+
+ private:
+  /// A command deferred until the client no longer waits.
+  struct PutOff {
+    void (Session::*run)(std::string_view payload);
+    std::string payload;
+  };
+  /// What is kept until the login, if the service asks for logins.
+  struct Login {
+    ClientInfo client;
+    Secret secret = {};
+    std::string name = {};
+    Role role = guest;                                   // after the login
+    std::shared_ptr<detail::PendingLogin> pending = {};  // once it waits for the verdict
+  };
+  /// What is held back until `flush()`. A client that sends nothing after its login has none.
+  struct Kept {
+    std::string deliveries;   // for the room, not yet sent
+    std::string replies;      // for the client, not yet sent
+    std::uint16_t texts = 0;  // in deliveries; bounded by `block_size`
+    std::unique_ptr<PutOff> put_off;
+    std::unique_ptr<Login> login;
+  };
+
+  /// At this many bytes, deliveries are sent at once: the block stays small compared with a queue's limit.
+  static constexpr std::size_t block_size = 32 * 1024;
+
+  static Command const* find(std::string_view tag) noexcept;
+
+  Peer const& peer() const noexcept { return me_.peer(); }
+  Kept& kept() {
+    if (!kept_) kept_ = std::make_unique<Kept>();
+    return *kept_;
+  }
+  void reply(std::string_view tag, std::string_view text) {
+    kept().replies.append(tag).append(1, ':').append(text).append(1, '\n');
+  }
+  /// Defers a command that would leave the room while the client waits for the room's members. Returns whether it did.
+  bool is_put_off(Command const& command, std::string_view payload) {
+    if (!me_.is_in_room() || !command.leaves) return false;
+    flush_deliveries();  // what was sent before belongs to this room
+    if (!me_.waits()) return false;
+    kept().put_off.reset(new PutOff{command.run, std::string(payload)});
+    return true;
+  }
+  /// Executes the deferred login or command, if there is one.
+  void catch_up() {
+    if (!kept_) return;
+    if (role_ == waiting) conclude_login();
+    if (auto const command = std::exchange(kept_->put_off, nullptr)) (this->*command->run)(command->payload);
+  }
+  /// Sends the replies, after what the client was sent before. Returns false if the client was closed.
+  bool send_replies() {
+    if (!kept_ || kept_->replies.empty()) return true;
+    return me_.send(std::exchange(kept_->replies, {})) == PushResult::queued;
+  }
+  void end() {
+    leave_room();
+    role_ = gone;
+  }
+
+  void pass(std::string_view secret) {
+    if (!service_.asks_for_logins()) return refuse("unknown message");
+    if (!admits(guest)) return;
+    auto& login = *kept_->login;
+    auto const is_private = login.client.is_encrypted || login.client.is_loopback;
+    if (!is_private && !service_.options_.insecure_passwords) return refuse("secrets need an encrypted connection");
+    if (secret.empty()) return refuse("no secret (pass:SECRET)");
+    if (!login.secret.empty()) return refuse("only one secret");
+    login.secret = Secret(secret);
+    ok("");
+  }
+
+  void login(std::string_view name, Role role) {
+    if (!is_valid_name(name)) return refuse("invalid user name (letters and digits only)");
+    if (!service_.asks_for_logins()) return log_in(std::string(name), role);
+    auto& login = *kept_->login;
+    login.pending = service_.begin_login(peer());
+    if (!login.pending) return refuse("too many logins at once; try again later");
+    Verdict verdict(login.pending);
+    login.name = name;
+    login.role = role;
+    role_ = waiting;
+    peer().pause();
+    Credentials credentials{std::string(name), std::move(login.secret), std::move(login.client)};
+    service_.options_.authenticate(std::move(credentials), std::move(verdict));
+  }
+  void log_in(std::string name, Role role) {
+    if (service_.is_banned(name)) return refuse("this name is banned");
+    me_.name(std::move(name));
+    role_ = role;
+    ok("");
+  }
+  /// Acts on the verdict, if there is one.
+  void conclude_login() {
+    using State = detail::PendingLogin::State;
+    auto const state = kept_->login->pending->state();
+    if (state == State::waiting) return;
+    auto const login = std::move(kept_->login);
+    if (state == State::accepted) return log_in(std::move(login->name), login->role);
+    auto const& reason = login->pending->reason();
+    refuse(reason.empty() ? "wrong name or secret" : reason);
+  }
+  void slogin(std::string_view name) { login(name, sender); }
+  void rlogin(std::string_view name) { login(name, newcomer); }
+
+  void join(std::string_view name) {
+    if (!is_valid_name(name)) return refuse("invalid room name (letters and digits only)");
+    if (me_.is_in_room() && me_.room_name() == name) return ok("already there");
+    flush_deliveries();  // what was sent before belongs to the other room
+    if (!me_.enter(service_.rooms_, name)) return refuse("the room is full, or there are too many rooms");
+    ok("joined");
+    if (role_ == sender) return;
+    // The ok is queued first, so that no delivery overtakes it. It is written when this client's executor is free
+    // again; by then the receiver is a member and misses nothing.
+    if (!send_replies()) return end();  // closed meanwhile: it must see nothing of this room
+    me_.listen();
+    role_ = receiver;
+  }
+
+  void leave(std::string_view) {
+    if (!me_.is_in_room()) return refuse("not in a room");
+    leave_room();
+    ok("left");
+  }
+
+  void leave_room() {
+    flush_deliveries();  // what was sent before belongs to this room
+    me_.leave();
+  }
+
+  void sendall(std::string_view text) {
+    auto const reason = keep_delivery(text);
+    if (!reason.empty()) return refuse(reason);
+    ok("sent");
+  }
+
+  void senduser(std::string_view user_and_text) {
+    auto const colon = user_and_text.find(':');
+    if (colon == std::string_view::npos) return refuse("no text (senduser:USER:TEXT)");
+    auto const user = user_and_text.substr(0, colon);
+    if (!is_valid_name(user)) return refuse("invalid user name (letters and digits only)");
+    flush_deliveries();  // keeps the order
+    std::string line;
+    if (auto const reason = append_delivery(line, user_and_text.substr(colon + 1)); !reason.empty())
+      return refuse(reason);
+    have_said(1, me_.room().send_to(user, line));
+    ok("sent");
+  }
+
+  void quit(std::string_view) {
+    ok("bye");
+    end();
+  }
+
+  /// Appends the delivery of `text` to `lines`. Returns an empty string, or the reason for refusing it.
+  std::string append_delivery(std::string& lines, std::string_view text) {
+    if (!me_.is_in_room()) return "join a room first";
+    auto const& room = me_.room_name();
+    auto const& user = me_.name();
+    auto const size = delivery_size(room, user, text);
+    if (size > max_line)
+      return "text too long for a delivery, by " + std::to_string(size - max_line) + " (counted in bytes)";
+    ChatService::append_delivery(lines, room, user, text);
+    return {};
+  }
+
+  /// Holds back the delivery of `text`, and sends the block if it is full. Returns the same as `append_delivery`.
+  std::string keep_delivery(std::string_view text) {
+    auto reason = append_delivery(kept().deliveries, text);
+    if (!reason.empty()) return reason;
+    ++kept_->texts;
+    if (kept_->deliveries.size() >= block_size) flush_deliveries();
+    return reason;
+  }
+
+  void flush_deliveries() {
+    if (!kept_ || kept_->deliveries.empty()) return;
+    auto const lines = std::exchange(kept_->deliveries, {});
+    auto const texts = std::exchange(kept_->texts, std::uint16_t());
+    have_said(texts, me_.room().broadcast(me_.name(), lines));
+  }
+
+  /// Counts `texts` sent to `receivers` each, and pauses the client if it must wait.
+  void have_said(std::uint64_t texts, std::size_t receivers) {
+    service_.count(texts, receivers);
+    if (peer().is_open() && me_.room().must_wait(me_)) peer().pause();
+  }
+
+  ChatService& service_;
+  Participant me_;  // its name is empty before the login
+  std::unique_ptr<Kept> kept_;
+  Role role_ = guest;
+};
+
+inline auto const& ChatService::Session::commands() noexcept {
+  static constexpr Command table[] = {
+      {tag::sendall, sender, &Session::sendall},
+      {tag::senduser, sender, &Session::senduser},
+      {tag::pass, guest | sender | newcomer | receiver | waiting, &Session::pass},  // it may be an unknown message
+      {tag::slogin, guest, &Session::slogin},
+      {tag::rlogin, guest, &Session::rlogin},
+      {tag::join, sender | newcomer | receiver, &Session::join, true},
+      {tag::leave, sender, &Session::leave, true},
+      {tag::quit, sender | receiver, &Session::quit, true},
+  };
+  return table;
+}
+
+inline ChatService::Session::Command const* ChatService::Session::find(std::string_view tag) noexcept {
+  for (auto const& command : commands())
+    if (command.tag == tag) return &command;
+  return nullptr;
+}
+
+inline ChatService::Session ChatService::open(Peer peer) { return {*this, std::move(peer)}; }
+inline ChatService::Session ChatService::open(Peer peer, ClientInfo info) {
+  return {*this, std::move(peer), std::move(info)};
+}
+
+}  // namespace chatproto

@@ -1,0 +1,37 @@
+#!/bin/sh
+# systemd.sh UNITS SERVER: checks systemd's units in the folder UNITS: they are right, the server is in a sandbox (an
+# exposure of at most 2.0, as systemd counts it), it has a user, and it accepts its default options.
+set -eu
+units=$(cd "$1" && pwd)
+server=$2
+command -v systemd-analyze >/dev/null || {
+  echo 'systemd: skipped: there is no systemd-analyze'
+  exit 77
+}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+fail() {
+  echo "systemd: $1" >&2
+  exit 1
+}
+
+cp "$units"/*.service "$units"/*.socket "$scratch"
+sed -i "s#/usr/bin/chatproto-server#$server#" "$scratch"/*.service # where the package is not installed
+systemd-analyze verify --man=no "$scratch"/*.service "$scratch"/*.socket >"$scratch/said" 2>&1 ||
+  fail "a unit is wrong: $(cat "$scratch/said")"
+[ ! -s "$scratch/said" ] || fail "a unit is doubtful: $(cat "$scratch/said")"
+for service in "$scratch"/*.service; do
+  systemd-analyze security --offline=true --threshold=20 --no-pager "$service" >"$scratch/said" 2>&1 ||
+    fail "its sandbox has holes: $(cat "$scratch/said")"
+  tail -n 1 "$scratch/said"
+done
+
+mkdir -p "$scratch/root/etc"
+systemd-sysusers --root="$scratch/root" "$units/chatproto-server.conf" >"$scratch/said" 2>&1 || cat "$scratch/said"
+user=$(sed -n 's/^User=//p' "$units/chatproto-server.service")
+grep "^$user:" "$scratch/root/etc/passwd" || fail "there is no user '$user'"
+
+# shellcheck source=/dev/null
+. "$units/chatproto-server.default"
+# shellcheck disable=SC2086 # words
+[ "$("$server" --check $CHATPROTO_OPTIONS)" = ok ] || fail "the server does not accept $CHATPROTO_OPTIONS"
