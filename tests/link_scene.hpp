@@ -131,7 +131,7 @@ class Scene {
     link_.reset();
   }
   void watch_deadlines() { ++deadlines; }
-  void handshake_ended() { ++handshakes; }
+  void handshake_ended(Link&) { ++handshakes; }
   std::optional<chatproto::RefusalReason> admit(chatproto::detail::ClientOrigin& origin) {
     seen_origin = origin.endpoint;
     return refusal;

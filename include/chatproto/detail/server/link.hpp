@@ -53,7 +53,7 @@ concept LinkHost = requires(H& host, Link& link, std::weak_ptr<Link> client, std
   { host.has_memory() } -> std::same_as<bool>;
   host.watch_memory();                 // memory is short: the link waits until `memory_is_free`
   host.end_throttle_in(time, client);  // calls `end_throttle` after that time
-  host.handshake_ended();              // of a client with a layer
+  host.handshake_ended(link);          // of a client with a layer
   { host.admit(origin) } -> std::same_as<std::optional<RefusalReason>>;  // if it came through a proxy
   { host.is_banned(address, name) } -> std::same_as<bool>;
 };
@@ -164,8 +164,6 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       if (link.in_handshake_) link.end(DisconnectReason::handshake);
     });
   }
-  /// Whether the handshake of its layer is under way: any thread.
-  bool in_handshake() const noexcept { return in_handshake_; }
   /// Ends the link if its client is banned: any thread.
   void end_if_banned() noexcept {
     post([](Link& link, auto&) {
@@ -373,7 +371,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     rules_.begin_handshake();
   }
   void end_handshake_phase() noexcept {
-    if (in_handshake_.exchange(false)) host_.handshake_ended();
+    if (std::exchange(in_handshake_, false)) host_.handshake_ended(*this);
   }
   bool awaits_header() const noexcept { return origin_ && origin_->awaits_header; }
   /// A proxy has told for whom it connects.
@@ -490,7 +488,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   /// Ends the link now. Its remaining owners find a closed queue.
   void end(DisconnectReason reason, std::error_code error = {}) noexcept {
     if (!socket_) return;
-    auto const was_in_handshake = in_handshake_.load();
+    auto const was_in_handshake = in_handshake_;
     end_handshake_phase();
     try {
       if (awaits_header()) tell_connected();  // of the proxy
@@ -526,7 +524,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   std::uint32_t slot_ = 0;
   std::atomic<bool> needs_memory_ = false;  // whether it waits for memory before it reads again
   std::atomic<bool> not_served_ = false;    // see not_served()
-  std::atomic<bool> in_handshake_;          // until the session begins, if there is to be a layer
+  bool in_handshake_;                       // until the session begins, if there is to be a layer
   // In one byte, because an idle client should cost little.
   std::uint8_t flags_ : 6 = 0;
   Layer::Wait layer_waits_ : 2 = Layer::Wait::nothing;  // what the handshake, or a read, waits for

@@ -133,14 +133,17 @@ class ServerCore {
 
   /// Returns whether one more handshake of a layer may begin. If not, ends those that have taken long.
   bool has_room_for_handshake() {
+    std::lock_guard const lock(mutex_);
     if (handshakes_ < std::max<std::size_t>(options_.max_handshakes, 1)) return true;
     auto const soon = Link::Clock::now() + options_.login_deadline / 2;
-    std::lock_guard const lock(mutex_);
-    for (auto const& link : links_)
-      if (link->in_handshake() && link->due() < soon) link->end_handshake();
+    for (std::size_t i = 0; i < handshakes_; ++i)
+      if (links_[i]->due() < soon) links_[i]->end_handshake();
     return false;
   }
-  void handshake_ended() noexcept { --handshakes_; }
+  void handshake_ended(Link& link) noexcept {
+    std::lock_guard const lock(mutex_);
+    exchange_places(link.slot(), --handshakes_);
+  }
 
   bool is_banned(asio::ip::address const& address, std::string_view name) const {
     if (!has_bans_) return false;
@@ -172,7 +175,7 @@ class ServerCore {
       std::lock_guard const lock(mutex_);
       link->slot() = static_cast<std::uint32_t>(links_.size());
       links_.push_back(link);
-      if (is_in_handshake) ++handshakes_;  // nothing throws from here on
+      if (is_in_handshake) exchange_places(links_.size() - 1, handshakes_++);  // nothing throws from here on
     } catch (...) {
       events_.ended(number, DisconnectReason::failed, asio::error::no_memory);
       throw;
@@ -261,6 +264,13 @@ class ServerCore {
 
   void stop_accepting() {
     for (auto& acceptor : acceptors_) acceptor.stop();
+  }
+
+  /// Exchanges the places of two links, under the lock.
+  void exchange_places(std::size_t one, std::size_t other) noexcept {
+    std::swap(links_[one], links_[other]);
+    links_[one]->slot() = static_cast<std::uint32_t>(one);
+    links_[other]->slot() = static_cast<std::uint32_t>(other);
   }
 
   void cut_all() noexcept {
@@ -354,15 +364,15 @@ class ServerCore {
   bool stopping_ = false;
   unsigned memory_looks_ = 0;  // looks since memory became short
   std::atomic<bool> ticking_ = false;
-  std::atomic<std::size_t> handshakes_ = 0;  // of layers, under way
   AddressLimits limits_;
   AddressList proxies_;
   mutable std::mutex bans_mutex_;  // guards bans_
   std::shared_ptr<Bans const> bans_;
   std::atomic<bool> has_bans_ = false;
-  mutable std::mutex mutex_;  // guards links_; a queue's lock may be taken within it
-  std::vector<std::shared_ptr<Link>> links_;
-  Policy policy_;  // last, so that its threads end before anything that they use
+  mutable std::mutex mutex_;                  // guards links_, handshakes_; a queue's lock may be taken within it
+  std::vector<std::shared_ptr<Link>> links_;  // first those whose handshake is under way
+  std::size_t handshakes_ = 0;                // how many these are
+  Policy policy_;                             // last, so that its threads end before anything that they use
 };
 
 }  // namespace chatproto::detail
