@@ -377,6 +377,28 @@ TEST_CASE("a server that stops ends a handshake", "[layer]") {
   CHECK(s.toys->closed == 0);
 }
 
+TEST_CASE("a host that drains learns when a client has done its handshake and logged in", "[layer]") {
+  LayeredScene s;
+  auto& service = s.scene.begin();
+  service.logged_in = false;
+  s.scene.link().await_login(nullptr);
+  while (s.scene.run_posted()) continue;
+  CHECK(s.scene.newcomers == 1);
+  SECTION("it does") {
+    s.scene.far_sends(hello);
+    REQUIRE(s.scene.run_until([&] { return has_seen(service, "(open)"); }));
+    CHECK(s.scene.newcomers == 1);
+    service.logged_in = true;
+    s.far_says("a\n");
+    REQUIRE(s.scene.run_until([&] { return has_seen(service, "(flush)"); }));
+  }
+  SECTION("it fails") {
+    s.scene.far_sends("HO");
+    CHECK(s.ends("handshake"));
+  }
+  CHECK(s.scene.newcomers == 0);
+}
+
 TEST_CASE("output that a layer holds is written later, in order", "[layer]") {
   LayeredScene s;
   s.meet();
@@ -676,7 +698,9 @@ TEMPLATE_TEST_CASE("a server stops although a handshake is under way", "[layer]"
   Ends ends;
   Reasons reasons;
   auto const how = GENERATE(StopMode::drain, StopMode::now);
-  ServerThread<TestType> server(both(ends.near_end, &reasons));
+  auto options = both(ends.near_end, &reasons);
+  options.drain = 10s;  // a tenth of it for the handshake
+  ServerThread<TestType> server(options);
   Client client(server->port(1));
   client.send("HI");
   REQUIRE(test::eventually([&] { return ends.near_end->made == 1; }));

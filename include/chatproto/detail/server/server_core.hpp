@@ -61,6 +61,7 @@ class ServerCore {
         events_(options_.observer),
         mailbox_(io_, *this, mailbox_memory_),
         ticker_(io_, tick_memory_, callback<&ServerCore::tick>(this)),
+        patience_(io_, patience_memory_, callback<&ServerCore::stop_reading>(this)),
         deadline_(io_, deadline_memory_, callback<&ServerCore::stop_now>(this)),
         memory_timer_(io_, memory_timer_memory_, callback<&ServerCore::look_at_memory>(this)),
         limits_({.most = options_.max_clients_per_address,
@@ -200,6 +201,12 @@ class ServerCore {
     if (links_.empty()) mailbox_.template ask<&ServerCore::finish_if_empty>();
   }
 
+  /// Called by links while the server drains, see `Link::await_login`.
+  void await_newcomer() noexcept { ++newcomers_; }
+  void newcomer_is_done() noexcept {
+    if (--newcomers_ == 0) mailbox_.template ask<&ServerCore::stop_reading>();
+  }
+
   /// A link has a new deadline. One timer serves the deadlines of all links, and runs only while there is one.
   void watch_deadlines() noexcept {
     if (!ticking_.exchange(true)) mailbox_.template ask<&ServerCore::tick_later>();
@@ -282,6 +289,20 @@ class ServerCore {
     if (!begin_to_stop(StopMode::drain)) return;
     stop_accepting();
     {
+      // Who was accepted shall not be sent away without an answer. So first those who have still to log in may do so,
+      // but for a limited time. `looking` counts as one of them, until each link has looked.
+      newcomers_ = 1;
+      auto const seen_by_all = [](ServerCore* core) { core->newcomer_is_done(); };
+      std::shared_ptr<void> const looking(this, seen_by_all, newcomer_memory_.template allocator<ServerCore>());
+      std::lock_guard const lock(mutex_);
+      for (auto const& link : links_) link->await_login(looking);
+    }
+    patience_.set(options_.drain / 10);
+    finish_if_empty();
+  }
+  void stop_reading() {
+    if (std::exchange(reads_no_more_, true)) return;
+    {
       // A closed client may miss later texts. So first all links stop reading; everything answered by ok is then in a
       // log. The last link that has stopped reading releases `reading`, which closes all links.
       auto const read_by_all = [](ServerCore* core) { core->mailbox_.template ask<&ServerCore::close_all>(); };
@@ -351,19 +372,21 @@ class ServerCore {
 
   ServerOptions const options_;
   // For the server's own operations, which must continue when memory is short.
-  HandlerMemory mailbox_memory_, reader_memory_, tick_memory_, deadline_memory_, memory_timer_memory_;
+  HandlerMemory mailbox_memory_, newcomer_memory_, reader_memory_, tick_memory_, patience_memory_, deadline_memory_,
+      memory_timer_memory_;
   std::deque<AcceptorMemory> acceptor_memory_;
   asio::io_context io_{1};
   Svc service_;  // may have a timer on io_
   Events events_;
-  Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::close_all, &ServerCore::finish_if_empty,
-          &ServerCore::tick_later, &ServerCore::look_at_memory_later>
+  Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::stop_reading, &ServerCore::close_all,
+          &ServerCore::finish_if_empty, &ServerCore::tick_later, &ServerCore::look_at_memory_later>
       mailbox_;
-  ReliableTimer ticker_, deadline_, memory_timer_;
+  ReliableTimer ticker_, patience_, deadline_, memory_timer_;
   std::deque<Acceptor<ServerCore, executor_type>> acceptors_;  // one for each listener
-  bool stopping_ = false;
+  bool stopping_ = false, reads_no_more_ = false;
   unsigned memory_looks_ = 0;  // looks since memory became short
   std::atomic<bool> ticking_ = false;
+  std::atomic<std::size_t> newcomers_ = 0;  // to wait for, while draining
   AddressLimits limits_;
   AddressList proxies_;
   mutable std::mutex bans_mutex_;  // guards bans_
