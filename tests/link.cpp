@@ -107,17 +107,7 @@ TEST_CASE("a session needs only the required members", "[link]") {
 TEST_CASE("blocks of all sizes arrive byte for byte, through a slow reader", "[link]") {
   Scene scene;
   scene.begin();
-  std::string sent;
-  auto letter = 'a';
-  for (auto round = 0; round < 20; ++round) {
-    for (auto const size : {1u, 1u, 10u, 1000u, 0u, 65'535u, 65'536u, 65'537u, 3u, 30'000u, 40'000u, 300'000u, 7u}) {
-      std::string bytes(size, letter);
-      letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
-      sent += bytes;
-      scene.push(std::move(bytes));
-    }
-    if (round % 2 == 0) scene.run_posted();  // several rounds in a batch, some of them while stalled
-  }
+  auto const sent = scene.push_all_sizes();
   scene.peer().close();
   std::string got;
   while (got.size() < sent.size()) {
@@ -433,35 +423,15 @@ TEST_CASE("a resume without a pause does nothing", "[link]") {
 }
 
 TEST_CASE("a service can ask for a client's address", "[link]") {
-  struct Addresses {
-    struct Session {
-      void on_line(std::string_view) const {}
-    };
-    Session open(Peer const&, std::string from) {
-      address = std::move(from);
-      return {};
-    }
-    std::string address;
-  };
-  Scene<Addresses> scene;
+  Scene<Asking<std::string>> scene;
   auto const port = std::to_string(scene.remote.local_endpoint().port());
-  CHECK(scene.begin().address == "127.0.0.1:" + port);
+  CHECK(scene.begin().told == "127.0.0.1:" + port);
 }
 
 TEST_CASE("a service can ask for all that is known of a client", "[link]") {
-  struct Clients {
-    struct Session {
-      void on_line(std::string_view) const {}
-    };
-    Session open(Peer const&, chatproto::ClientInfo info) {
-      client = std::move(info);
-      return {};
-    }
-    chatproto::ClientInfo client;
-  };
-  Scene<Clients> scene;
+  Scene<Asking<chatproto::ClientInfo>> scene;
   auto const port = std::to_string(scene.remote.local_endpoint().port());
-  auto const& client = scene.begin().client;
+  auto const& client = scene.begin().told;
   CHECK(client.address == "127.0.0.1:" + port);
   CHECK(client.is_loopback);
   CHECK_FALSE(client.is_encrypted);
