@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/detail/server/link.hpp>
 
+#include <chatproto/detail/server/link_list.hpp>
 #include <chatproto/executor.hpp>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <asio/any_io_executor.hpp>
 #include <asio/buffer.hpp>
@@ -565,6 +567,42 @@ TEST_CASE("a client whose address is banned is ended, and no other", "[link]") {
   scene.link().end_if_banned();
   CHECK(scene.ends());
   CHECK(ended(scene, DisconnectReason::banned) == 1);
+}
+
+TEST_CASE("a list of links has those in a handshake in front", "[link]") {
+  struct Number {
+    std::uint32_t& slot() { return place; }
+    int value;
+    std::uint32_t place = 0;
+  };
+  chatproto::detail::LinkList<Number> list;
+  std::vector<std::shared_ptr<Number>> numbers;
+  auto const seen = [&] {
+    std::vector<int> values;
+    list.for_each_handshake([&](Number const& number) { values.push_back(number.value); });
+    std::sort(values.begin(), values.end());
+    return values;
+  };
+  for (auto i = 0; i < 6; ++i) {
+    numbers.push_back(std::make_shared<Number>(Number{i}));
+    list.add(numbers.back(), i % 2 == 1);
+  }
+  CHECK(list.size() == 6);
+  CHECK(seen() == std::vector{1, 3, 5});
+  CHECK(list.handshakes() == 3);
+  list.handshake_ended(*numbers[1]);
+  CHECK(seen() == std::vector{3, 5});
+  CHECK_FALSE(list.remove(*numbers[0]));
+  CHECK_FALSE(list.remove(*numbers[1]));
+  CHECK(numbers[1].use_count() == 1);
+  CHECK(seen() == std::vector{3, 5});
+  list.use([](auto const& links) {
+    for (std::size_t i = 0; i < links.size(); ++i) CHECK(links[i]->place == i);
+  });
+  for (auto const i : {5, 3}) list.handshake_ended(*numbers[static_cast<std::size_t>(i)]);
+  CHECK(seen().empty());
+  for (auto const i : {4, 2, 5}) CHECK_FALSE(list.remove(*numbers[static_cast<std::size_t>(i)]));
+  CHECK(list.remove(*numbers[3]));
 }
 
 TEST_CASE("a peer may outlive its link, and then sends nothing", "[link]") {
