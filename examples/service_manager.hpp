@@ -8,12 +8,9 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <mutex>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -27,8 +24,6 @@
 #include <time.h>
 #include <unistd.h>
 #endif
-
-#include <chatproto/observer.hpp>
 
 namespace program {
 
@@ -161,59 +156,6 @@ class ServiceManager {
   sockaddr_un address_ = {};
   socklen_t size_ = 0;
 #endif
-};
-
-// --- Newcomers -------------------------------------------------------------------------------------------------------
-
-/// Knows which clients have connected but not logged in yet. Passes on all events.
-class Newcomers final : public chatproto::Observer {
- public:
-  explicit Newcomers(chatproto::Observer* next) : next_(next) {}
-
-  /// Waits until those of the first `accepted` clients that are still connected have logged in, but at most for this
-  /// time.
-  void wait(std::uint64_t accepted, std::chrono::milliseconds time) {
-    std::unique_lock lock(mutex_);
-    none_.wait_for(lock, time, [&] { return seen_ >= accepted && waiting_.empty(); });
-  }
-
-  void connected(std::uint64_t client, std::string_view address) override {
-    {
-      std::lock_guard const lock(mutex_);
-      waiting_.insert(client);
-      ++seen_;
-    }
-    if (next_ != nullptr) next_->connected(client, address);
-  }
-  void logged_in(std::uint64_t client, std::string_view name) override {
-    forget(client);
-    if (next_ != nullptr) next_->logged_in(client, name);
-  }
-  void threw(std::uint64_t client, std::string_view what) override {
-    if (next_ != nullptr) next_->threw(client, what);
-  }
-  void ended(std::uint64_t client, chatproto::DisconnectReason reason, std::error_code const& error) override {
-    forget(client);
-    if (next_ != nullptr) next_->ended(client, reason, error);
-  }
-  void refused(std::string_view address, chatproto::RefusalReason reason) override {
-    if (next_ != nullptr) next_->refused(address, reason);
-  }
-  void accept_failed(std::error_code const& error) override {
-    if (next_ != nullptr) next_->accept_failed(error);
-  }
-
- private:
-  void forget(std::uint64_t client) {
-    std::lock_guard const lock(mutex_);
-    if (waiting_.erase(client) > 0 && waiting_.empty()) none_.notify_all();
-  }
-
-  chatproto::Observer* const next_;
-  std::mutex mutex_;  // guards the following members
-  std::condition_variable none_;
-  std::set<std::uint64_t> waiting_;
-  std::uint64_t seen_ = 0;  // without those, few, that have ended before they were reported as connected
 };
 
 }  // namespace program

@@ -234,8 +234,7 @@ inline void announce(auto const& server, ServerFlags const& flags) {
   complain(line);
 }
 
-/// `Service`, which calls a function before its server drains. Until that returns, the server accepts no client, but it
-/// still serves those that it has.
+/// `Service`, which calls a function before its server drains.
 template <class Service>
 class DrainedService : public Service {
  public:
@@ -257,16 +256,11 @@ template <class Policy, class Service, class... Args>
 void serve_until_signal(ServerFlags const& flags, auto const& beside, Args const&... service_args) {
   using Server = chatproto::Server<Policy, DrainedService<Service>>;
   ServiceManager const manager;
-  auto options = flags.complete();
-  std::optional<Newcomers> newcomers;
-  if (!flags.sockets.empty()) options.observer = &newcomers.emplace(options.observer);
+  auto const options = flags.complete();
   std::unique_ptr<Server> server;
   auto const before_drain = [&] {
-    // Whoever connects from here on waits for the next server, which gets the same sockets. Who was accepted shall not
-    // be sent away without an answer.
-    auto const patience = options.drain / 10;
+    auto const patience = options.drain / 10;  // with clients that have still to log in
     manager.stopping(patience + options.drain + options.linger + std::chrono::seconds(5));  // and for the last lines
-    if (newcomers) newcomers->wait(server->stats().accepted, patience);
   };
   try {
     server = std::make_unique<Server>(options, before_drain, service_args...);

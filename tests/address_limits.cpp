@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/address_limits.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -132,6 +133,39 @@ TEST_CASE("the memory for addresses without a client is bounded", "[address_limi
     REQUIRE(door.comes(numbered(99'990)) == "too_fast");
   }
   CHECK(door.limits.size() == 11);
+}
+
+TEST_CASE("what is no client counts for the rate, above it too", "[address_limits]") {
+  AddressLimits limits({.rate = 0.1, .burst = 5, .memory = 3});
+  auto const bob = asio::ip::make_address("192.0.2.7");
+  AddressLimits::Clock::time_point const start{1h};
+  for (auto i = 0; i < 5; ++i) {
+    CHECK(limits.wait(bob, start) == 0s);
+    limits.owe(bob, start);
+  }
+  CHECK(limits.wait(bob, start) == 10s);
+  CHECK(limits.wait(bob, start + 4s) == 6s);
+  CHECK(limits.wait(asio::ip::make_address("::ffff:192.0.2.7"), start) == 10s);
+  CHECK(limits.wait(asio::ip::make_address("192.0.2.8"), start) == 0s);
+  CHECK(limits.size() == 1);
+  limits.owe(bob, start);
+  CHECK(limits.wait(bob, start) == 20s);
+  Place place;
+  CHECK(limits.admit(bob, start, place) == Refusal::too_fast);
+
+  SECTION("it forgets the one that came longest ago") {
+    for (auto i = 0u; i < 100; ++i) {
+      limits.owe(asio::ip::make_address(numbered(i)), start);
+      CHECK(limits.size() == std::min(i + 2, 3u));
+      REQUIRE(limits.wait(bob, start) == 20s);  // he comes again and again
+    }
+    for (auto i = 0u; i < 3; ++i) limits.owe(asio::ip::make_address(numbered(i)), start);
+    CHECK(limits.wait(bob, start) == 0s);
+  }
+  SECTION("it forgets those whose bucket is full") {
+    limits.owe(asio::ip::make_address("192.0.2.8"), start + 60s);
+    CHECK(limits.size() == 1);
+  }
 }
 
 TEST_CASE("a place can be moved, and is freed once", "[address_limits]") {

@@ -242,15 +242,14 @@ TEST_CASE("a session opens after the handshake of its layer", "[layer]") {
   LayeredScene s;
   auto& service = s.scene.begin();
   service.on_line = send_ok;
-  CHECK(s.scene.link().in_handshake());
   for (auto const c : hello) {
     while (s.scene.run_posted()) continue;
     CHECK(service.seen.empty());
+    CHECK(s.scene.handshakes == 0);
     s.scene.far_sends({&c, 1});
   }
   REQUIRE(s.scene.run_until([&] { return has_seen(service, "(open)"); }));
   CHECK(s.scene.handshakes == 1);
-  CHECK_FALSE(s.scene.link().in_handshake());
   CHECK(s.scene.far_reads() == answer);
   s.far_says("a\n");
   CHECK(s.far_hears() == "ok:\n");
@@ -378,20 +377,32 @@ TEST_CASE("a server that stops ends a handshake", "[layer]") {
   CHECK(s.toys->closed == 0);
 }
 
+TEST_CASE("a host that drains learns when a client has done its handshake and logged in", "[layer]") {
+  LayeredScene s;
+  auto& service = s.scene.begin();
+  service.logged_in = false;
+  s.scene.link().await_login(nullptr);
+  while (s.scene.run_posted()) continue;
+  CHECK(s.scene.newcomers == 1);
+  SECTION("it does") {
+    s.scene.far_sends(hello);
+    REQUIRE(s.scene.run_until([&] { return has_seen(service, "(open)"); }));
+    CHECK(s.scene.newcomers == 1);
+    service.logged_in = true;
+    s.far_says("a\n");
+    REQUIRE(s.scene.run_until([&] { return has_seen(service, "(flush)"); }));
+  }
+  SECTION("it fails") {
+    s.scene.far_sends("HO");
+    CHECK(s.ends("handshake"));
+  }
+  CHECK(s.scene.newcomers == 0);
+}
+
 TEST_CASE("output that a layer holds is written later, in order", "[layer]") {
   LayeredScene s;
   s.meet();
-  std::string sent;
-  auto letter = 'a';
-  for (auto round = 0; round < 20; ++round) {
-    for (auto const size : {1u, 10u, 1000u, 0u, 16'383u, 16'384u, 16'385u, 65'536u, 65'537u, 3u, 300'000u, 7u}) {
-      std::string bytes(size, letter);
-      letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
-      sent += bytes;
-      s.scene.push(std::move(bytes));
-    }
-    if (round % 2 == 0) s.scene.run_posted();  // several rounds in a batch, some of them while stalled
-  }
+  auto const sent = s.scene.push_all_sizes();
   s.scene.peer().close();
   auto const got = s.scene.far_reads_all();
   REQUIRE(got.size() == sent.size() + end_mark.size());
@@ -677,7 +688,9 @@ TEMPLATE_TEST_CASE("a server stops although a handshake is under way", "[layer]"
   Ends ends;
   Reasons reasons;
   auto const how = GENERATE(StopMode::drain, StopMode::now);
-  ServerThread<TestType> server(both(ends.near_end, &reasons));
+  auto options = both(ends.near_end, &reasons);
+  options.drain = 10s;  // a tenth of it for the handshake
+  ServerThread<TestType> server(options);
   Client client(server->port(1));
   client.send("HI");
   REQUIRE(test::eventually([&] { return ends.near_end->made == 1; }));

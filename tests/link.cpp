@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/detail/server/link.hpp>
 
+#include <chatproto/detail/server/link_list.hpp>
 #include <chatproto/executor.hpp>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <asio/any_io_executor.hpp>
 #include <asio/buffer.hpp>
@@ -107,17 +109,7 @@ TEST_CASE("a session needs only the required members", "[link]") {
 TEST_CASE("blocks of all sizes arrive byte for byte, through a slow reader", "[link]") {
   Scene scene;
   scene.begin();
-  std::string sent;
-  auto letter = 'a';
-  for (auto round = 0; round < 20; ++round) {
-    for (auto const size : {1u, 1u, 10u, 1000u, 0u, 65'535u, 65'536u, 65'537u, 3u, 30'000u, 40'000u, 300'000u, 7u}) {
-      std::string bytes(size, letter);
-      letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
-      sent += bytes;
-      scene.push(std::move(bytes));
-    }
-    if (round % 2 == 0) scene.run_posted();  // several rounds in a batch, some of them while stalled
-  }
+  auto const sent = scene.push_all_sizes();
   scene.peer().close();
   std::string got;
   while (got.size() < sent.size()) {
@@ -283,6 +275,43 @@ TEST_CASE("a host that stops reads no more lines, and learns when the last one h
   CHECK(service.seen == Lines{"(open)", "a", "b", "(flush)", "(gone)"});
 }
 
+TEST_CASE("a host that drains learns when a client has logged in or is gone", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  service.logged_in = false;
+  auto const looks = std::make_shared<int>();
+  for (auto i = 0; i < 2; ++i) scene.link().await_login(looks);
+  CHECK(looks.use_count() == 3);
+  scene.run_posted();
+  CHECK(looks.use_count() == 1);
+  CHECK(scene.newcomers == 1);
+  scene.far_sends("a\n");
+  REQUIRE(scene.run_until([&] { return has_seen(service, "(flush)"); }));
+  CHECK(scene.newcomers == 1);
+  SECTION("has logged in") {
+    service.logged_in = true;
+    scene.far_sends("b\n");
+    REQUIRE(scene.run_until([&] { return has_seen(service, "b"); }));
+    CHECK(scene.newcomers == 0);
+    scene.link().await_login(looks);
+    scene.run_posted();
+    CHECK(looks.use_count() == 1);
+  }
+  SECTION("is gone") {
+    scene.peer().abort();
+    CHECK(scene.ends());
+  }
+  CHECK(scene.newcomers == 0);
+}
+
+TEST_CASE("a host that drains does not wait for the clients of a service without logins", "[link]") {
+  Scene<Echo> scene;
+  scene.begin();
+  scene.link().await_login(nullptr);
+  scene.run_posted();
+  CHECK(scene.newcomers == 0);
+}
+
 TEST_CASE("a session that pauses gets no more lines until it is resumed", "[link]") {
   Scene scene;
   auto& service = scene.begin();
@@ -396,35 +425,15 @@ TEST_CASE("a resume without a pause does nothing", "[link]") {
 }
 
 TEST_CASE("a service can ask for a client's address", "[link]") {
-  struct Addresses {
-    struct Session {
-      void on_line(std::string_view) const {}
-    };
-    Session open(Peer const&, std::string from) {
-      address = std::move(from);
-      return {};
-    }
-    std::string address;
-  };
-  Scene<Addresses> scene;
+  Scene<Asking<std::string>> scene;
   auto const port = std::to_string(scene.remote.local_endpoint().port());
-  CHECK(scene.begin().address == "127.0.0.1:" + port);
+  CHECK(scene.begin().told == "127.0.0.1:" + port);
 }
 
 TEST_CASE("a service can ask for all that is known of a client", "[link]") {
-  struct Clients {
-    struct Session {
-      void on_line(std::string_view) const {}
-    };
-    Session open(Peer const&, chatproto::ClientInfo info) {
-      client = std::move(info);
-      return {};
-    }
-    chatproto::ClientInfo client;
-  };
-  Scene<Clients> scene;
+  Scene<Asking<chatproto::ClientInfo>> scene;
   auto const port = std::to_string(scene.remote.local_endpoint().port());
-  auto const& client = scene.begin().client;
+  auto const& client = scene.begin().told;
   CHECK(client.address == "127.0.0.1:" + port);
   CHECK(client.is_loopback);
   CHECK_FALSE(client.is_encrypted);
@@ -558,6 +567,42 @@ TEST_CASE("a client whose address is banned is ended, and no other", "[link]") {
   scene.link().end_if_banned();
   CHECK(scene.ends());
   CHECK(ended(scene, DisconnectReason::banned) == 1);
+}
+
+TEST_CASE("a list of links has those in a handshake in front", "[link]") {
+  struct Number {
+    std::uint32_t& slot() { return place; }
+    int value;
+    std::uint32_t place = 0;
+  };
+  chatproto::detail::LinkList<Number> list;
+  std::vector<std::shared_ptr<Number>> numbers;
+  auto const seen = [&] {
+    std::vector<int> values;
+    list.for_each_handshake([&](Number const& number) { values.push_back(number.value); });
+    std::sort(values.begin(), values.end());
+    return values;
+  };
+  for (auto i = 0; i < 6; ++i) {
+    numbers.push_back(std::make_shared<Number>(Number{i}));
+    list.add(numbers.back(), i % 2 == 1);
+  }
+  CHECK(list.size() == 6);
+  CHECK(seen() == std::vector{1, 3, 5});
+  CHECK(list.handshakes() == 3);
+  list.handshake_ended(*numbers[1]);
+  CHECK(seen() == std::vector{3, 5});
+  CHECK_FALSE(list.remove(*numbers[0]));
+  CHECK_FALSE(list.remove(*numbers[1]));
+  CHECK(numbers[1].use_count() == 1);
+  CHECK(seen() == std::vector{3, 5});
+  list.use([](auto const& links) {
+    for (std::size_t i = 0; i < links.size(); ++i) CHECK(links[i]->place == i);
+  });
+  for (auto const i : {5, 3}) list.handshake_ended(*numbers[static_cast<std::size_t>(i)]);
+  CHECK(seen().empty());
+  for (auto const i : {4, 2, 5}) CHECK_FALSE(list.remove(*numbers[static_cast<std::size_t>(i)]));
+  CHECK(list.remove(*numbers[3]));
 }
 
 TEST_CASE("a peer may outlive its link, and then sends nothing", "[link]") {

@@ -90,6 +90,19 @@ struct Echo {
   Session open(Peer peer) { return {std::move(peer)}; }
 };
 
+/// A service that keeps what it is told of its client.
+template <class Told>
+struct Asking {
+  struct Session {
+    void on_line(std::string_view) const {}
+  };
+  Session open(Peer const&, Told what) {
+    told = std::move(what);
+    return {};
+  }
+  Told told;
+};
+
 /// One link, its host, and the other end of its connection. Everything runs in the test's thread, when the test asks
 /// for it.
 template <class Service = Scripted>
@@ -131,7 +144,9 @@ class Scene {
     link_.reset();
   }
   void watch_deadlines() { ++deadlines; }
-  void handshake_ended() { ++handshakes; }
+  void handshake_ended(Link&) { ++handshakes; }
+  void await_newcomer() { ++newcomers; }
+  void newcomer_is_done() { --newcomers; }
   std::optional<chatproto::RefusalReason> admit(chatproto::detail::ClientOrigin& origin) {
     seen_origin = origin.endpoint;
     return refusal;
@@ -220,6 +235,23 @@ class Scene {
     return all;
   }
 
+  /// Sends blocks of all sizes, several in a batch, some of them while the link is stalled. Returns all that was sent.
+  std::string push_all_sizes() {
+    std::string all;
+    auto letter = 'a';
+    for (auto round = 0; round < 20; ++round) {
+      for (auto const size : {1u, 1u, 10u, 1000u, 0u, 16'383u, 16'384u, 16'385u, 65'535u, 65'536u, 65'537u, 3u, 30'000u,
+                              40'000u, 300'000u, 7u}) {
+        std::string bytes(size, letter);
+        letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1);
+        all += bytes;
+        push(std::move(bytes));
+      }
+      if (round % 2 == 0) run_posted();
+    }
+    return all;
+  }
+
   asio::io_context& context() { return io_; }
   Link& link() { return *link_; }
   std::weak_ptr<Link> const& watch() const { return watch_; }
@@ -232,6 +264,7 @@ class Scene {
   std::optional<chatproto::RefusalReason> refusal;  ///< what `admit` returns
   tcp::endpoint seen_origin;                        ///< what it was asked about
   std::string banned = {};                          ///< this address or name is banned
+  int newcomers = 0;                                ///< those that the link has reported and not taken back
   int handshakes = 0;                               ///< how often the link has reported the end of a handshake
   std::vector<std::chrono::steady_clock::duration> throttles;  ///< for how long the link wanted to wait
 

@@ -756,6 +756,27 @@ TEMPLATE_TEST_CASE("a session can stop its server, and its client gets the reply
   CHECK(server.ended());
 }
 
+TEMPLATE_TEST_CASE("a drain waits for those who have still to log in, for a tenth of its time", "[server]", POLICIES) {
+  auto options = patient();
+  auto const logs_in = GENERATE(true, false);
+  if (!logs_in) options.drain = 100ms;
+  ServerThread<TestType> server(options);
+  auto alice = test::receiver(server.port(), "alice", "cafe");
+  Client bob(server.port());
+  REQUIRE(test::eventually([&] { return server->stats().accepted == 2; }));
+  server->stop();
+  std::promise<void> begun;
+  asio::post(server->context(), [&] { begun.set_value(); });  // after the drain has begun
+  begun.get_future().wait();
+  CHECK_THROWS_AS(Client(server.port()), std::system_error);
+  if (logs_in) CHECK(bob.asks("slogin:bob") == "ok");
+  CHECK(bob.next() == "(end)");
+  CHECK(alice.next() == "(end)");
+  bob.close();
+  alice.close();
+  CHECK(server.ended());
+}
+
 TEMPLATE_TEST_CASE("a drain delivers every text that was answered by ok", "[server]", POLICIES) {
   constexpr auto texts = 20'000;
   constexpr std::size_t size = 200;
@@ -781,7 +802,7 @@ TEMPLATE_TEST_CASE("a drain under load: every receiver gets each text that was a
     ServerThread<TestType> server(options);
     auto alice = test::receiver(server.port(), "alice", "cafe");
     std::vector<Client> idle;  // between the others, so that the server has work to do
-    for (auto i = 0; i < 60; ++i) idle.emplace_back(server.port());
+    for (auto i = 0; i < 60; ++i) idle.push_back(test::sender(server.port(), "idle", "cafe"));
     std::atomic<bool> begun = false;
     auto talk = std::async(std::launch::async, [&] {
       auto bob = test::sender(server.port(), "bob", "cafe");

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/token_bucket.hpp>
 
-#include <chatproto/detail/keyed_buckets.hpp>
-
 #include <chrono>
 
 #include "catch.hpp"
@@ -43,42 +41,6 @@ TEST_CASE("over a long time a bucket gives its rate", "[token_bucket]") {
     if (bucket.take(now)) ++taken;
   CHECK(taken >= 209);  // 70 s
   CHECK(taken <= 211);
-}
-
-TEST_CASE("each key has its own bucket", "[token_bucket]") {
-  chatproto::detail::KeyedBuckets buckets(0.1, 5, 3);
-  auto const start = TokenBucket::Clock::now();
-  for (auto i = 0; i < 5; ++i) {
-    CHECK(buckets.wait("bob", start) == 0s);
-    buckets.owe("bob", start);
-  }
-  CHECK(buckets.wait("bob", start) == 10s);
-  CHECK(buckets.wait("bob", start + 4s) == 6s);
-  CHECK(buckets.wait("alice", start) == 0s);
-  CHECK(buckets.size() == 1);
-
-  SECTION("it forgets those that are full") {
-    buckets.owe("alice", start);
-    buckets.owe("carol", start);
-    CHECK(buckets.size() == 3);
-    buckets.owe("dave", start + 10s);
-    CHECK(buckets.size() == 2);
-    CHECK(buckets.wait("bob", start + 10s) == 0s);
-    buckets.owe("bob", start + 10s);
-    CHECK(buckets.wait("bob", start + 10s) == 10s);  // not forgotten
-  }
-  SECTION("else the one that is full first") {
-    buckets.owe("alice", start);
-    for (auto i = 0; i < 2; ++i) buckets.owe("carol", start);
-    buckets.owe("dave", start);
-    CHECK(buckets.size() == 3);
-    CHECK(buckets.wait("bob", start) == 10s);
-    for (auto i = 0; i < 3; ++i) buckets.owe("carol", start);
-    CHECK(buckets.wait("carol", start) == 10s);
-    buckets.owe("alice", start);
-    buckets.owe("alice", start);  // instead of dave
-    CHECK(buckets.size() == 3);
-  }
 }
 
 TEST_CASE("a bucket is full when no token is missing", "[token_bucket]") {

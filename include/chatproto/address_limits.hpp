@@ -89,20 +89,7 @@ class AddressLimits {
     if (!is_on()) return {};
     auto const key = key_of(address);
     std::unique_lock lock(mutex_);
-    forget_full_buckets(now);
-    auto const [at, is_new] = index_.try_emplace(key);
-    if (is_new) {
-      try {
-        at->second = busy_.insert(busy_.end(), Entry{key, options_});
-      } catch (...) {
-        index_.erase(at);
-        throw;
-      }
-    }
-    auto const entry = at->second;
-    // Also if it is refused: who comes again and again is not forgotten.
-    auto& list = entry->is_idle ? idle_ : busy_;
-    list.splice(list.end(), list, entry);
+    auto const entry = find_or_add(key, now);  // also if it is refused: who comes again and again is not forgotten
     if (options_.most > 0 && entry->clients >= options_.most) return RefusalReason::too_many;
     if (options_.rate > 0 && !entry->bucket.take(now)) return RefusalReason::too_fast;
     if (std::exchange(entry->is_idle, false)) busy_.splice(busy_.end(), idle_, entry);
@@ -110,6 +97,25 @@ class AddressLimits {
     lock.unlock();  // the old place, if there is one, needs it
     place = Place(*this, entry);
     return {};
+  }
+
+  /// Returns how long it takes until the rate allows `address` one more client; 0 if it does. Does not count one.
+  Clock::duration wait(asio::ip::address const& address, Clock::time_point now) {
+    auto const key = key_of(address);
+    std::lock_guard const lock(mutex_);
+    auto const at = index_.find(key);
+    if (at == index_.end() || options_.rate <= 0) return {};
+    move_to_end(at->second);
+    return at->second->bucket.wait(now);
+  }
+  /// Counts for the rate what is no client, such as a wrong secret, even if the rate is exceeded, which delays what
+  /// follows. Throws `std::bad_alloc`.
+  void owe(asio::ip::address const& address, Clock::time_point now) {
+    if (options_.rate <= 0) return;
+    auto const key = key_of(address);
+    std::lock_guard const lock(mutex_);
+    find_or_add(key, now)->bucket.owe(now);
+    forget_beyond_memory();
   }
 
   /// Returns the number of addresses that it knows.
@@ -127,7 +133,7 @@ class AddressLimits {
     Key key;
     TokenBucket bucket;
     std::size_t clients = 0;
-    bool is_idle = false;  // in idle_
+    bool is_idle = true;  // in idle_
   };
 
   static Key key_of(asio::ip::address const& any) {
@@ -140,12 +146,34 @@ class AddressLimits {
     return key;
   }
 
+  /// Returns the entry of an address, which is now the last to be forgotten. A new one is idle.
+  Entries::iterator find_or_add(Key const& key, Clock::time_point now) {
+    forget_full_buckets(now);
+    auto const [at, is_new] = index_.try_emplace(key);
+    if (!is_new) {
+      move_to_end(at->second);
+      return at->second;
+    }
+    try {
+      return at->second = idle_.insert(idle_.end(), Entry{key, options_});
+    } catch (...) {
+      index_.erase(at);
+      throw;
+    }
+  }
+  void move_to_end(Entries::iterator entry) noexcept {
+    auto& list = entry->is_idle ? idle_ : busy_;
+    list.splice(list.end(), list, entry);
+  }
   void leave(Entries::iterator entry) noexcept {
     std::lock_guard const lock(mutex_);
     if (--entry->clients > 0) return;
     entry->is_idle = true;
     idle_.splice(idle_.end(), busy_, entry);
     if (options_.rate <= 0) return forget(entry);
+    forget_beyond_memory();
+  }
+  void forget_beyond_memory() noexcept {
     if (idle_.size() > options_.memory) forget(idle_.begin());
   }
   /// Two at each step, so that they become fewer and no step takes long.

@@ -27,7 +27,7 @@
 #include <sodium.h>
 #include <asio/ip/address.hpp>
 
-#include <chatproto/detail/keyed_buckets.hpp>
+#include <chatproto/address_limits.hpp>
 #include <chatproto/login.hpp>
 #include <chatproto/message.hpp>
 
@@ -53,7 +53,8 @@ struct PasswordOptions {
   /// ... and the time after which one more is. The names do not matter. As several threads check, as many more wrong
   /// secrets may slip through.
   std::chrono::milliseconds guess_interval = std::chrono::seconds(10);
-  /// For how many of these addresses wrong secrets are remembered. Beyond that, the one with the fewest is forgotten.
+  /// For how many of these addresses wrong secrets are remembered. Beyond that, the one that came longest ago is
+  /// forgotten.
   std::size_t most_addresses = 10'000;
   /// If set, called for each login that is refused because of its secret, the lack of one, or too many wrong ones. Any
   /// thread may be the caller, several at once; it must not throw.
@@ -83,10 +84,10 @@ class PasswordFile {
   explicit PasswordFile(std::string path, PasswordOptions options = {})
       : path_(std::move(path)),
         options_(std::move(options)),
-        wrong_(
-            1000.0 / static_cast<double>(std::max<std::chrono::milliseconds::rep>(options_.guess_interval.count(), 1)),
-            static_cast<double>(std::max<std::size_t>(options_.guesses, 1)),
-            std::max<std::size_t>(options_.most_addresses, 1)) {
+        wrong_({.rate = 1000.0 / static_cast<double>(
+                                     std::max<std::chrono::milliseconds::rep>(options_.guess_interval.count(), 1)),
+                .burst = static_cast<double>(options_.guesses),
+                .memory = std::max<std::size_t>(options_.most_addresses, 1)}) {
     std::array<char, 16> nobody;
     start_sodium();
     randombytes_buf(nobody.data(), nobody.size());
@@ -226,12 +227,9 @@ class PasswordFile {
   void decide(Job& job) {
     auto& [credentials, verdict] = job;
     if (!verdict.is_wanted()) return;
-    auto const address = source_of(credentials.client.address);
-    {
-      std::lock_guard const lock(wrong_mutex_);
-      if (wrong_.wait(address, TokenBucket::Clock::now()) > TokenBucket::Clock::duration::zero())
-        return refuse(credentials, verdict, "too many wrong secrets from your address; wait a while");
-    }
+    auto const address = address_of(credentials.client.address);
+    if (wrong_.wait(address, AddressLimits::Clock::now()) > AddressLimits::Clock::duration::zero())
+      return refuse(credentials, verdict, "too many wrong secrets from your address; wait a while");
     auto const names = this->names();
     auto const at = names->find(credentials.name);
     // An unknown name costs the same time.
@@ -241,22 +239,16 @@ class PasswordFile {
     auto const matches = crypto_pwhash_str_verify(hash.data(), secret.data(), secret.size()) == 0;
     if (matches && at != names->end()) return verdict.accept();
     if (!matches && errno == ENOMEM) return verdict.refuse("out of memory; try again later");
-    {
-      std::lock_guard const lock(wrong_mutex_);
-      wrong_.owe(address, TokenBucket::Clock::now());
-    }
+    wrong_.owe(address, AddressLimits::Clock::now());
     refuse(credentials, verdict);
   }
 
-  /// Returns what wrong secrets are counted for: an IPv4 address, or an IPv6 network of 64 bits.
-  static std::string source_of(std::string_view address_and_port) {
+  /// Returns the address that wrong secrets are counted for; 0.0.0.0 if the client's is not known.
+  static asio::ip::address address_of(std::string_view address_and_port) {
     auto text = address_and_port.substr(0, address_and_port.rfind(':'));
     if (text.starts_with('[') && text.ends_with(']')) text = text.substr(1, text.size() - 2);
     std::error_code ec;
-    auto const address = asio::ip::make_address(std::string(text), ec);
-    if (ec || address.is_v4()) return std::string(text);
-    auto const bytes = address.to_v6().to_bytes();
-    return std::string(bytes.begin(), bytes.begin() + 8);
+    return asio::ip::make_address(std::string(text), ec);
   }
 
   void stop() noexcept {
@@ -273,9 +265,8 @@ class PasswordFile {
   Hash nobody_;
   mutable std::mutex names_mutex_;  // guards names_
   std::shared_ptr<Names const> names_;
-  std::mutex wrong_mutex_;  // guards wrong_
-  detail::KeyedBuckets wrong_;
-  std::mutex mutex_;  // guards what follows, but the threads
+  AddressLimits wrong_;  // secrets
+  std::mutex mutex_;     // guards what follows, but the threads
   std::condition_variable work_;
   std::deque<Job> jobs_;
   bool stops_ = false;

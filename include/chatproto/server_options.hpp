@@ -20,7 +20,8 @@ class Observer;
 
 /// How a server stops.
 enum class StopMode : std::uint8_t {
-  /// Stop accepting and reading, write all pending output, then close. Clients that have not taken it after
+  /// Stop accepting. Wait for clients that have still to log in, but at most for a tenth of `ServerOptions::drain`.
+  /// Then stop reading, write all pending output, and close. Clients that have not taken it after
   /// `ServerOptions::drain` are disconnected.
   drain,
   now,  ///< Disconnect all clients at once.
@@ -103,7 +104,8 @@ struct ServerOptions {
   std::chrono::milliseconds write_deadline = std::chrono::seconds(10);
   /// How long a client that is being closed may take to close its side, so that it can read what was sent last.
   std::chrono::milliseconds linger = std::chrono::seconds(2);
-  /// How long `stop()` waits for clients to take their pending output.
+  /// How long `stop()` waits for clients to take their pending output. Before, it waits up to a tenth of that for
+  /// clients to log in (if the service has logins) and for the handshakes of layers.
   std::chrono::milliseconds drain = std::chrono::seconds(10);
   /// Time of silence after which TCP probes whether the client's machine is still there: up to four probes, a quarter
   /// of this time apart. If none is answered, the connection is lost. At least 4 s; 0: no probes.

@@ -53,7 +53,9 @@ concept LinkHost = requires(H& host, Link& link, std::weak_ptr<Link> client, std
   { host.has_memory() } -> std::same_as<bool>;
   host.watch_memory();                 // memory is short: the link waits until `memory_is_free`
   host.end_throttle_in(time, client);  // calls `end_throttle` after that time
-  host.handshake_ended();              // of a client with a layer
+  host.handshake_ended(link);          // of a client with a layer
+  host.await_newcomer();               // the link will call the next one, see `await_login`
+  host.newcomer_is_done();
   { host.admit(origin) } -> std::same_as<std::optional<RefusalReason>>;  // if it came through a proxy
   { host.is_banned(address, name) } -> std::same_as<bool>;
 };
@@ -164,8 +166,15 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       if (link.in_handshake_) link.end(DisconnectReason::handshake);
     });
   }
-  /// Whether the handshake of its layer is under way: any thread.
-  bool in_handshake() const noexcept { return in_handshake_; }
+  /// If the client has still to log in, or its handshake is under way, tells the host when that is over: any thread.
+  /// `done` is released when the host knows of it.
+  void await_login(std::shared_ptr<void> done) noexcept {
+    auto const look = [](Link& link, auto&) {
+      if (!link.in_handshake_ && !link.rules_.awaits_login()) return;
+      if (!link.exchange(newcomer, true)) link.host_.await_newcomer();
+    };
+    post(look, std::move(done));
+  }
   /// Ends the link if its client is banned: any thread.
   void end_if_banned() noexcept {
     post([](Link& link, auto&) {
@@ -197,7 +206,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   using Wait = typename Socket::wait_type;
 
   /// The bits of `flags_`. The first ones are those of `waiting`.
-  enum Flag : std::uint8_t { listed = 8, layer_closed = 16 };
+  enum Flag : std::uint8_t { listed = 8, layer_closed = 16, newcomer = 32 };
   /// Whether an operation is under way that waits for this.
   static constexpr std::uint8_t waiting(Wait what) noexcept { return static_cast<std::uint8_t>(1 << what); }
   static_assert(Socket::wait_read < 3 && Socket::wait_write < 3 && Socket::wait_error < 3);
@@ -230,7 +239,14 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void begin(LayerFactory* layers) {
     if (!tell_connected()) return end(DisconnectReason::failed);
     if (layers != nullptr) return begin_handshake(layers->make_layer(socket_->native_handle(), {}));
+    open();
+  }
+  void open() {
     rules_.open(Opening{*this});
+    if (!rules_.awaits_login()) newcomer_is_done();
+  }
+  void newcomer_is_done() noexcept {
+    if (exchange(newcomer, false)) host_.newcomer_is_done();
   }
   bool tell_connected() {
     auto& events = host_.events();
@@ -373,7 +389,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     rules_.begin_handshake();
   }
   void end_handshake_phase() noexcept {
-    if (in_handshake_.exchange(false)) host_.handshake_ended();
+    if (std::exchange(in_handshake_, false)) host_.handshake_ended(*this);
   }
   bool awaits_header() const noexcept { return origin_ && origin_->awaits_header; }
   /// A proxy has told for whom it connects.
@@ -419,7 +435,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (result.wait != Layer::Wait::nothing) return;
     if (awaits_header()) return header_is_read();
     end_handshake_phase();
-    rules_.open(Opening{*this});
+    open();
   }
   void wait_for_input() {
     if (!layer_ || has(layer_closed)) return wait<Socket::wait_read>();
@@ -459,7 +475,10 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   // Called by the rules.
   ServerOptions const& options() const noexcept { return host_.options(); }
-  bool logged_in(std::string_view name) { return host_.events().logged_in(number_, name); }
+  bool logged_in(std::string_view name) {
+    newcomer_is_done();
+    return host_.events().logged_in(number_, name);
+  }
   void throttled(Clock::duration time) {
     add(traffic().throttled, 1);
     host_.end_throttle_in(time, this->weak_from_this());
@@ -490,8 +509,9 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   /// Ends the link now. Its remaining owners find a closed queue.
   void end(DisconnectReason reason, std::error_code error = {}) noexcept {
     if (!socket_) return;
-    auto const was_in_handshake = in_handshake_.load();
+    auto const was_in_handshake = in_handshake_;
     end_handshake_phase();
+    newcomer_is_done();
     try {
       if (awaits_header()) tell_connected();  // of the proxy
     } catch (...) {                           // out of memory: its end is told all the same
@@ -526,7 +546,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   std::uint32_t slot_ = 0;
   std::atomic<bool> needs_memory_ = false;  // whether it waits for memory before it reads again
   std::atomic<bool> not_served_ = false;    // see not_served()
-  std::atomic<bool> in_handshake_;          // until the session begins, if there is to be a layer
+  bool in_handshake_;                       // until the session begins, if there is to be a layer
   // In one byte, because an idle client should cost little.
   std::uint8_t flags_ : 6 = 0;
   Layer::Wait layer_waits_ : 2 = Layer::Wait::nothing;  // what the handshake, or a read, waits for

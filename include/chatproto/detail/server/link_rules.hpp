@@ -84,6 +84,8 @@ class LinkRules {
   bool wants_writable() const noexcept { return stalled_; }
   /// Whether to shut down our side of the connection and call `shut_down`.
   bool wants_shutdown() const noexcept { return all_written_ && !lingering_ && !over_; }
+  /// Whether the session is one of a client that has not logged in yet.
+  bool awaits_login() const noexcept { return has_login && session_ && !logged_in_; }
   /// When to call `time_is_over`. Any thread.
   Clock::time_point due() const noexcept {
     return Clock::time_point(Clock::duration(due_.load(std::memory_order_relaxed)));

@@ -17,7 +17,6 @@
 #include <string_view>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include <asio/basic_stream_socket.hpp>
 #include <asio/dispatch.hpp>
@@ -35,6 +34,7 @@
 #include <chatproto/detail/server/events.hpp>
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/link.hpp>
+#include <chatproto/detail/server/link_list.hpp>
 #include <chatproto/detail/server/listener.hpp>
 #include <chatproto/detail/server/mailbox.hpp>
 #include <chatproto/detail/server/reliable_timer.hpp>
@@ -61,6 +61,7 @@ class ServerCore {
         events_(options_.observer),
         mailbox_(io_, *this, mailbox_memory_),
         ticker_(io_, tick_memory_, callback<&ServerCore::tick>(this)),
+        patience_(io_, patience_memory_, callback<&ServerCore::stop_reading>(this)),
         deadline_(io_, deadline_memory_, callback<&ServerCore::stop_now>(this)),
         memory_timer_(io_, memory_timer_memory_, callback<&ServerCore::look_at_memory>(this)),
         limits_({.most = options_.max_clients_per_address,
@@ -104,16 +105,14 @@ class ServerCore {
         bans_ = banned;
       }
       has_bans_ = !banned->addresses.empty() || !banned->names.empty();
-      std::lock_guard const lock(mutex_);
-      for (auto const& link : links_) link->end_if_banned();
+      links_.for_each([](Link& link) { link.end_if_banned(); });
     });
   }
   ServerStats stats() const {
     auto stats = events_.stats();
     stats.held = HeldMemory::total();
     if constexpr (requires { service_.queued_bytes(); }) stats.queued += service_.queued_bytes();
-    std::lock_guard const lock(mutex_);
-    for (auto const& link : links_) stats.queued += link->queued_bytes();
+    links_.for_each([&](Link const& link) { stats.queued += link.queued_bytes(); });
     return stats;
   }
 
@@ -125,22 +124,19 @@ class ServerCore {
   Events& events() noexcept { return events_; }
   executor_type next_executor() { return policy_.next_executor(); }
 
-  bool has_room() const {
-    std::lock_guard const lock(mutex_);
-    return links_.size() < options_.max_clients;
-  }
+  bool has_room() const { return links_.size() < options_.max_clients; }
   bool has_memory() const noexcept { return HeldMemory::total() <= options_.memory_limit; }
 
   /// Returns whether one more handshake of a layer may begin. If not, ends those that have taken long.
   bool has_room_for_handshake() {
-    if (handshakes_ < std::max<std::size_t>(options_.max_handshakes, 1)) return true;
+    if (links_.handshakes() < std::max<std::size_t>(options_.max_handshakes, 1)) return true;
     auto const soon = Link::Clock::now() + options_.login_deadline / 2;
-    std::lock_guard const lock(mutex_);
-    for (auto const& link : links_)
-      if (link->in_handshake() && link->due() < soon) link->end_handshake();
+    links_.for_each_handshake([&](Link& link) {
+      if (link.due() < soon) link.end_handshake();
+    });
     return false;
   }
-  void handshake_ended() noexcept { --handshakes_; }
+  void handshake_ended(Link& link) noexcept { links_.handshake_ended(link); }
 
   bool is_banned(asio::ip::address const& address, std::string_view name) const {
     if (!has_bans_) return false;
@@ -169,10 +165,7 @@ class ServerCore {
     std::shared_ptr<Link> link;
     try {
       link = std::make_shared<Link>(*this, std::move(socket), number, layers != nullptr, std::move(origin));
-      std::lock_guard const lock(mutex_);
-      link->slot() = static_cast<std::uint32_t>(links_.size());
-      links_.push_back(link);
-      if (is_in_handshake) ++handshakes_;  // nothing throws from here on
+      links_.add(link, is_in_handshake);
     } catch (...) {
       events_.ended(number, DisconnectReason::failed, asio::error::no_memory);
       throw;
@@ -187,14 +180,13 @@ class ServerCore {
 
   /// Removes a link that has ended; on the link's executor.
   void remove(Link& link) noexcept {
-    std::shared_ptr<Link> last;  // released after the lock
-    std::lock_guard const lock(mutex_);
-    auto& place = links_[link.slot()];
-    last = std::move(place);
-    place = std::move(links_.back());
-    if (place) place->slot() = link.slot();
-    links_.pop_back();
-    if (links_.empty()) mailbox_.template ask<&ServerCore::finish_if_empty>();
+    if (links_.remove(link)) mailbox_.template ask<&ServerCore::finish_if_empty>();
+  }
+
+  /// Called by links while the server drains, see `Link::await_login`.
+  void await_newcomer() noexcept { ++newcomers_; }
+  void newcomer_is_done() noexcept {
+    if (--newcomers_ == 0) mailbox_.template ask<&ServerCore::stop_reading>();
   }
 
   /// A link has a new deadline. One timer serves the deadlines of all links, and runs only while there is one.
@@ -264,31 +256,40 @@ class ServerCore {
   }
 
   void cut_all() noexcept {
-    std::lock_guard const lock(mutex_);
-    for (auto const& link : links_) link->abort();
+    links_.for_each([](Link& link) { link.abort(); });
   }
 
   void drain() {
     if (!begin_to_stop(StopMode::drain)) return;
     stop_accepting();
     {
+      // Who was accepted shall not be sent away without an answer. So first those who have still to log in may do so,
+      // but for a limited time. `looking` counts as one of them, until each link has looked.
+      newcomers_ = 1;
+      auto const seen_by_all = [](ServerCore* core) { core->newcomer_is_done(); };
+      std::shared_ptr<void> const looking(this, seen_by_all, newcomer_memory_.template allocator<ServerCore>());
+      links_.for_each([&](Link& link) { link.await_login(looking); });
+    }
+    patience_.set(options_.drain / 10);
+    finish_if_empty();
+  }
+  void stop_reading() {
+    if (std::exchange(reads_no_more_, true)) return;
+    {
       // A closed client may miss later texts. So first all links stop reading; everything answered by ok is then in a
       // log. The last link that has stopped reading releases `reading`, which closes all links.
       auto const read_by_all = [](ServerCore* core) { core->mailbox_.template ask<&ServerCore::close_all>(); };
       std::shared_ptr<void> const reading(this, read_by_all, reader_memory_.template allocator<ServerCore>());
-      std::lock_guard const lock(mutex_);
-      for (auto const& link : links_) link->stop_reading(reading);
+      links_.for_each([&](Link& link) { link.stop_reading(reading); });
     }
     deadline_.set(options_.drain);
     finish_if_empty();
   }
   void close_all() {
-    std::lock_guard const lock(mutex_);
-    for (auto const& link : links_) link->close();
+    links_.for_each([](Link& link) { link.close(); });
   }
   void finish_if_empty() {
-    std::lock_guard const lock(mutex_);
-    if (stopping_ && links_.empty()) io_.stop();
+    if (stopping_ && links_.size() == 0) io_.stop();
   }
 
   void tick_later() {
@@ -305,12 +306,11 @@ class ServerCore {
   /// Asks the links that are due at `until` or earlier. Returns the earliest deadline of all links, or `max()`.
   TimePoint ask_overdue(TimePoint until) {
     auto first = TimePoint::max();
-    std::lock_guard const lock(mutex_);
-    for (auto const& link : links_) {
-      auto const due = link->due();
+    links_.for_each([&](Link& link) {
+      auto const due = link.due();
       first = std::min(first, due);
-      if (due <= until) link->ask_if_overdue();
-    }
+      if (due <= until) link.ask_if_overdue();
+    });
     return first;
   }
 
@@ -320,18 +320,19 @@ class ServerCore {
   /// While all clients together hold too much, disconnects the one that holds most, after some patience. Otherwise lets
   /// links read again.
   void look_at_memory() {
-    std::lock_guard const lock(mutex_);
     if (has_memory()) {
       memory_looks_ = 0;
-      for (auto const& link : links_) link->memory_is_free();
+      links_.for_each([](Link& link) { link.memory_is_free(); });
       return;
     }
     if (memory_looks_++ % memory_patience == 0) {
-      for (auto const& link : links_) link->measure();
-    } else if (memory_looks_ > memory_patience && !links_.empty()) {
-      auto const holds_less = [](auto const& a, auto const& b) { return a->held() < b->held(); };
-      auto const& most = *std::max_element(links_.begin(), links_.end(), holds_less);
-      if (most->held() > 0) most->cut(MessageQueue::State::over_memory);
+      links_.for_each([](Link& link) { link.measure(); });
+    } else if (memory_looks_ > memory_patience) {
+      links_.use([](auto const& links) {
+        auto const holds_less = [](auto const& a, auto const& b) { return a->held() < b->held(); };
+        auto const most = std::max_element(links.begin(), links.end(), holds_less);
+        if (most != links.end() && (*most)->held() > 0) (*most)->cut(MessageQueue::State::over_memory);
+      });
     }
     memory_timer_.set(memory_step);
   }
@@ -341,27 +342,27 @@ class ServerCore {
 
   ServerOptions const options_;
   // For the server's own operations, which must continue when memory is short.
-  HandlerMemory mailbox_memory_, reader_memory_, tick_memory_, deadline_memory_, memory_timer_memory_;
+  HandlerMemory mailbox_memory_, newcomer_memory_, reader_memory_, tick_memory_, patience_memory_, deadline_memory_,
+      memory_timer_memory_;
   std::deque<AcceptorMemory> acceptor_memory_;
   asio::io_context io_{1};
   Svc service_;  // may have a timer on io_
   Events events_;
-  Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::close_all, &ServerCore::finish_if_empty,
-          &ServerCore::tick_later, &ServerCore::look_at_memory_later>
+  Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::stop_reading, &ServerCore::close_all,
+          &ServerCore::finish_if_empty, &ServerCore::tick_later, &ServerCore::look_at_memory_later>
       mailbox_;
-  ReliableTimer ticker_, deadline_, memory_timer_;
+  ReliableTimer ticker_, patience_, deadline_, memory_timer_;
   std::deque<Acceptor<ServerCore, executor_type>> acceptors_;  // one for each listener
-  bool stopping_ = false;
+  bool stopping_ = false, reads_no_more_ = false;
   unsigned memory_looks_ = 0;  // looks since memory became short
   std::atomic<bool> ticking_ = false;
-  std::atomic<std::size_t> handshakes_ = 0;  // of layers, under way
+  std::atomic<std::size_t> newcomers_ = 0;  // to wait for, while draining
   AddressLimits limits_;
   AddressList proxies_;
   mutable std::mutex bans_mutex_;  // guards bans_
   std::shared_ptr<Bans const> bans_;
   std::atomic<bool> has_bans_ = false;
-  mutable std::mutex mutex_;  // guards links_; a queue's lock may be taken within it
-  std::vector<std::shared_ptr<Link>> links_;
+  LinkList<Link> links_;
   Policy policy_;  // last, so that its threads end before anything that they use
 };
 
