@@ -15,6 +15,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #ifdef _WIN32
 #include <winsock2.h>
@@ -348,11 +349,25 @@ inline SslContext make_tls_context(::SSL_METHOD const* method) {
   return context;
 }
 
-inline void load_certificate(::SSL_CTX* context, std::string const& certificate, std::string const& key) {
+inline void load_chain(::SSL_CTX* context, std::string const& certificate) {
   require_tls(::SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) == 1,
               "certificate '" + certificate + '\'');
+}
+inline void load_key(::SSL_CTX* context, std::string const& key) {
   require_tls(::SSL_CTX_use_PrivateKey_file(context, key.c_str(), SSL_FILETYPE_PEM) == 1, "key '" + key + '\'');
+}
+inline void load_certificate(::SSL_CTX* context, std::string const& certificate, std::string const& key) {
+  load_chain(context, certificate);
+  load_key(context, key);
   require_tls(::SSL_CTX_check_private_key(context) == 1, "key '" + key + "' of certificate '" + certificate + '\'');
+}
+
+/// `authorities`: the file of those that a client's certificate must come from.
+inline void load_client_authorities(::SSL_CTX* context, std::string const& authorities) {
+  auto* const names = ::SSL_load_client_CA_file(authorities.c_str());
+  ::SSL_CTX_set_client_CA_list(context, names);  // which frees them
+  require_tls(names != nullptr && ::SSL_CTX_load_verify_file(context, authorities.c_str()) == 1,
+              "authorities '" + authorities + '\'');
 }
 
 }  // namespace detail
@@ -378,6 +393,24 @@ class TlsServer final : public LayerFactory {
     context_.swap(context);
   }
 
+  /// Reads each file, also if another one is wrong. Returns what is wrong; nothing if a `TlsServer` can be made.
+  static std::vector<std::string> errors(TlsServerOptions const& options) {
+    std::vector<std::string> all;
+    auto const attempt = [&all](auto const& load, auto const&... files) {
+      try {
+        load(detail::make_tls_context(::TLS_server_method()).get(), files...);
+      } catch (std::system_error const& error) {
+        all.emplace_back(error.what());
+      }
+    };
+    attempt(detail::load_chain, options.certificate);
+    attempt(detail::load_key, options.key);
+    if (all.empty())
+      attempt(detail::load_certificate, options.certificate, options.key);  // whether they belong together
+    if (!options.client_authorities.empty()) attempt(detail::load_client_authorities, options.client_authorities);
+    return all;
+  }
+
   std::unique_ptr<Layer> make_layer(NativeSocket socket, std::string_view) override {
     std::unique_lock lock(mutex_);
     auto context = context_;
@@ -394,11 +427,7 @@ class TlsServer final : public LayerFactory {
     ::SSL_CTX_set_session_id_context(made, id, sizeof id);
     ::SSL_CTX_set_session_cache_mode(made, SSL_SESS_CACHE_OFF);  // tickets need none
     if (options_.client_authorities.empty()) return context;
-    auto const* const file = options_.client_authorities.c_str();
-    auto* const names = ::SSL_load_client_CA_file(file);
-    detail::require_tls(names != nullptr && ::SSL_CTX_load_verify_file(made, file) == 1,
-                        "authorities '" + options_.client_authorities + '\'');
-    ::SSL_CTX_set_client_CA_list(made, names);
+    detail::load_client_authorities(made, options_.client_authorities);
     auto const required = options_.require_client_certificate ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
     ::SSL_CTX_set_verify(made, SSL_VERIFY_PEER | required, nullptr);
     return context;
