@@ -71,6 +71,7 @@ case ${1:-} in
     done
     [ -s "$root/usr/share/chatproto/fail2ban/chatproto.conf" ] || fail 'the filter for fail2ban is missing'
     for file in usr/lib/systemd/system/chatproto-server.service usr/lib/systemd/system/chatproto-server.socket \
+      usr/lib/systemd/system/chatproto-server-tls.socket usr/lib/tmpfiles.d/chatproto-server.conf \
       usr/lib/sysusers.d/chatproto-server.conf etc/default/chatproto-server; do
       [ -s "$root/$file" ] || fail "/$file is missing"
     done

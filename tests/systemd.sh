@@ -15,6 +15,12 @@ fail() {
   exit 1
 }
 
+# The test below would pass without them.
+for unit in chatproto-server.service chatproto-server.socket chatproto-server-tls.socket; do
+  [ -s "$units/$unit" ] || fail "$unit is missing"
+done
+grep -q '^FileDescriptorName=tls$' "$units/chatproto-server-tls.socket" || fail 'the socket for TLS has another name'
+if grep -q tls "$units/chatproto-server.service"; then fail 'the server must not need the socket for TLS'; fi
 cp "$units"/*.service "$units"/*.socket "$scratch"
 sed -i "s#/usr/bin/chatproto-server#$server#" "$scratch"/*.service # where the package is not installed
 systemd-analyze verify --man=no "$scratch"/*.service "$scratch"/*.socket >"$scratch/said" 2>&1 ||
