@@ -37,9 +37,10 @@ systemd-sysusers --root="$scratch/root" "$units/chatproto-server.conf" >"$scratc
 user=$(sed -n 's/^User=//p' "$units/chatproto-server.service")
 grep "^$user:" "$scratch/root/etc/passwd" || fail "there is no user '$user'"
 
-grep -q "^d /etc/chatproto 2750 root $user " "$units/chatproto-server.tmpfiles" || fail "a folder that '$user' cannot read"
+folder=$units/chatproto-server.tmpfiles
+grep -q "^d /etc/chatproto 2750 root $user " "$folder" || fail "a folder that '$user' cannot read"
 if [ "$(id -u)" = 0 ] && command -v systemd-tmpfiles >/dev/null; then
-  systemd-tmpfiles --root="$scratch/root" --create "$units/chatproto-server.tmpfiles" || fail 'the folder cannot be made'
+  systemd-tmpfiles --root="$scratch/root" --create "$folder" || fail 'the folder cannot be made'
   [ "$(stat -c %a "$scratch/root/etc/chatproto")" = 2750 ] || fail 'the folder has another mode'
 fi
 
