@@ -30,9 +30,12 @@ if(TARGET server)
   # The server as a service of systemd, under the paths of the package.
   set(packaging_dir ${PROJECT_SOURCE_DIR}/packaging)
   install(FILES ${packaging_dir}/systemd/chatproto-server.service ${packaging_dir}/systemd/chatproto-server.socket
+    ${packaging_dir}/systemd/chatproto-server-tls.socket
     DESTINATION lib/systemd/system COMPONENT tools EXCLUDE_FROM_ALL)
   install(FILES ${packaging_dir}/systemd/chatproto-server.conf
     DESTINATION lib/sysusers.d COMPONENT tools EXCLUDE_FROM_ALL)
+  install(FILES ${packaging_dir}/systemd/chatproto-server.tmpfiles RENAME chatproto-server.conf
+    DESTINATION lib/tmpfiles.d COMPONENT tools EXCLUDE_FROM_ALL)
   install(FILES ${packaging_dir}/systemd/chatproto-server.default RENAME chatproto-server
     DESTINATION /etc/default COMPONENT tools EXCLUDE_FROM_ALL)
   set(CPACK_DEBIAN_TOOLS_PACKAGE_CONTROL_EXTRA conffiles postinst postrm prerm)

@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <fstream>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -44,7 +43,8 @@ inline chatproto::Bans parse_bans(std::string_view text, std::string const& file
 inline chatproto::Bans read_bans(std::string const& file) {
   errno = 0;
   std::ifstream in(file, std::ios::binary);
-  std::string const text(std::istreambuf_iterator<char>(in), {});
+  std::string text;
+  for (char byte = 0; in.get(byte);) text += byte;
   if (!in.is_open() || in.bad()) throw std::runtime_error(file + ": " + std::generic_category().message(errno));
   return parse_bans(text, file);
 }

@@ -20,6 +20,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -100,6 +101,43 @@ inline void complain(std::string_view line) { std::cerr << shown(line, stderr) +
 /// The server refused a message: `what()` is exactly its reason.
 struct Refused : std::runtime_error {
   using runtime_error::runtime_error;
+};
+
+/// Several things are wrong, for instance in several files.
+class Errors : public std::runtime_error {
+ public:
+  /// There must be one at least.
+  explicit Errors(std::vector<std::string> all) : runtime_error(joined(all)), all_(std::move(all)) {}
+  std::vector<std::string> const& all() const noexcept { return all_; }
+
+ private:
+  static std::string joined(std::vector<std::string> const& all) {
+    auto text = all.front();
+    for (auto next = all.begin() + 1; next != all.end(); ++next) text += "; " + *next;
+    return text;
+  }
+  std::vector<std::string> all_;
+};
+
+/// Does several things of which each may fail, and then says what has failed.
+class Attempts {
+ public:
+  void attempt(auto const& action) {
+    try {
+      action();
+    } catch (Errors const& errors) {
+      errors_.insert(errors_.end(), errors.all().begin(), errors.all().end());
+    } catch (std::runtime_error const& error) {
+      errors_.emplace_back(error.what());
+    }
+  }
+  /// Throws `Errors` if anything has failed.
+  void require_success() const {
+    if (!errors_.empty()) throw Errors(errors_);
+  }
+
+ private:
+  std::vector<std::string> errors_;
 };
 
 /// Describes why the connection to the server failed.
@@ -205,6 +243,8 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
     complain(usage + " (" + visible(error.what()) + "; see --help)");
   } catch (Refused const& refused) {
     complain(refused.what());
+  } catch (Errors const& errors) {
+    for (auto const& error : errors.all()) say(error);
   } catch (std::system_error const& error) {
     say(describe(error.code()));
   } catch (std::exception const& error) {

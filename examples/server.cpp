@@ -85,18 +85,24 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   return program::run(app, argc, argv, [&] {
     flags.find_sockets();
+    if (level != "off") flags.options.observer = &log.emplace(level);
+    // A file that is wrong keeps no other from being read, so that all of them are reported, and before it listens.
+    program::Attempts files;
     if (flags.tls.has_files()) {
-      flags.tls.read();
+      files.attempt([&] { flags.tls.read(); });
       flags.reloaders.push_back([&flags] { flags.tls.read(); });
     }
-    if (level != "off") flags.options.observer = &log.emplace(level);
-    auto options = passwords.options(flags, [&log](std::string_view name, std::string_view address) {
-      if (log) log->login_refused(name, address);
+    chatproto::ChatOptions options;
+    files.attempt([&] {
+      options = passwords.options(flags, [&log](std::string_view name, std::string_view address) {
+        if (log) log->login_refused(name, address);
+      });
     });
+    if (!bans.empty()) files.attempt([&] { program::read_bans(bans); });
+    files.require_success();
     options.max_rooms = max_rooms;
     options.max_members = max_members;
     if (!bans.empty()) {
-      program::read_bans(bans);  // fails before the server listens
       flags.reloaders.push_back([&] {
         ban(program::read_bans(bans));
         if (log) log->write(program::Log::Level::info, "bans_read", "file", bans);

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include <chatproto/connection.hpp>
 #include <chatproto/layer.hpp>
@@ -52,15 +53,17 @@ class TlsServerFlags {
   }
 
   bool has_files() const { return !certificate_.empty(); }
-  /// Reads the files, the first time or again. If that throws, what was read before stays in use.
+  /// Reads the files, the first time or again. If that throws, which is `Errors`, what was read before stays in use.
   void read() {
 #ifdef CHATPROTO_PROGRAMS_HAVE_TLS
+    chatproto::TlsServerOptions const options{certificate_, key_, client_authorities_, true};
     try {
       if (server_ != nullptr) return server_->reload();
-      server_ = std::make_shared<chatproto::TlsServer>(
-          chatproto::TlsServerOptions{certificate_, key_, client_authorities_, true});
+      server_ = std::make_shared<chatproto::TlsServer>(options);
     } catch (std::system_error const& error) {
-      throw std::runtime_error(error.what());  // not a lost connection
+      auto errors = chatproto::TlsServer::errors(options);
+      if (errors.empty()) errors.emplace_back(error.what());  // it has been put right meanwhile
+      throw Errors(std::move(errors));
     }
 #else
     lack_tls();

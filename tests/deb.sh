@@ -71,6 +71,7 @@ case ${1:-} in
     done
     [ -s "$root/usr/share/chatproto/fail2ban/chatproto.conf" ] || fail 'the filter for fail2ban is missing'
     for file in usr/lib/systemd/system/chatproto-server.service usr/lib/systemd/system/chatproto-server.socket \
+      usr/lib/systemd/system/chatproto-server-tls.socket usr/lib/tmpfiles.d/chatproto-server.conf \
       usr/lib/sysusers.d/chatproto-server.conf etc/default/chatproto-server; do
       [ -s "$root/$file" ] || fail "/$file is missing"
     done
@@ -113,6 +114,10 @@ case ${1:-} in
     inside sh -c 'apt-get -qq install --yes --no-install-recommends /packages/*.deb'
     # shellcheck disable=SC2086 # words; no function, which would be a shell between us and the server
     converse chroot "$root" $inside
+    for files in '--cert /dev/null --key /dev/null' '--passwords /dev/null'; do
+      # shellcheck disable=SC2086 # words
+      inside chatproto-server --check $files 2>&1 | grep -w built && fail 'it was built without TLS or secrets'
+    done
     inside sh -c 'cmake -S /consumers/find_package -B /tmp/build && cmake --build /tmp/build && /tmp/build/consumer' \
       >"$scratch/log" 2>&1 ||
       fail "a user's project does not build: $(cat "$scratch/log")"

@@ -159,6 +159,32 @@ meet() { # ADDRESS  HOST NAME TEXT  HOST NAME TEXT: both print that the first te
 meet $server4 2 X Alice 3 Y Bob
 meet $server6 3 Y Bob 2 X Alice
 
+# --- A secret over a connection that others can read ------------------------------------------------------------------
+
+knocks() { # N ADDRESS FLAG...: bob logs in with his secret, from host N; what the sender says is kept
+  at=$1 address=$2
+  shift 2
+  on "$at" "$bin/sender" "$address" "$port" bob --password-file "$scratch/secret" "$@" </dev/null >"$scratch/reply" 2>&1
+}
+echo 'correct horse' >"$scratch/secret"
+if "$bin/server" --hash bob <"$scratch/secret" >"$scratch/passwords" 2>"$scratch/reply"; then
+  start_server server server --passwords "$scratch/passwords"
+  knocks 1 localhost || fail 'a secret is refused on the machine of the server'
+  for address in $server4 $server6; do
+    if knocks 2 "$address"; then fail 'a sender has sent a secret'; fi
+    said reply 'sender: the secret was not sent: the connection is not encrypted (see --insecure-passwords)'
+    if knocks 2 "$address" --insecure-passwords; then fail 'the server has taken a secret'; fi
+    said reply 'secrets need an encrypted connection'
+  done
+  stop server
+  start_server server server --passwords "$scratch/passwords" --insecure-passwords
+  knocks 2 $server4 --insecure-passwords || fail 'a secret is refused though both sides were told to accept that'
+  stop server
+  echo 'No secret has left a host, before both sides were told to accept that.'
+else
+  echo 'hosts: the server has no secrets'
+fi
+
 # --- A chat, and a link that goes down --------------------------------------------------------------------------------
 
 # What the kernel buffers for a client has left the server. These buffers are small, so that a drain has something to

@@ -175,6 +175,19 @@ if command -v fail2ban-regex >/dev/null; then
   [ "$(fail2ban-regex --out ip "$dir/log" "$filter")" = 127.0.0.1 ] || fail 'fail2ban finds not just one offence'
   sed 's/^/host chatproto-server[1]: /' "$dir/log" >"$dir/journal"
   [ "$(fail2ban-regex --out ip "$dir/journal" "$filter")" = 127.0.0.1 ] || fail 'fail2ban does not read the journal'
+  if "$server" --hash bob <<<'correct horse' >"$dir/passwords" 2>"$dir/none"; then
+    start --log info --passwords "$dir/passwords"
+    echo 'incorrect horse' >"$dir/secret"
+    if say bob --password-file "$dir/secret" </dev/null 2>/dev/null; then fail 'a wrong secret was accepted'; fi
+    if say bob </dev/null 2>/dev/null; then fail 'no secret was accepted'; fi
+    say carol </dev/null
+    stop
+    [ "$(grep -c 'event=login_refused' "$dir/log")" = 2 ] || fail 'not two refused logins'
+    [ "$(fail2ban-regex --out ip "$dir/log" "$filter")" = $'127.0.0.1\n127.0.0.1' ] ||
+      fail 'fail2ban finds not just the refused logins'
+  else
+    echo 'skipped: the server has no secrets'
+  fi
 else
   echo 'skipped: no fail2ban-regex (Debian: fail2ban)'
 fi

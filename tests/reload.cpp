@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include <asio/io_context.hpp>
@@ -26,4 +27,22 @@ TEST_CASE("each SIGHUP reads the files again, and an error ends nothing", "[relo
   CHECK(first == 3);
   CHECK(second == 3);
   CHECK(std::signal(SIGHUP, SIG_DFL) == SIG_IGN);  // it does not end a program that is about to exit
+}
+
+TEST_CASE("of several attempts each failure is reported", "[reload]") {
+  program::Attempts attempts;
+  auto done = 0;
+  attempts.attempt([&] { ++done; });
+  CHECK_NOTHROW(attempts.require_success());
+  attempts.attempt([] { throw std::runtime_error("one"); });
+  attempts.attempt([] { throw program::Errors({"two", "three"}); });
+  attempts.attempt([&] { ++done; });
+  CHECK(done == 2);
+  try {
+    attempts.require_success();
+    FAIL("it throws nothing");
+  } catch (program::Errors const& errors) {
+    CHECK(errors.all() == std::vector<std::string>{"one", "two", "three"});
+    CHECK(errors.what() == std::string("one; two; three"));
+  }
 }

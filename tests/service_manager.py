@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import time
 SERVER = os.path.abspath(sys.argv[1])
 PATIENCE = 120  # seconds, after which something has gone wrong; nothing is expected to take long
 running = []
+CERTIFICATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "certificates.sh")
 
 
 def check(right, what):
@@ -85,6 +87,12 @@ class Client:
         self.socket = socket.create_connection(where, PATIENCE)
         self.file = self.socket.makefile("rb")
 
+    def encrypt(self, context):
+        """From here on it uses TLS, and checks the server's certificate."""
+        self.file.close()
+        self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
+        self.file = self.socket.makefile("rb")
+
     def send(self, *lines):
         self.socket.sendall(b"".join(line.encode() + b"\n" for line in lines))
 
@@ -98,7 +106,15 @@ class Client:
         self.socket.close()
 
 
-def test_check(_):
+def has_tls():
+    return "without TLS" not in run("--check", "--cert", "/dev/null", "--key", "/dev/null")[2]
+
+
+def has_passwords():
+    return "without which" not in run("--check", "--passwords", "/dev/null")[2]
+
+
+def test_check(scratch):
     code, out, error = run("--check")
     check((code, out, error) == (0, "ok\n", ""), f"--check: {code}, {out}, {error}")
     with listener() as taken:  # it binds nothing
@@ -106,6 +122,20 @@ def test_check(_):
         check((code, out, error) == (0, "ok\n", ""), f"--check PORT: {code}, {out}, {error}")
     code, out, error = run("--check", "--cert", "/dev/null", "--key", "/dev/null")
     check(code == 1 and out == "" and "/dev/null" in error or "without TLS" in error, f"--check --cert: {error}")
+    with open(scratch + "/bans", "w", encoding="ascii") as bans:
+        bans.write("192.0.2.0/99\n")
+    wrong = {flag: f"{scratch}/wrong{flag}" for flag in ("--cert", "--key", "--client-ca", "--passwords")}
+    wrong["--ban"] = scratch + "/bans"
+    for arguments in (["--check"], ["0"]):  # a server that is to serve reports the same
+        code, out, error = run(*arguments, *(word for pair in wrong.items() for word in pair))
+        check(code == 1 and out == "", f"every file is wrong: {code}, {out}")
+        said = [wrong[flag] for flag in ("--cert", "--key", "--client-ca")] if has_tls() else ["without TLS"]
+        said += [wrong["--passwords"] if has_passwords() else "without which", wrong["--ban"]]
+        lines = error.splitlines()
+        check(len(lines) == len(said) and all(line.startswith("server: ") and what in line
+                                              for line, what in zip(lines, said)), f"not {said}, but {error}")
+    code, out, error = run("--check", "--ban", scratch)
+    check(code == 1 and out == "" and f"{scratch}: Is a directory" in error, f"--check --ban FOLDER: {out}, {error}")
     code, out, error = run("--check", "--rate", "fast")
     check(code == 1 and out == "" and "'fast'" in error, f"--check with a wrong argument: {code}, {out}, {error}")
 
@@ -252,6 +282,51 @@ def test_drain(scratch):
         server.ends()
 
 
+def test_tls(scratch):
+    """A socket named tls is served with TLS, beside one that is not, or alone; also after a restart."""
+    if not has_tls():
+        print("skipped: the server has no TLS")
+        return
+    if subprocess.run(["sh", CERTIFICATES, scratch + "/certificates"], timeout=PATIENCE).returncode != 0:
+        print("skipped: no openssl")
+        return
+    flags = [f"--{name}={scratch}/certificates/{name}.pem" for name in ("cert", "key")] + ["--drain", "600"]
+    context = ssl.create_default_context(cafile=scratch + "/certificates/ca.pem")
+    with listener() as one, listener() as two:
+        for number, names in enumerate(("chatproto-server.socket:tls", "tls:plain", "tls")):
+            sockets = [one, two][:len(names.split(":"))]
+            tls = sockets[names.split(":").index("tls")]
+            server = Server(f"{scratch}/tls-{number}", sockets, *flags, names=names)
+            alice, bob = Client(tls.getsockname()), Client(sockets[0].getsockname())
+            for client, at in ((alice, tls), (bob, sockets[0])):
+                if at is tls:
+                    client.encrypt(context)
+            alice.send("rlogin:alice", "join:cafe")
+            alice.answered(2)
+            bob.send("slogin:bob", "join:cafe", "sendall:hello")
+            bob.answered(3)
+            line = alice.file.readline()
+            check(line == b"delivery:cafe:bob:hello\n", f"alice gets {line}")
+            unencrypted = Client(tls.getsockname())
+            unencrypted.send("slogin:eve")
+            try:
+                check(b"ok:" not in unencrypted.file.read(), "served without TLS")
+            except ConnectionResetError:
+                pass
+            for client in (alice, bob, unencrypted):
+                client.close()
+            server.stop()
+            between = Client(tls.getsockname())  # nobody accepts it
+            server.ends()
+            server = Server(f"{scratch}/next-tls-{number}", sockets, *flags, names=names)
+            between.encrypt(context)
+            between.send("slogin:carol")
+            between.answered()
+            between.close()
+            server.stop()
+            server.ends()
+
+
 def test_socket_activate(_):
     tool = shutil.which("systemd-socket-activate")
     if tool is None:
@@ -279,7 +354,7 @@ def test_socket_activate(_):
 def main():
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            for test in (test_check, test_bad_values, test_notifications, test_restart, test_drain,
+            for test in (test_check, test_bad_values, test_notifications, test_restart, test_drain, test_tls,
                          test_socket_activate):
                 print(test.__name__, flush=True)
                 test(scratch)

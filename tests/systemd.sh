@@ -15,6 +15,12 @@ fail() {
   exit 1
 }
 
+# The test below would pass without them.
+for unit in chatproto-server.service chatproto-server.socket chatproto-server-tls.socket; do
+  [ -s "$units/$unit" ] || fail "$unit is missing"
+done
+grep -q '^FileDescriptorName=tls$' "$units/chatproto-server-tls.socket" || fail 'the socket for TLS has another name'
+if grep -q tls "$units/chatproto-server.service"; then fail 'the server must not need the socket for TLS'; fi
 cp "$units"/*.service "$units"/*.socket "$scratch"
 sed -i "s#/usr/bin/chatproto-server#$server#" "$scratch"/*.service # where the package is not installed
 systemd-analyze verify --man=no "$scratch"/*.service "$scratch"/*.socket >"$scratch/said" 2>&1 ||
@@ -30,6 +36,13 @@ mkdir -p "$scratch/root/etc"
 systemd-sysusers --root="$scratch/root" "$units/chatproto-server.conf" >"$scratch/said" 2>&1 || cat "$scratch/said"
 user=$(sed -n 's/^User=//p' "$units/chatproto-server.service")
 grep "^$user:" "$scratch/root/etc/passwd" || fail "there is no user '$user'"
+
+folder=$units/chatproto-server.tmpfiles
+grep -q "^d /etc/chatproto 2750 root $user " "$folder" || fail "a folder that '$user' cannot read"
+if [ "$(id -u)" = 0 ] && command -v systemd-tmpfiles >/dev/null; then
+  systemd-tmpfiles --root="$scratch/root" --create "$folder" || fail 'the folder cannot be made'
+  [ "$(stat -c %a "$scratch/root/etc/chatproto")" = 2750 ] || fail 'the folder has another mode'
+fi
 
 # shellcheck source=/dev/null
 . "$units/chatproto-server.default"

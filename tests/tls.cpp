@@ -422,6 +422,29 @@ TEST_CASE("a client learns why its certificate was refused", "[tls]") {
   CHECK(ec.message().find("certificate required") != std::string::npos);
 }
 
+TEST_CASE("each file that is wrong is reported, however many are", "[tls]") {
+  auto const errors = [](std::string const& certificate, std::string const& key, std::string const& authorities = {}) {
+    return TlsServer::errors({certificate, key, authorities});
+  };
+  auto const certificate = files().certificate("chat"), key = files().key("chat"), ca = files().certificate("ca");
+  auto const none = files().certificate("none"), garbage = files().certificate("garbage");
+  files().write("garbage", "no PEM\n");
+  CHECK(errors(certificate, key).empty());
+  CHECK(errors(certificate, key, ca).empty());
+  auto const all = errors(none, garbage, none);
+  REQUIRE(all.size() == 3);
+  CHECK(all[0] == "certificate '" + none + "': No such file or directory");
+  CHECK(all[1].starts_with("key '" + garbage + "': "));
+  CHECK(all[2] == "authorities '" + none + "': No such file or directory");
+  auto const two = errors(garbage, key, garbage);
+  REQUIRE(two.size() == 2);
+  CHECK(two[0].starts_with("certificate '" + garbage + "': "));
+  CHECK(two[1].starts_with("authorities '" + garbage + "': "));
+  auto const pair = errors(certificate, files().key("ca"), ca);  // each is right, but they do not belong together
+  REQUIRE(pair.size() == 1);
+  CHECK(pair[0].find("mismatch") != std::string::npos);
+}
+
 TEST_CASE("files that are read again hold for new clients; broken ones change nothing", "[tls]") {
   files().write("turn", make("first", "IP:127.0.0.1", &files().authority));
   auto const tls = files().server("turn");

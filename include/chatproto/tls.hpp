@@ -9,6 +9,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include <openssl/ssl.h>
 
@@ -65,6 +66,24 @@ class TlsServer final : public LayerFactory {
     context_.swap(context);
   }
 
+  /// Reads each file, also if another one is wrong. Returns what is wrong; nothing if a `TlsServer` can be made.
+  static std::vector<std::string> errors(TlsServerOptions const& options) {
+    std::vector<std::string> all;
+    auto const attempt = [&all](auto const& load, auto const&... files) {
+      try {
+        load(detail::make_tls_context(::TLS_server_method()).get(), files...);
+      } catch (std::system_error const& error) {
+        all.emplace_back(error.what());
+      }
+    };
+    attempt(detail::load_chain, options.certificate);
+    attempt(detail::load_key, options.key);
+    if (all.empty())
+      attempt(detail::load_certificate, options.certificate, options.key);  // whether they belong together
+    if (!options.client_authorities.empty()) attempt(detail::load_client_authorities, options.client_authorities);
+    return all;
+  }
+
   std::unique_ptr<Layer> make_layer(NativeSocket socket, std::string_view) override {
     std::unique_lock lock(mutex_);
     auto context = context_;
@@ -81,11 +100,7 @@ class TlsServer final : public LayerFactory {
     ::SSL_CTX_set_session_id_context(made, id, sizeof id);
     ::SSL_CTX_set_session_cache_mode(made, SSL_SESS_CACHE_OFF);  // tickets need none
     if (options_.client_authorities.empty()) return context;
-    auto const* const file = options_.client_authorities.c_str();
-    auto* const names = ::SSL_load_client_CA_file(file);
-    detail::require_tls(names != nullptr && ::SSL_CTX_load_verify_file(made, file) == 1,
-                        "authorities '" + options_.client_authorities + '\'');
-    ::SSL_CTX_set_client_CA_list(made, names);
+    detail::load_client_authorities(made, options_.client_authorities);
     auto const required = options_.require_client_certificate ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
     ::SSL_CTX_set_verify(made, SSL_VERIFY_PEER | required, nullptr);
     return context;

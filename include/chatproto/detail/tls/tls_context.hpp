@@ -78,11 +78,25 @@ inline SslContext make_tls_context(::SSL_METHOD const* method) {
   return context;
 }
 
-inline void load_certificate(::SSL_CTX* context, std::string const& certificate, std::string const& key) {
+inline void load_chain(::SSL_CTX* context, std::string const& certificate) {
   require_tls(::SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) == 1,
               "certificate '" + certificate + '\'');
+}
+inline void load_key(::SSL_CTX* context, std::string const& key) {
   require_tls(::SSL_CTX_use_PrivateKey_file(context, key.c_str(), SSL_FILETYPE_PEM) == 1, "key '" + key + '\'');
+}
+inline void load_certificate(::SSL_CTX* context, std::string const& certificate, std::string const& key) {
+  load_chain(context, certificate);
+  load_key(context, key);
   require_tls(::SSL_CTX_check_private_key(context) == 1, "key '" + key + "' of certificate '" + certificate + '\'');
+}
+
+/// `authorities`: the file of those that a client's certificate must come from.
+inline void load_client_authorities(::SSL_CTX* context, std::string const& authorities) {
+  auto* const names = ::SSL_load_client_CA_file(authorities.c_str());
+  ::SSL_CTX_set_client_CA_list(context, names);  // which frees them
+  require_tls(names != nullptr && ::SSL_CTX_load_verify_file(context, authorities.c_str()) == 1,
+              "authorities '" + authorities + '\'');
 }
 
 }  // namespace chatproto::detail
