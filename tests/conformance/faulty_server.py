@@ -155,7 +155,8 @@ class MixesUpOrder(Client):
                 time.sleep(0.02)
                 if self.outgoing.empty():
                     break
-            self.connection.sendall(b"".join(lines))
+            with contextlib.suppress(OSError):  # the client may have gone
+                self.connection.sendall(b"".join(lines))
 
 
 # --- Names and login ---
