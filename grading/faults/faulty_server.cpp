@@ -114,7 +114,7 @@ struct CarriesOutTheTail : Client {
     for (std::string data; !closing_ && !(data = read()).empty();) {
       buffer += data;
       while (!closing_ && (buffer.size() >= longest_ || buffer.find('\n') != buffer.npos)) {
-        std::string const part = buffer.substr(0, std::min(buffer.find('\n') + 1, longest_));
+        std::string const part = buffer.substr(0, std::min(buffer.find('\n'), longest_ - 1) + 1);
         buffer.erase(0, part.size());
         part.back() == '\n' ? on_line(without_end(part)) : bad_line("the line is too long");
       }
