@@ -147,13 +147,13 @@ class Stillness:
 
 
 def play(conformance, server, scenes, timeout, tls=()):
-    """Plays the scenes once. `tls`: the options of chatproto-conformance about TLS. Returns the lines that tell of the first failure, or None; and whether the server may only
-    have been too slow."""
+    """Plays the scenes once. `tls`: the options of chatproto-conformance about TLS. Returns the lines that tell of the
+    first failure, or None; and whether the server may only have been too slow."""
     with tempfile.TemporaryDirectory() as folder:
-        junit = os.path.join(folder, "junit.xml")
+        junit, host = os.path.join(folder, "junit.xml"), "localhost" if tls else "127.0.0.1"
         with tempfile.TemporaryFile("w+", errors="replace") as output, subprocess.Popen(
-                [conformance, "--only", "whole", "--timeout", str(timeout), *tls, "--junit", junit,
-                 "localhost" if tls else "127.0.0.1", str(server.port), *scenes], stdout=output, stderr=output) as playing:
+                [conformance, "--only", "whole", "--timeout", str(timeout), *tls, "--junit", junit, host,
+                 str(server.port), *scenes], stdout=output, stderr=output) as playing:
             still = Stillness(server.process)
             while playing.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -25,8 +25,8 @@ def play(runner, command, fault, timeout=HASTY):
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report.json")
         forms = "whole,split,bytewise" if FAULTS[fault][1] == "split" else "whole"
-        ran = subprocess.run([runner, "--profile", "full", "--forms", forms, "--timeout", str(timeout), "--json", report,
-                              "--", *command, "{port}", fault], stdout=subprocess.PIPE, text=True)
+        ran = subprocess.run([runner, "--profile", "full", "--forms", forms, "--timeout", str(timeout),
+                              "--json", report, "--", *command, "{port}", fault], stdout=subprocess.PIPE, text=True)
         if ran.returncode not in (0, 1):
             return {"tests": [], "rules": [], "output": ran.stdout}
         with open(report, encoding="ascii") as file:
