@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -145,13 +146,13 @@ class Stillness:
         return self.at - self.since
 
 
-def play(conformance, server, scenes, timeout):
-    """Plays the scenes once. Returns the lines that tell of the first failure, or None; and whether the server may only
-    have been too slow."""
+def play(conformance, server, scenes, timeout, tls=()):
+    """Plays the scenes once. `tls`: the options of chatproto-conformance about TLS. Returns the lines that tell of the
+    first failure, or None; and whether the server may only have been too slow."""
     with tempfile.TemporaryDirectory() as folder:
-        junit = os.path.join(folder, "junit.xml")
+        junit, host = os.path.join(folder, "junit.xml"), "localhost" if tls else "127.0.0.1"
         with tempfile.TemporaryFile("w+", errors="replace") as output, subprocess.Popen(
-                [conformance, "--only", "whole", "--timeout", str(timeout), "--junit", junit, "127.0.0.1",
+                [conformance, "--only", "whole", "--timeout", str(timeout), *tls, "--junit", junit, host,
                  str(server.port), *scenes], stdout=output, stderr=output) as playing:
             still = Stillness(server.process)
             while playing.poll() is None:
@@ -186,7 +187,8 @@ def play(conformance, server, scenes, timeout):
     return told, slow
 
 
-def perturbed(conformance, command, library, seconds=60, first_seed=1, seeds=None, scenes=None, timeout=15):
+def perturbed(conformance, command, library, seconds=60, first_seed=1, seeds=None, scenes=None, timeout=15,
+              tls=()):
     """Plays with one seed after the other, for a number of seconds or of seeds. Returns a test of the report, with
     the number of seeds played as "seeds", and those that were too slow at first as "slow"."""
     began = time.monotonic()
@@ -197,7 +199,7 @@ def perturbed(conformance, command, library, seconds=60, first_seed=1, seeds=Non
         environment = {"LD_PRELOAD": os.path.abspath(library), "CHATPROTO_PERTURB": str(seed)}
         for patience in (timeout, 8 * timeout):
             with Server(command, environment) as server:
-                told, slow = play(conformance, server, scenes or SCENES, patience)
+                told, slow = play(conformance, server, scenes or SCENES, patience, tls)
             if not slow:
                 break
             result["slow"].append(seed)
@@ -216,9 +218,12 @@ def perturbed(conformance, command, library, seconds=60, first_seed=1, seeds=Non
 
 class Line:
     """A client that sends a line and awaits one."""
+    context = None  # of TLS
 
     def __init__(self, port, login, room, patience):
         self.connection = socket.create_connection(("127.0.0.1", port), patience)
+        if self.context:
+            self.connection = self.context.wrap_socket(self.connection, server_hostname="localhost")
         self.file = self.connection.makefile("rb")
         for line in (login, "join:" + room):
             self.ask(line)
@@ -302,6 +307,32 @@ def left_behind(command, clients=12, patience=10):
     return result
 
 
+def use_tls(parser, options):
+    """Returns the options of chatproto-conformance about TLS."""
+    if not options.tls:
+        if options.ca or options.insecure:
+            parser.error("--ca and --insecure need --tls")
+        return []
+    if options.ca and options.insecure:
+        parser.error("--ca and --insecure exclude each other")
+    try:
+        Line.context = ssl.create_default_context(cafile=options.ca)
+    except OSError as error:
+        parser.error(f"--ca {options.ca}: {error}")
+    if options.insecure:
+        Line.context.check_hostname, Line.context.verify_mode = False, ssl.CERT_NONE
+    return ["--tls", *(["--ca", options.ca] if options.ca else []), *(["--insecure"] if options.insecure else [])]
+
+
+def check_tls(command):
+    """Throws if the server's TLS is no basis for anything else: that would look like a race."""
+    try:
+        with Server(command) as server, socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+            Line.context.wrap_socket(connection, server_hostname="localhost").close()
+    except OSError as error:
+        raise CannotPlay(f"TLS with the server: {error}") from error
+
+
 def main():
     arguments = sys.argv[1:]
     if "--" not in arguments and not {"-h", "--help"} & set(arguments):
@@ -318,6 +349,9 @@ def main():
     parser.add_argument("--first-seed", type=int, default=1, help="the first seed (1)")
     parser.add_argument("--seeds", type=int, help="how many seeds to play, in place of --seconds")
     parser.add_argument("--timeout", type=int, default=15, help="time limit of each step, in seconds (15)")
+    parser.add_argument("--tls", action="store_true", help="speak TLS with the server, whose name is localhost")
+    parser.add_argument("--ca", metavar="FILE", help="the authorities to trust, in place of the system's")
+    parser.add_argument("--insecure", action="store_true", help="accept any certificate")
     parser.add_argument("--no-left-behind", action="store_true", help="do not look for what clients leave behind")
     parser.add_argument("--conformance", default=shutil.which("chatproto-conformance"),
                         help="chatproto-conformance, if it is not in PATH")
@@ -328,13 +362,16 @@ def main():
         parser.error("the command after -- needs {port} in the place of its port")
     if not options.conformance:
         parser.error("chatproto-conformance is not in PATH; name it with --conformance")
+    tls = use_tls(parser, options)
     try:
         with tempfile.TemporaryDirectory() as folder:
             library = options.library or build_library(folder)
+            if tls:
+                check_tls(command)
             one = options.seed is not None
             tests = [perturbed(options.conformance, command, library, options.seconds,
                                options.seed if one else options.first_seed, 1 if one else options.seeds,
-                               options.scenes, options.timeout)]
+                               options.scenes, options.timeout, tls)]
             if not one and not options.no_left_behind:
                 tests.append(left_behind(command))
     except CannotPlay as error:

@@ -7,6 +7,8 @@ It runs in its own process, so that it measures the server's delay and not that 
 
 A receiver that finds more waiting than its socket holds was late itself, because the machine was too busy for its
 process, and may be disconnected. Such a run shows nothing, and is repeated.
+
+With --tls, all clients speak TLS, and there are attacks on TLS itself (encrypted.py) besides.
 """
 import argparse
 import collections
@@ -25,6 +27,8 @@ import struct
 import subprocess
 import sys
 import time
+
+import encrypted
 
 PATIENCE = 60  # seconds; only a hang lasts longer
 TICK = 0.005  # between two bursts of the innocent sender
@@ -50,7 +54,7 @@ def repeated(*lines):
     return unit * max(1, BURST // len(unit))
 
 
-def connect(port, buffers=None, source=None):
+def connect(port, buffers=None, source=None, plain=False):
     connection = socket.socket()
     if source:
         connection.bind((source, 0))
@@ -60,7 +64,7 @@ def connect(port, buffers=None, source=None):
     connection.settimeout(PATIENCE)
     connection.connect(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    return connection if plain or not encrypted.is_on else encrypted.wrap(connection)
 
 
 def expect_oks(connection, count):
@@ -183,6 +187,9 @@ def pair(control, port, texts, size):
 # its replies, or that reads them at a pace (bytes per second), does not wait for them.
 Crowd = collections.namedtuple("Crowd", "count hello burst reads pace every", defaults=(b"", True, 0, 1))
 
+# A group of `count` clients that do what the function `act` of encrypted.py does. `cut`: the server must cut them.
+Strangers = collections.namedtuple("Strangers", "count act cut", defaults=(False,))
+
 
 class Progress:
     """How much of its burst a client has written, and how many replies it still expects to earlier bursts."""
@@ -191,7 +198,28 @@ class Progress:
         self.written = self.unanswered = 0
 
 
+def attack_tls(control, port, strangers, niceness):
+    """Until it is told to end, and until something was done. Returns how often it was, and how many were cut."""
+    os.nice(niceness)
+    act = strangers.act(lambda: connect(port, plain=True), strangers.count)
+    next(act)
+    control.send(True)
+    control.recv()
+    signal.alarm(10 * PATIENCE)  # in case it is never told to end
+    deadline = None
+    for done, cut in act:
+        if deadline is None and control.poll():
+            control.recv()
+            deadline = time.monotonic() + PATIENCE
+        if deadline and ((done and (cut or not strangers.cut)) or time.monotonic() > deadline):
+            break
+    act.close()
+    control.send({"cut": cut, "taken": done})
+
+
 def attack(control, port, crowd, niceness):
+    if isinstance(crowd, Strangers):
+        return attack_tls(control, port, crowd, niceness)
     os.nice(niceness)
     connections = []
     for first in range(0, crowd.count, 100):
@@ -282,12 +310,13 @@ def attack(control, port, crowd, niceness):
 class Server:
     def __init__(self, program, policy, *options, niceness=0):
         command = ["nice", "-n", str(niceness), program, "0", "--address", "127.0.0.1", "--policy", policy,
-                   "--threads", "2", *map(str, options)]
+                   "--threads", "2", *encrypted.server_options(), *map(str, options)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        words = self.process.stderr.readline().split()
-        if words[:3] != ["listening", "on", "port"]:
-            raise SystemExit(f"attacks: the server does not start: {' '.join(words)}")
-        self.port = int(words[3])
+        said = self.process.stderr.readline()
+        ports = re.findall(r" port (\d+)", said) if said.startswith("listening on port ") else []
+        if len(ports) != (2 if encrypted.is_on else 1):
+            raise SystemExit(f"attacks: the server does not start: {said}")
+        self.port = int(ports[-1])
         self.peak = 0
 
     def __enter__(self):
@@ -342,8 +371,9 @@ class Process:
 
 # What happens while the pair talks. `texts` (per tick) and `size` are the pair's. A polite crowd must not be
 # disconnected. In a short run `short` replaces `crowds`; a case without it is left out. `drain`: SIGTERM in the middle.
-Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain",
-                              defaults=(None, 1, 40, DELAY, False, False))
+# `tls`: only with TLS; under the attack, a new client must get in.
+Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain tls",
+                              defaults=(None, 1, 40, DELAY, False, False, False))
 
 
 def receivers(count, *rooms):
@@ -373,6 +403,10 @@ def empty(count, **how):
     return [senders(count, "", **how)]
 
 
+def strange(title, act, count, cut=False):
+    return Case(title, [Strangers(count, act, cut)], [Strangers(count, act, cut)], tls=True)
+
+
 CASES = {
     # All on the receiver's thread, where the policy pool puts every second client. 240 occupy it for a second at a
     # time.
@@ -392,6 +426,12 @@ CASES = {
     "drain-empty": Case("drain amid empty lines from 300 clients", empty(300), drain=True),
     "drain-lookups": Case("drain amid `senduser:`, 5,000 receivers", lookups(5000), drain=True),
     "drain-hop": Case("drain amid 32 senders that hop, 2,000 receivers", hop(2000), hop(1000), drain=True),
+    "hellos": strange("5,000 handshakes that stall in the hello", encrypted.stall, 5000),
+    "trickle": strange("300 hellos, a byte at a time", encrypted.trickle, 300),
+    "abandoned": strange("64 handshakes at once, begun and left", encrypted.abandon, 64),
+    "garbage": strange("64 clients at once send what is no hello", encrypted.send_garbage, 64),
+    "records": strange("records of one byte from 40 clients", encrypted.send_tiny_records, 40),
+    "new-keys": strange("100 clients ask for new keys all the time", encrypted.ask_for_keys, 100, cut=True),
 }
 PLACES = {"addresses": "64 addresses take all places that they get",
           "places-rate": "59 senders die above their rate",
@@ -436,6 +476,10 @@ def disturb_once(program, policy, case, short):
             time.sleep(2 if short else 6)
             end = server.stop()
         seen = innocent.answer()
+        if case.tls:
+            with connect(server.port) as newcomer:
+                newcomer.sendall(b"slogin:newcomer\njoin:quiet\n")
+                expect_oks(newcomer, 2)
         server.watch_memory()
         innocent.end()
         left = [attacker.ask(True) for attacker in attackers]
@@ -455,10 +499,16 @@ def disturb_once(program, policy, case, short):
         notes.append(f"was cut after {left[0]['taken']} bytes of replies")
     elif case.polite and left[0]["taken"] < ENOUGH:
         notes.append(f"got only {left[0]['taken']} bytes of replies")
+    if case.tls and not left[0]["taken"]:
+        notes.append("the attack did nothing")
+    if case.tls and crowds[0].cut and not left[0]["cut"]:
+        notes.append("no attacker was cut")
     # At the end of a drain, receivers may be disconnected and lose what they have not read.
     if seen["lost"] > 0 and (not case.drain or (end or 0) < DRAIN):
         notes.append(f"{seen['lost']} of {seen['said']} texts with an ok were lost")
-    if server.peak >= MEMORY * (2 if policy == "thread-per-client" else 1):  # a stack and a buffer for each client
+    # A stack and a buffer for each client; with TLS, besides its state.
+    most = MEMORY * (2 if policy == "thread-per-client" else 1) + encrypted.memory(sum(it.count for it in crowds))
+    if server.peak >= most:
         notes.append(f"{server.peak:.0f} MiB")
     waits = [[percentile(they.get("waits", []), part) for part in (0.5, 0.99)] for they in (before, seen)]
     return Seen(*waits, server.peak, max(0, seen["lost"]), end, notes)
@@ -475,8 +525,8 @@ def leave_places(program, policy, case):
         for connection in dead:
             connection.sendall(b"slogin:attacker\njoin:a\n")
             expect_oks(connection, 2)
-        with connect(server.port) as other:
-            if not other.recv(4096).startswith(b"err:"):
+        with connect(server.port, plain=True) as other:  # with TLS it gets no line, only the end
+            if not re.match(b"$" if encrypted.is_on else b"err:", other.recv(4096)):
                 raise ConnectionError("a client more than there are places was let in")
         burst = b"sendall:%s\n" % (b"x" * 200) * 300
         if case == "places-rate":
@@ -493,14 +543,13 @@ def leave_places(program, policy, case):
         begin = time.monotonic()
         free = 0
         while free < len(dead) and time.monotonic() < begin + 20:
-            with contextlib.suppress(ConnectionError):
-                other = connect(server.port)
+            with contextlib.suppress(ConnectionError), contextlib.ExitStack() as attempt:
+                other = attempt.enter_context(connect(server.port))
                 other.sendall(b"slogin:other\n")
                 expect_oks(other, 1)
-                stack.enter_context(other)
+                stack.push(attempt.pop_all())
                 free += 1
                 continue
-            other.close()
             time.sleep(0.02)
         end = time.monotonic() - begin
         stack.close()
@@ -620,10 +669,16 @@ def main():
     parser.add_argument("server", help="the server program")
     parser.add_argument("--policy", action="append", help="the server's policy; may be repeated (pool and strand)")
     parser.add_argument("--short", action="store_true", help="one run of a minute at most; judges no times")
+    parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="over TLS, with this certificate of the server")
     parser.add_argument("--runs", type=int, default=5, help="number of runs, whose medians are shown (%(default)s)")
     parser.add_argument("--case", action="append", choices=[*CASES, *PLACES], help="runs only this; may be repeated")
     options = parser.parse_args()
+    if options.tls:
+        encrypted.turn_on(*options.tls)
     names = [name for name in [*CASES, *PLACES] if not options.case or name in options.case]
+    names = [name for name in names if name in PLACES or options.tls or not CASES[name].tls]
+    if not encrypted.can_ask_for_keys():
+        names = [name for name in names if name != "new-keys"]
     if options.short:
         names = [name for name in names if name in PLACES or CASES[name].short]
     policies = options.policy or ["pool", "strand"]

@@ -17,7 +17,8 @@ junit, tap, own_scene = (os.path.join(work.name, name) for name in ("junit.xml",
 
 
 def run(*arguments, code):
-    ran = subprocess.run([runner, *arguments], stdout=subprocess.PIPE, text=True)
+    patient = ["--timeout", "60"] if arguments else []
+    ran = subprocess.run([runner, *patient, *arguments], stdout=subprocess.PIPE, text=True)
     assert ran.returncode == code, (arguments, ran.returncode, ran.stdout)
     return ran.stdout
 

@@ -80,7 +80,7 @@ class Server:
 
 
 def run(*arguments, code):
-    ran = subprocess.run([runner, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    ran = subprocess.run([runner, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
     assert ran.returncode == code, (arguments, ran.returncode, ran.stdout)
     return ran.stdout
 
@@ -92,7 +92,7 @@ def play(steps, *arguments, code=0, host="localhost", **kinds):
         print("title: A conversation", "rule: 8 TLS", *steps, sep="\n", file=scene)
     server = Server(**kinds)
     try:
-        said = run("--timeout", "5", *arguments, host, server.port, conversation, code=code)
+        said = run("--timeout", "30", *arguments, host, server.port, conversation, code=code)
     finally:
         server.stop()
     return said, server.records[1:]

@@ -26,6 +26,7 @@
 
 #include <chatproto/detail/tls/tls_context.hpp>
 #include <chatproto/layer.hpp>
+#include <chatproto/token_bucket.hpp>
 
 namespace chatproto::detail {
 
@@ -41,6 +42,8 @@ class TlsLayer final : public Layer {
     ::BIO_set_data(bio, this);
     ::BIO_set_init(bio, 1);
     ::SSL_set_bio(ssl_.get(), bio, bio);
+    ::SSL_set_msg_callback(ssl_.get(), count_message);
+    ::SSL_set_msg_callback_arg(ssl_.get(), this);
     is_server ? ::SSL_set_accept_state(ssl_.get()) : expect(name);
   }
 
@@ -53,6 +56,7 @@ class TlsLayer final : public Layer {
     auto const verified = ::SSL_get_verify_result(ssl_.get());
     if (result.error && verified != X509_V_OK) result.error = {static_cast<int>(verified), CertificateCategory::get()};
     if (result.error) return result;
+    is_established_ = result.wait == Wait::nothing;
     has_input_ = result.wait == Wait::nothing && ::SSL_has_pending(ssl_.get()) == 1;
     if (result.wait == Wait::nothing || held_.empty()) return result;
     return {0, Wait::write, {}};
@@ -125,6 +129,9 @@ class TlsLayer final : public Layer {
   static constexpr std::size_t most_held = 64 * 1024;  // bytes; a peer may ask for answers, and not take them
   static constexpr int most_records = 256;             // read at once
   static constexpr std::size_t most_in_record = SSL3_RT_MAX_PLAIN_LENGTH;
+  // Messages of TLS itself after the handshake, at once and then per second: such as requests for new keys. They cost
+  // more than lines, and a peer that is honest sends one after gigabytes, or each hour.
+  static constexpr double messages_at_once = 32, messages_per_second = 1;
 
   /// Connects, and expects the other end to prove this name or address.
   void expect(std::string const& name) {
@@ -148,6 +155,11 @@ class TlsLayer final : public Layer {
     ::ERR_clear_error();
     may_read_ = true;
     auto const done = call(result.bytes);
+    if (has_too_many_messages_) {
+      result = {0, Wait::nothing, {ERR_PACK(ERR_LIB_SSL, 0, SSL_R_TOO_MANY_KEY_UPDATES), TlsCategory::get()}};
+      failure_ = result.error;
+      return result;
+    }
     if (done > 0) return result;
     result.bytes = 0;
     switch (::SSL_get_error(ssl_.get(), done)) {
@@ -165,6 +177,15 @@ class TlsLayer final : public Layer {
     }
     failure_ = result.error;
     return result;
+  }
+
+  /// OpenSSL tells it of each message of TLS.
+  static void count_message(int is_sent, int, int type, void const*, std::size_t, ::SSL* ssl, void* argument) {
+    auto& layer = *static_cast<TlsLayer*>(argument);
+    if (!layer.is_established_ || is_sent != 0 || type != SSL3_RT_HANDSHAKE) return;
+    if (layer.messages_.take(TokenBucket::Clock::now())) return;
+    layer.has_too_many_messages_ = true;
+    ::SSL_set_shutdown(ssl, SSL_RECEIVED_SHUTDOWN);  // it handles none of those that it has read already
   }
 
   // --- OpenSSL's way to the socket ---
@@ -256,6 +277,9 @@ class TlsLayer final : public Layer {
   std::unique_ptr<::SSL, FreeBy<::SSL_free>> ssl_;
   std::string held_;  // encrypted, not yet sent
   std::error_code read_error_, write_error_, failure_;
+  TokenBucket messages_{messages_per_second, messages_at_once};
+  bool is_established_ = false;
+  bool has_too_many_messages_ = false;
   bool may_read_ = false;  // in this step
   bool has_input_ = false;
   bool more_follows_ = false;  // another record after this one
