@@ -223,9 +223,10 @@ def attack(control, port, crowd, niceness):
     os.nice(niceness)
     connections = []
     for first in range(0, crowd.count, 100):
-        some = [connect(port) for _ in range(first, min(first + 100, crowd.count))]
-        for i, connection in enumerate(some, first):
-            connection.sendall(crowd.hello(i).encode())
+        some = []
+        for i in range(first, min(first + 100, crowd.count)):
+            some.append(connect(port))
+            some[-1].sendall(crowd.hello(i).encode())  # at once: there is a deadline for it
         for connection in some:
             expect_oks(connection, 2)
             connection.setblocking(False)
@@ -458,6 +459,9 @@ def disturb_once(program, policy, case, short):
     if policy == "thread-per-client":  # a thread and four descriptors for each
         crowds = [crowd._replace(count=min(crowd.count, 500)) for crowd in crowds]
     options = ["--drain", DRAIN] if case.drain else []
+    if short and encrypted.is_on and not case.tls:  # handshakes take long where all of this has the lowest priority
+        crowds = [crowd._replace(count=min(crowd.count, 300)) for crowd in crowds]
+        options += ["--login-deadline", PATIENCE]  # a busy machine may be late with the handshakes of a crowd
     with Server(program, policy, *options, niceness=niceness) as server, contextlib.ExitStack() as stack:
 
         def start(*what):
