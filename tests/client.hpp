@@ -3,7 +3,9 @@
 #pragma once
 
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/layer_io.hpp>
 #include <chatproto/detail/testing/random.hpp>
+#include <chatproto/layer.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/room_log.hpp>
@@ -17,6 +19,7 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -78,27 +81,33 @@ class Input {
 /// A client's end of a connection. Write errors show in later reads.
 class Client {
  public:
-  explicit Client(std::uint16_t port) {
+  /// `layers`: makes the layer that the bytes pass through, if any.
+  explicit Client(std::uint16_t port, chatproto::LayerFactory* layers = nullptr) {
     socket_.connect({asio::ip::address_v4::loopback(), port});
     socket_.set_option(asio::ip::tcp::no_delay(true));
     socket_.non_blocking(true);
+    if (layers != nullptr) shake_hands(*layers);
   }
 
   void write(std::string_view bytes) {
-    auto const end = Clock::now() + test::patience;
-    while (!bytes.empty()) {
+    for (auto const end = Clock::now() + test::patience;;) {
       std::error_code ec;
-      bytes.remove_prefix(socket_.write_some(asio::buffer(bytes), ec));
-      if (would_block(ec) ? !wait(asio::socket_base::wait_write, end) : bool(ec)) return;
+      bytes.remove_prefix(write_some(bytes, ec));
+      if (would_block(ec) ? !wait(asio::socket_base::wait_write, end) : ec || bytes.empty()) return;
     }
   }
 
   /// Shuts down sending, and continues to read.
   void half_close() {
+    if (layer_) {
+      layer_->close_output();
+      return write({});
+    }
     std::error_code ignored;
     socket_.shutdown(asio::socket_base::shutdown_send, ignored);
   }
   void close() {
+    if (layer_ && socket_.is_open()) half_close();
     std::error_code ignored;
     socket_.close(ignored);
   }
@@ -106,7 +115,7 @@ class Client {
   void reset() {
     std::error_code ignored;
     socket_.set_option(asio::socket_base::linger(true, 0), ignored);
-    close();
+    socket_.close(ignored);
   }
 
   Reading read(Time time = test::patience) {
@@ -114,7 +123,7 @@ class Client {
       if (auto line = input_.line()) return {Reading::line, *std::move(line)};
       char buffer[16 * 1024];
       std::error_code ec;
-      auto const size = socket_.read_some(asio::buffer(buffer), ec);
+      auto const size = read_some(buffer, sizeof buffer, ec);
       if (!ec)
         input_.append({buffer, size});
       else if (ec == asio::error::eof)
@@ -129,6 +138,35 @@ class Client {
  private:
   static bool would_block(std::error_code const& ec) {
     return ec == asio::error::would_block || ec == asio::error::try_again;
+  }
+
+  void shake_hands(chatproto::LayerFactory& layers) {
+    layer_ = layers.make_layer(socket_.native_handle(), "localhost");
+    for (auto const end = Clock::now() + test::patience;;) {
+      auto const result = layer_->handshake();
+      if (result.error) throw std::system_error(result.error);
+      if (result.wait == chatproto::Layer::Wait::nothing) return;
+      if (!wait(result.wait == chatproto::Layer::Wait::read ? asio::socket_base::wait_read
+                                                            : asio::socket_base::wait_write,
+                end))
+        throw std::runtime_error("no handshake");
+    }
+  }
+  /// Also writes what the layer holds. `would_block`: it still holds some.
+  std::size_t write_some(std::string_view bytes, std::error_code& ec) {
+    if (!layer_) return bytes.empty() ? 0 : socket_.write_some(asio::buffer(bytes), ec);
+    auto result = layer_->flush();
+    result.bytes = 0;
+    if (!result.error && result.wait == chatproto::Layer::Wait::nothing && !bytes.empty())
+      result = layer_->write(bytes.data(), bytes.size());
+    ec = result.error;
+    if (!ec && result.wait != chatproto::Layer::Wait::nothing) ec = asio::error::would_block;
+    return result.bytes;
+  }
+  std::size_t read_some(char* bytes, std::size_t size, std::error_code& ec) {
+    if (!layer_) return socket_.read_some(asio::buffer(bytes, size), ec);
+    auto wait = chatproto::Layer::Wait::nothing;
+    return chatproto::detail::read_some(*layer_, bytes, size, wait, ec);
   }
 
   bool wait(asio::socket_base::wait_type what, Clock::time_point end) {
@@ -148,6 +186,7 @@ class Client {
 
   asio::io_context io_{1};
   asio::ip::tcp::socket socket_{io_};
+  std::unique_ptr<chatproto::Layer> layer_;
   Input input_;
 };
 

@@ -34,6 +34,8 @@
 #include <openssl/rand.h>
 
 #include "catch.hpp"
+#include "client.hpp"
+#include "judged_crowd.hpp"
 #include "sanitized.hpp"
 #include "socket_support.hpp"
 
@@ -315,6 +317,19 @@ TEMPLATE_TEST_CASE("clients with and without TLS meet in one room", "[tls]", POL
   std::error_code ec;
   bob.receive(ec);
   CHECK(ec == asio::error::eof);  // the server's close_notify
+}
+
+TEMPLATE_TEST_CASE("a server keeps its promises to a crowd over TLS", "[tls][concurrency]", POLICIES) {
+  ServerThread<TestType> server([] {
+    auto options = both(files().server());
+    options.threads = 3;
+    options.queue_limit = 64 * 1024 * 1024;  // more than is sent
+    return options;
+  }());
+  auto const layers = files().client();
+  auto const connect = [&] { return std::make_unique<raw::Client>(server->port(1), layers.get()); };
+  judged::judge_crowd<raw::Client>(connect, judged::lively);
+  CHECK(test::eventually([&server] { return server->service().room_count() == 0; }));
 }
 
 TEST_CASE("much output passes through TLS, to a client that reads late", "[tls]") {
