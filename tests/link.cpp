@@ -297,6 +297,10 @@ TEST_CASE("a host that drains learns when a client has logged in or is gone", "[
     scene.run_posted();
     CHECK(looks.use_count() == 1);
   }
+  SECTION("was sent away, and has not closed yet") {
+    scene.peer().close();
+    CHECK(scene.run_until([&] { return scene.newcomers == 0; }));
+  }
   SECTION("is gone") {
     scene.peer().abort();
     CHECK(scene.ends());

@@ -312,7 +312,7 @@ TEMPLATE_TEST_CASE("lines sent along with the login wait for the verdict", "[log
   CHECK(credentials.client.address.starts_with("127.0.0.1:"));
   CHECK(credentials.client.is_loopback);
   CHECK(server->service().room_count() == 0);
-  std::thread([&verdict = verdict] { verdict.accept(); }).join();
+  std::thread([&settled = verdict] { settled.accept(); }).join();
   CHECK(bob.rest() == Lines{"ok", "ok", "ok", "ok", "(end)"});
   CHECK(server->service().texts() == 1);
 }

@@ -104,6 +104,7 @@ TEST_CASE("names in the file need their secret", "[password_file]") {
   CHECK(asks(file, "carol", "") == (members_only ? "no" : "yes"));
   CHECK(asks(file, "bob", "", "192.0.2.1:5", "bob") == "yes");
   CHECK(asks(file, "bob", "", "192.0.2.1:5", "alice") == "no");
+  CHECK(asks(file, "carol", "", "192.0.2.1:5", "carol") == (members_only ? "no" : "yes"));
 }
 
 TEST_CASE("a file that is wrong says where", "[password_file]") {

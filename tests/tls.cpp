@@ -30,6 +30,7 @@
 #include <asio/write.hpp>
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 
@@ -451,6 +452,14 @@ TEST_CASE("each file that is wrong is reported, however many are", "[tls]") {
   CHECK(all[0] == "certificate '" + none + "': No such file or directory");
   CHECK(all[1].starts_with("key '" + garbage + "': "));
   CHECK(all[2] == "authorities '" + none + "': No such file or directory");
+  {
+    auto* const file = std::fopen(files().key("locked").c_str(), "w");
+    auto const locked = make("locked", "DNS:localhost", &files().authority);
+    ::PEM_write_PrivateKey(file, locked.key.get(), ::EVP_aes_128_cbc(), nullptr, 0, nullptr,
+                           const_cast<char*>("pass phrase"));
+    std::fclose(file);
+    CHECK(errors(certificate, files().key("locked")).size() == 1);  // nobody was asked for the pass phrase
+  }
   auto const two = errors(garbage, key, garbage);
   REQUIRE(two.size() == 2);
   CHECK(two[0].starts_with("certificate '" + garbage + "': "));
@@ -811,6 +820,91 @@ TEST_CASE("one step does not handle all messages of TLS that a client sends", "[
   auto const result = ends.layer->read_some(bytes, sizeof bytes);
   CHECK(bool(result.error) == (::SSL_version(ends.client->ssl()) == TLS1_3_VERSION));
   CHECK(ends.near.available() > arrived - 40'000);
+}
+
+namespace {
+
+using Bytes = std::vector<unsigned char>;
+
+Bytes hmac(Bytes const& key, Bytes const& text) {
+  Bytes result(32);
+  ::HMAC(::EVP_sha256(), key.data(), static_cast<int>(key.size()), text.data(), text.size(), result.data(), nullptr);
+  return result;
+}
+/// HKDF-Expand-Label of RFC 8446, 7.1, without a context, for at most 32 bytes.
+Bytes derive(Bytes const& secret, std::string const& label, unsigned char size) {
+  Bytes info{0, size, static_cast<unsigned char>(6 + label.size())};
+  for (auto const c : "tls13 " + label) info.push_back(static_cast<unsigned char>(c));
+  info.push_back(0);
+  info.push_back(1);
+  auto result = hmac(secret, info);
+  result.resize(size);
+  return result;
+}
+
+/// The secret that a TLS 1.3 client encrypts its lines with; of the last client that has shaken hands.
+Bytes client_secret;
+
+void only_aes_128_with_known_secret(::SSL_CTX* context) {
+  ::SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256");
+  ::SSL_CTX_set_keylog_callback(context, [](::SSL const*, char const* line) {
+    std::string_view const text(line);
+    if (!text.starts_with("CLIENT_TRAFFIC_SECRET_0 ")) return;
+    client_secret.clear();
+    for (auto at = text.rfind(' ') + 1; at < text.size(); at += 2)
+      client_secret.push_back(static_cast<unsigned char>(std::stoi(std::string(text.substr(at, 2)), nullptr, 16)));
+  });
+}
+
+/// Returns the first record of such a client: with a part of a handshake message, as no library sends it.
+std::string first_record_of_handshake(Bytes const& part) {
+  auto const key = derive(client_secret, "key", 16);
+  auto const iv = derive(client_secret, "iv", 12);  // of record 0
+  auto const size = static_cast<unsigned char>(part.size() + 1 + 16);
+  Bytes const header{0x17, 3, 3, 0, size};
+  auto plain = part;
+  plain.push_back(SSL3_RT_HANDSHAKE);
+  Bytes sealed(plain.size()), tag(16);
+  std::unique_ptr<::EVP_CIPHER_CTX, FreeBy<::EVP_CIPHER_CTX_free>> const made(::EVP_CIPHER_CTX_new());
+  auto* const cipher = made.get();
+  int n = 0;
+  ::EVP_EncryptInit_ex(cipher, ::EVP_aes_128_gcm(), nullptr, key.data(), iv.data());
+  ::EVP_EncryptUpdate(cipher, nullptr, &n, header.data(), static_cast<int>(header.size()));
+  ::EVP_EncryptUpdate(cipher, sealed.data(), &n, plain.data(), static_cast<int>(plain.size()));
+  ::EVP_EncryptFinal_ex(cipher, sealed.data() + n, &n);
+  ::EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, 16, tag.data());
+  std::string record(header.begin(), header.end());
+  record.append(sealed.begin(), sealed.end());
+  record.append(tag.begin(), tag.end());
+  return record;
+}
+
+}  // namespace
+
+TEST_CASE("what is written between the parts of a message of TLS is never neither taken nor refused", "[tls]") {
+  Ends ends(only_aes_128_with_known_secret);
+  ends.meet();
+  ends.client->send(first_record_of_handshake({SSL3_MT_KEY_UPDATE, 0, 0, 1}));  // and one byte is missing
+  char bytes[100];
+  REQUIRE(test::eventually([&] {
+    auto const result = ends.layer->read_some(bytes, sizeof bytes);
+    REQUIRE_FALSE(result.error);
+    return ends.near.available() == 0;
+  }));
+  CHECK(ends.layer->read_some(bytes, sizeof bytes).wait == Layer::Wait::read);
+  auto const result = ends.layer->write("ok:\n", 4);
+  CHECK(result.bytes == 0);
+  CHECK(result.error.message() == "TLS: unexpected message");
+  CHECK(ends.layer->read_some(bytes, sizeof bytes).error == result.error);
+}
+
+TEST_CASE("a write after the other end has gone fails", "[tls]") {
+  Ends ends(GENERATE(Raw::Setup(only_tls_1_2), Raw::Setup([](::SSL_CTX*) {})));
+  ends.meet();
+  char bytes[100];
+  CHECK(ends.layer->read_some(bytes, sizeof bytes).wait == Layer::Wait::read);
+  ends.client->reset();
+  CHECK(test::eventually([&] { return bool(ends.layer->write("ok:\n", 4).error); }));
 }
 
 TEST_CASE("a handshake whose end cannot be sent fails when the client has gone", "[tls]") {

@@ -21,7 +21,7 @@ enum class DisconnectReason : std::uint8_t {
   failed,          ///< Its session or the observer threw, or memory or another resource was short.
   aborted,         ///< Its session aborted it (`Peer::abort`), or the server was stopped (`StopMode::now`).
   memory,          ///< All clients together exceeded `ServerOptions::memory_limit`, and this one held most.
-  handshake,       ///< The handshake of its listener's layer failed, or was not done in time.
+  handshake,       ///< The handshake of its listener's layer, or a proxy's header, was wrong or too late.
   refused,         ///< It came through a proxy and was refused (`RefusalReason`).
   banned,          ///< It is banned (`Server::ban`).
 };

@@ -66,7 +66,7 @@ struct PasswordOptions {
 /// that begin with `#`, do not count.
 ///
 /// A name in the file needs its secret; or a verified certificate for this name. `PasswordOptions::members_only` says
-/// whether other names may log in. If a client brings a secret, it must be right: with a name that is not in the file
+/// whether other names may log in; with a certificate for them, they may unless that is set. If a client brings a secret, it must be right: with a name that is not in the file
 /// it is refused like a wrong one, after the same time.
 ///
 /// @code
@@ -109,8 +109,9 @@ class PasswordFile {
   void check(Credentials credentials, Verdict verdict) {
     auto const names = this->names();
     auto const is_member = names->count(credentials.name) != 0;
-    // The layer of its listener has verified it.
-    if (!credentials.client.certificate.empty() && credentials.client.certificate == credentials.name)
+    // The layer of its listener has verified the certificate.
+    if (!credentials.client.certificate.empty() && credentials.client.certificate == credentials.name &&
+        (is_member || !options_.members_only))
       return verdict.accept();
     if (credentials.secret.empty()) {
       if (!is_member && !options_.members_only) return verdict.accept();

@@ -67,8 +67,8 @@ class Peer {
   /// called in that order.
   ///
   /// The task is dropped without being called if, when its turn comes, the session has been destroyed, the client was
-  /// closed or the server is draining. So the task may use the session. It may do whatever `on_line` may do, and
-  /// `flush` is called after it. If it throws, the client is disconnected. A pause does not delay it. The number of
+  /// closed, or a server that stops reads no more. So the task may use the session. It may do whatever `on_line` may do,
+  /// and `flush` is called after it. If it throws, the client is disconnected. A pause does not delay it. The number of
   /// pending tasks is not limited: set a limit of your own.
   ///
   /// Any thread may call it, also from another client's session and while the server stops. Returns false if the client

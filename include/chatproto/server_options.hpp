@@ -20,8 +20,8 @@ class Observer;
 
 /// How a server stops.
 enum class StopMode : std::uint8_t {
-  /// Stop accepting. Wait for clients that have still to log in, but at most for a tenth of `ServerOptions::drain`.
-  /// Then stop reading, write all pending output, and close. Clients that have not taken it after
+  /// Stop accepting. Wait for clients that have still to log in and for handshakes of layers, but at most for a tenth
+  /// of `ServerOptions::drain`. Then stop reading, write all pending output, and close. Clients that have not taken it after
   /// `ServerOptions::drain` are disconnected.
   drain,
   now,  ///< Disconnect all clients at once.
@@ -51,8 +51,9 @@ struct ServerOptions {
   /// The listeners, whose clients all meet in the same service. Empty: one, at `port` and `address`. Otherwise those
   /// two must have their defaults.
   std::vector<ListenerOptions> listeners = {};
-  /// The maximum number of handshakes of layers that are under way at once. Further clients of listeners with a layer
-  /// wait in the network; meanwhile, a handshake that has taken half of `login_deadline` is ended. At least 1.
+  /// The maximum number of handshakes of layers, and of headers of proxies, that are under way at once. Further clients
+  /// of listeners with a layer wait in the network; meanwhile, a handshake that has taken half of `login_deadline` is
+  /// ended. At least 1.
   std::size_t max_handshakes = 4096;
   /// The number of threads, for a policy with a fixed number of them. 0: one for each core of the machine.
   unsigned threads = 0;

@@ -100,6 +100,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     inbox.clear();
     inbox_size = 0;
     cancelled = false;
+    read_error = {};  // of a read of the previous connection
   }
   void limit_lines(std::size_t bytes) noexcept {
     reader.limit(bytes);
@@ -307,6 +308,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
   /// Connected: continues the layer's handshake, if there is one.
   void continue_connect(std::error_code ec) {
     if (!pending_connect) return;
+    if (!ec && !socket.is_open()) ec = asio::error::operation_aborted;  // by `close`, while this was queued
     if (!ec && layer) handshake(ec);
     if (ec != asio::error::would_block) return connect_ended(ec);
     socket.async_wait(layer_wait(),

@@ -53,7 +53,7 @@ concept LinkHost = requires(H& host, Link& link, std::weak_ptr<Link> client, std
   { host.has_memory() } -> std::same_as<bool>;
   host.watch_memory();                 // memory is short: the link waits until `memory_is_free`
   host.end_throttle_in(time, client);  // calls `end_throttle` after that time
-  host.handshake_ended(link);          // of a client with a layer
+  host.handshake_ended(link);          // of a client with a layer, or with the header of a proxy
   host.await_newcomer();               // the link will call the next one, see `await_login`
   host.newcomer_is_done();
   { host.admit(origin) } -> std::same_as<std::optional<RefusalReason>>;  // if it came through a proxy
@@ -239,11 +239,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void begin(LayerFactory* layers) {
     if (!tell_connected()) return end(DisconnectReason::failed);
     if (layers != nullptr) return begin_handshake(layers->make_layer(socket_->native_handle(), {}));
-    open();
-  }
-  void open() {
     rules_.open(Opening{*this});
-    if (!rules_.awaits_login()) newcomer_is_done();
   }
   void newcomer_is_done() noexcept {
     if (exchange(newcomer, false)) host_.newcomer_is_done();
@@ -299,6 +295,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (!socket_) return;
     if (auto const& over = rules_.over()) return end(*over);
     if (in_handshake_) return wait_for_layer();
+    if (has(newcomer) && !rules_.awaits_login()) newcomer_is_done();
     if (rules_.wants_shutdown() && close_layer()) {
       std::error_code ec;
       socket_->shutdown(Socket::shutdown_send, ec);
@@ -435,7 +432,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (result.wait != Layer::Wait::nothing) return;
     if (awaits_header()) return header_is_read();
     end_handshake_phase();
-    open();
+    rules_.open(Opening{*this});
   }
   void wait_for_input() {
     if (!layer_ || has(layer_closed)) return wait<Socket::wait_read>();
@@ -475,10 +472,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
 
   // Called by the rules.
   ServerOptions const& options() const noexcept { return host_.options(); }
-  bool logged_in(std::string_view name) {
-    newcomer_is_done();
-    return host_.events().logged_in(number_, name);
-  }
+  bool logged_in(std::string_view name) { return host_.events().logged_in(number_, name); }
   void throttled(Clock::duration time) {
     add(traffic().throttled, 1);
     host_.end_throttle_in(time, this->weak_from_this());

@@ -85,7 +85,10 @@ class LinkRules {
   /// Whether to shut down our side of the connection and call `shut_down`.
   bool wants_shutdown() const noexcept { return all_written_ && !lingering_ && !over_; }
   /// Whether the session is one of a client that has not logged in yet.
-  bool awaits_login() const noexcept { return has_login && session_ && !logged_in_; }
+  bool awaits_login() const {
+    if constexpr (has_login) return takes_lines() && !session_->logged_in();
+    return false;
+  }
   /// When to call `time_is_over`. Any thread.
   Clock::time_point due() const noexcept {
     return Clock::time_point(Clock::duration(due_.load(std::memory_order_relaxed)));
@@ -137,8 +140,8 @@ class LinkRules {
     throttled_ = false;
     return take_turn();
   }
-  /// Runs a task for the session, unless the client is closed or gone, or `stop_reading` was called: while a server
-  /// drains, no session may send anything.
+  /// Runs a task for the session, unless the client is closed or gone, or `stop_reading` was called: after that no
+  /// session may send anything.
   void run(MessageQueue::Task& task) {
     if (!reads_lines_ || !takes_lines()) return;
     task.run();

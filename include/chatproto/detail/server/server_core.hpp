@@ -130,7 +130,8 @@ class ServerCore {
   /// Returns whether one more handshake of a layer may begin. If not, ends those that have taken long.
   bool has_room_for_handshake() {
     if (links_.handshakes() < std::max<std::size_t>(options_.max_handshakes, 1)) return true;
-    auto const soon = Link::Clock::now() + options_.login_deadline / 2;
+    auto const most = std::min<std::chrono::milliseconds>(options_.login_deadline, std::chrono::hours(1000));
+    auto const soon = Link::Clock::now() + most / 2;
     links_.for_each_handshake([&](Link& link) {
       if (link.due() < soon) link.end_handshake();
     });

@@ -60,6 +60,7 @@ inline void require_tls(bool done, std::string const& what) {
 
 /// Returns a context with what both ends have in common.
 inline SslContext make_tls_context(::SSL_METHOD const* method) {
+  ::ERR_clear_error();  // which the program may have left
   SslContext context(::SSL_CTX_new(method), FreeBy<::SSL_CTX_free>());
   if (!context) throw std::bad_alloc();
   auto* const made = context.get();
@@ -75,6 +76,8 @@ inline SslContext make_tls_context(::SSL_METHOD const* method) {
   ::SSL_CTX_set_mode(made,
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   ::SSL_CTX_set_read_ahead(made, 1);
+  // Otherwise OpenSSL would ask on the terminal, and keep the server waiting.
+  ::SSL_CTX_set_default_passwd_cb(made, [](char*, int, int, void*) { return -1; });
   return context;
 }
 

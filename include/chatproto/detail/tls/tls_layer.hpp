@@ -58,7 +58,7 @@ class TlsLayer final : public Layer {
     if (result.error) return result;
     is_established_ = result.wait == Wait::nothing;
     has_input_ = result.wait == Wait::nothing && ::SSL_has_pending(ssl_.get()) == 1;
-    if (result.wait == Wait::nothing || held_.empty()) return result;
+    if (held_.empty()) return result;
     return {0, Wait::write, {}};
   }
   Result read_some(char* bytes, std::size_t size) override {
@@ -81,11 +81,16 @@ class TlsLayer final : public Layer {
     Result all;
     while (all.bytes < size && held_.empty()) {
       more_follows_ = size - all.bytes > most_in_record;
-      auto const one =
-          step([&](std::size_t& n) { return ::SSL_write_ex(ssl_.get(), bytes + all.bytes, size - all.bytes, &n); });
+      auto const write = [&](std::size_t& n) {
+        return ::SSL_write_ex(ssl_.get(), bytes + all.bytes, size - all.bytes, &n);
+      };
+      auto const one = step(write, false);
       all.bytes += one.bytes;
-      all.error = one.error;
-      if (one.bytes == 0) break;
+      all.error = write_error_ ? write_error_ : one.error;
+      if (one.bytes > 0) continue;
+      // It wants the rest of a message of TLS first. Nobody who is honest sends the start of one and then waits.
+      if (!all.error && held_.empty()) all.error = failure_ = tls_error(SSL_R_UNEXPECTED_MESSAGE);
+      break;
     }
     more_follows_ = false;
     if (!held_.empty()) all.wait = Wait::write;
@@ -144,19 +149,23 @@ class TlsLayer final : public Layer {
                 "TLS: server name");
   }
 
-  /// Calls `call`, a function of OpenSSL, which reads from the socket at most once: it would handle messages of TLS
-  /// itself, for as long as the other end sends them, and only return for a line.
-  Result step(auto const& call) {
+  static std::error_code tls_error(int reason) noexcept {
+    return {static_cast<int>(ERR_PACK(ERR_LIB_SSL, 0, reason)), TlsCategory::get()};
+  }
+
+  /// Calls `call`, a function of OpenSSL, which reads from the socket at most once, or not at all: it would handle
+  /// messages of TLS itself, for as long as the other end sends them, and only return for a line.
+  Result step(auto const& call, bool may_read = true) {
     Result result;
     if (failure_) {  // OpenSSL tells it once
       result.error = failure_;
       return result;
     }
     ::ERR_clear_error();
-    may_read_ = true;
+    may_read_ = may_read;
     auto const done = call(result.bytes);
     if (has_too_many_messages_) {
-      result = {0, Wait::nothing, {ERR_PACK(ERR_LIB_SSL, 0, SSL_R_TOO_MANY_KEY_UPDATES), TlsCategory::get()}};
+      result = {0, Wait::nothing, tls_error(SSL_R_TOO_MANY_KEY_UPDATES)};
       failure_ = result.error;
       return result;
     }
@@ -233,15 +242,16 @@ class TlsLayer final : public Layer {
   static TlsLayer& layer_of(::BIO* bio) { return *static_cast<TlsLayer*>(::BIO_get_data(bio)); }
   static int write_bio(::BIO* bio, char const* bytes, std::size_t size, std::size_t* written) {
     auto& layer = layer_of(bio);
+    BIO_clear_retry_flags(bio);
     try {
       auto const sent = layer.held_.empty() ? layer.send(bytes, size) : 0;
-      if (layer.write_error_) return 0;
+      if (layer.write_error_) return -1;
       layer.held_.append(bytes + sent, size - sent);
       *written = size;
       return 1;
     } catch (...) {
       layer.write_error_ = std::make_error_code(std::errc::not_enough_memory);
-      return 0;
+      return -1;
     }
   }
   static int read_bio(::BIO* bio, char* bytes, std::size_t size, std::size_t* read) {
