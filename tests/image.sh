@@ -7,11 +7,11 @@
 #                  configures it.
 #   (nothing)      runs the build stage's commands in what .dockerignore lets through, with the packages of this system.
 #   --bare         runs both stages in a bare Debian 12, which debootstrap makes or ROOT_FS is (it is copied): this also
-#                  shows that the packages named are enough to build, and that the final stage needs none. Needs root.
+#                  shows that the packages named are enough to build, and to run. Needs root.
 #
-# All three run the server by ENTRYPOINT, CMD and USER, on a free port instead of its own, and the HEALTHCHECK; the
-# first two with this system's libraries. Only a container engine can show the base image itself and how the port is
-# published.
+# The last two also check that the server has TLS and secrets, which a build folder may lack. All three run the server
+# by ENTRYPOINT, CMD and USER, on a free port instead of its own, and the HEALTHCHECK; the first two with this system's
+# libraries. Only a container engine can show the base image itself and how the port is published.
 set -eu
 sources=$(cd "$(dirname "$0")/.." && pwd)
 mode=${1:-}
@@ -104,6 +104,10 @@ copy() { # [--from=NAME] SOURCE TARGET
 
 from_cache() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
 run() { # COMMAND
+  case $mode,$1 in
+    --bare,*) ;;
+    *,apt-get\ *) return ;; # this system's packages serve instead
+  esac
   case $mode in
     --bare)
       env -i PATH=$path HOME=/root \
@@ -192,6 +196,11 @@ until grep -q '^listening on port' "$scratch/log"; do
   tries=$((tries + 1))
   [ $tries -lt 200 ] || fail "the server does not listen: $(cat "$scratch/log")"
   sleep 0.1
+done
+[ "$mode" = --built ] || for flags in '--passwords /dev/null' '--cert /dev/null --key /dev/null'; do
+  # shellcheck disable=SC2086 # words
+  told=$( (inside server --check $flags) 2>&1) || : # an empty file is no certificate
+  case $told in *built*) fail "the image lacks something: $told" ;; esac
 done
 free_port=$(sed 's/[^0-9]//g' "$scratch/log")
 is_healthy || fail 'the HEALTHCHECK fails while the server serves'
