@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 /// @file
-/// Includes all of chatproto, except `testing.hpp`.
+/// Includes all of chatproto, except `testing.hpp`, `compiled.hpp`, `tls.hpp` and `password_file.hpp`.
 #pragma once
 
 #include <chatproto/address_limits.hpp>

@@ -72,13 +72,15 @@ struct ServerOptions {
   /// The system's send buffer for a client, in bytes. 0: the system's default, which may be megabytes for a client that
   /// does not read. Smaller buffers cost more system calls when much is sent.
   int send_buffer = 64 * 1024;
-  /// The maximum number of clients; further ones get `err:server full` and are closed. 0: as many as the process has
-  /// descriptors for, less 32 for the program itself and 3 for each of the policy's threads.
+  /// The maximum number of clients; further ones get `err:server full` (but not on a listener with a layer) and are
+  /// closed. 0: as many as the process has descriptors for, less 32 for the program itself and 3 for each of the
+  /// policy's threads.
   std::size_t max_clients = 0;
-  /// The maximum number of clients from one address; further ones get `err:` and are closed. All IPv6 addresses with
-  /// the same first 64 bits count as one. 0: no limit.
+  /// The maximum number of clients from one address; further ones get `err:` (but not on a listener with a layer) and
+  /// are closed. All IPv6 addresses with the same first 64 bits count as one. 0: no limit.
   std::size_t max_clients_per_address = 0;
-  /// New clients per second from one address in the long run; further ones get `err:` and are closed. 0: no limit.
+  /// New clients per second from one address in the long run; further ones get `err:` (but not on a listener with a
+  /// layer) and are closed. 0: no limit.
   double new_clients_per_address = 0;
   /// New clients from one address at once before `new_clients_per_address` applies.
   double new_clients_burst = 32;
