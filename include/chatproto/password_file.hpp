@@ -66,8 +66,8 @@ struct PasswordOptions {
 /// that begin with `#`, do not count.
 ///
 /// A name in the file needs its secret; or a verified certificate for this name. `PasswordOptions::members_only` says
-/// whether other names may log in; with a certificate for them, they may unless that is set. If a client brings a secret, it must be right: with a name that is not in the file
-/// it is refused like a wrong one, after the same time.
+/// whether other names may log in, with or without a certificate. If a client brings a secret, it must be right: with a
+/// name that is not in the file it is refused like a wrong one, after the same time.
 ///
 /// @code
 /// auto const passwords = std::make_shared<chatproto::PasswordFile>("passwords");

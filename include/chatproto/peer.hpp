@@ -67,9 +67,9 @@ class Peer {
   /// called in that order.
   ///
   /// The task is dropped without being called if, when its turn comes, the session has been destroyed, the client was
-  /// closed, or a server that stops reads no more. So the task may use the session. It may do whatever `on_line` may do,
-  /// and `flush` is called after it. If it throws, the client is disconnected. A pause does not delay it. The number of
-  /// pending tasks is not limited: set a limit of your own.
+  /// closed, or a server that stops reads no more. So the task may use the session. It may do whatever `on_line` may
+  /// do, and `flush` is called after it. If it throws, the client is disconnected. A pause does not delay it. The
+  /// number of pending tasks is not limited: set a limit of your own.
   ///
   /// Any thread may call it, also from another client's session and while the server stops. Returns false if the client
   /// is gone or has no server, or if memory is short. In the last case the client is disconnected, because it might

@@ -21,8 +21,8 @@ class Observer;
 /// How a server stops.
 enum class StopMode : std::uint8_t {
   /// Stop accepting. Wait for clients that have still to log in and for handshakes of layers, but at most for a tenth
-  /// of `ServerOptions::drain`. Then stop reading, write all pending output, and close. Clients that have not taken it after
-  /// `ServerOptions::drain` are disconnected.
+  /// of `ServerOptions::drain`. Then stop reading, write all pending output, and close. Clients that have not taken it
+  /// after `ServerOptions::drain` are disconnected.
   drain,
   now,  ///< Disconnect all clients at once.
 };
