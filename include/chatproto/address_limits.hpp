@@ -15,7 +15,7 @@
 
 #include <asio/ip/address.hpp>
 
-#include <chatproto/detail/unmapped.hpp>
+#include <chatproto/detail/addresses.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/token_bucket.hpp>
 

@@ -18,7 +18,7 @@
 
 #include <asio/ip/address.hpp>
 
-#include <chatproto/detail/unmapped.hpp>
+#include <chatproto/detail/addresses.hpp>
 
 namespace chatproto {
 
@@ -40,13 +40,9 @@ class AddressList {
   void add(std::string_view text) {
     auto const slash = text.find('/');
     auto const shown = [text] { return '\'' + std::string(text) + '\''; };
-    std::error_code ec;
-    // Asio would accept a zone (fe80::1%eth0), and on Windows more.
-    auto const host = std::string(text.substr(0, slash));
-    auto const address = asio::ip::make_address(host, ec);
-    if (ec || host.find_first_not_of("0123456789abcdefABCDEF.:") != host.npos)
-      throw std::invalid_argument(shown() + " is not an IP address or network");
-    auto const bits = address.is_v4() ? 32u : 128u;
+    auto const address = detail::parse_address(std::string(text.substr(0, slash)));
+    if (!address) throw std::invalid_argument(shown() + " is not an IP address or network");
+    auto const bits = address->is_v4() ? 32u : 128u;
     auto length = bits;
     if (slash != text.npos) {
       auto const number = text.substr(slash + 1);
@@ -55,13 +51,13 @@ class AddressList {
       if (error != std::errc() || end != last || length > bits)
         throw std::invalid_argument(shown() + " needs a length from 0 to " + std::to_string(bits) + " after the slash");
     }
-    auto network = Network(detail::unmapped(address));
-    if (network.is_v4 && address.is_v6()) {  // ::ffff:192.0.2.0/120
+    auto network = Network(detail::unmapped(*address));
+    if (network.is_v4 && address->is_v6()) {  // ::ffff:192.0.2.0/120
       if (length < 96) throw std::invalid_argument(shown() + " is neither an IPv4 nor an IPv6 network");
       length -= 96;
     }
     network.cut(length);
-    if (network.bytes != Network(detail::unmapped(address)).bytes)
+    if (network.bytes != Network(detail::unmapped(*address)).bytes)
       throw std::invalid_argument(shown() + " is not a network: bits after the first " + std::to_string(length) +
                                   " are set");
     networks_.insert(network);

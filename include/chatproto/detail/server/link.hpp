@@ -416,7 +416,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
   /// Returns whether the layer waited for this, or the wait failed.
   bool layer_is_ready(Wait what, std::error_code const& ec) {
-    if (ec) return end(DisconnectReason::lost, ec), true;
+    if (ec) return end(in_handshake_ ? DisconnectReason::handshake : DisconnectReason::lost, ec), true;
     if (in_handshake_) return layer_waits_ = Layer::Wait::nothing, true;
     if (what == Socket::wait_write && layer_waits_ == Layer::Wait::write) {
       layer_waits_ = Layer::Wait::nothing;

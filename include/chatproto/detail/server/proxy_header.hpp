@@ -16,6 +16,8 @@
 #include <asio/ip/address.hpp>
 #include <asio/ip/tcp.hpp>
 
+#include <chatproto/detail/addresses.hpp>
+
 namespace chatproto::detail {
 
 /// Reads what a proxy sends first: for whom it connects (https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt).
@@ -85,12 +87,8 @@ class ProxyHeader {
     client_.emplace(*source, *port);
   }
   static std::optional<asio::ip::address> read_address(std::string_view text, bool is_v4) {
-    std::error_code ec;
-    auto const address = asio::ip::make_address(std::string(text), ec);
-    if (ec || address.is_v4() != is_v4) return {};
-    // Some systems accept 010 in an IPv4 address; Asio accepts a zone in an IPv6 address.
-    auto const exact = is_v4 ? address.to_string() == text : text.find_first_of("%/ ") == text.npos;
-    return exact ? std::optional(address) : std::nullopt;
+    auto const address = parse_address(std::string(text));
+    return address && address->is_v4() == is_v4 ? address : std::nullopt;
   }
   static std::optional<std::uint16_t> read_port(std::string_view text) noexcept {
     std::uint16_t port = 0;

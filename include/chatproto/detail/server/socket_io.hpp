@@ -13,10 +13,10 @@
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
 
+#include <chatproto/detail/addresses.hpp>
 #include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/detail/server/of_this_thread.hpp>
 #include <chatproto/detail/socket_error.hpp>
-#include <chatproto/detail/unmapped.hpp>
 #include <chatproto/layer.hpp>
 #include <chatproto/service.hpp>
 
