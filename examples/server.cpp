@@ -90,7 +90,7 @@ int main(int argc, char** argv) {
     program::Attempts files;
     if (flags.tls.has_files()) {
       files.attempt([&] { flags.tls.read(); });
-      flags.reloaders.push_back([&flags] { flags.tls.read(); });
+      flags.reloaders.emplace_back([&flags] { flags.tls.read(); });
     }
     chatproto::ChatOptions options;
     files.attempt([&] {
@@ -103,7 +103,7 @@ int main(int argc, char** argv) {
     options.max_rooms = max_rooms;
     options.max_members = max_members;
     if (!bans.empty()) {
-      flags.reloaders.push_back([&] {
+      flags.reloaders.emplace_back([&] {
         ban(program::read_bans(bans));
         if (log) log->write(program::Log::Level::info, "bans_read", "file", bans);
       });

@@ -72,7 +72,7 @@ class AddressList {
     for (auto length = network.length + 1u; length-- > 0;) {  // each cut leaves less
       if (!lengths[length]) continue;
       network.cut(length);
-      if (networks_.count(network) > 0) return true;
+      if (networks_.contains(network)) return true;
     }
     return false;
   }

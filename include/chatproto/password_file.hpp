@@ -108,7 +108,7 @@ class PasswordFile {
   /// Decides a login: at once if that needs no check of a secret, otherwise by a thread of its own. Never blocks.
   void check(Credentials credentials, Verdict verdict) {
     auto const names = this->names();
-    auto const is_member = names->count(credentials.name) != 0;
+    auto const is_member = names->contains(credentials.name);
     // The layer of its listener has verified the certificate.
     if (!credentials.client.certificate.empty() && credentials.client.certificate == credentials.name &&
         (is_member || !options_.members_only))
