@@ -463,13 +463,17 @@ struct Clients : chatproto::Observer {
   Lines seen;
 };
 
+Options observed_by(Clients& clients) {
+  Options options;
+  options.observer = &clients;
+  return options;
+}
+
 }  // namespace
 
 TEST_CASE("a client that comes through a proxy is the one that its header names", "[link]") {
   Clients clients;
-  Options options;
-  options.observer = &clients;
-  Scene scene(options, true);
+  Scene scene(observed_by(clients), true);
   auto& service = scene.begin();
   scene.run_posted();
   CHECK(clients.seen.empty());
@@ -500,9 +504,7 @@ TEST_CASE("a part of a proxy's header does not keep a link busy", "[link]") {
 
 TEST_CASE("a proxy that names no client is the client, without limits", "[link]") {
   Clients clients;
-  Options options;
-  options.observer = &clients;
-  Scene scene(options, true);
+  Scene scene(observed_by(clients), true);
   scene.refusal = chatproto::RefusalReason::too_many;
   auto& service = scene.begin();
   scene.far_sends("PROXY UNKNOWN\r\na\n");
@@ -512,8 +514,7 @@ TEST_CASE("a proxy that names no client is the client, without limits", "[link]"
 
 TEST_CASE("a proxy without a valid header in time is disconnected", "[link]") {
   Clients clients;
-  Options options;
-  options.observer = &clients;
+  auto options = observed_by(clients);
   if (GENERATE(true, false)) {
     Scene scene(options, true);
     scene.begin();
@@ -537,9 +538,7 @@ TEST_CASE("a proxy without a valid header in time is disconnected", "[link]") {
 
 TEST_CASE("a client that comes through a proxy may be refused", "[link]") {
   Clients clients;
-  Options options;
-  options.observer = &clients;
-  Scene scene(options, true);
+  Scene scene(observed_by(clients), true);
   scene.refusal = chatproto::RefusalReason::too_many;
   scene.begin();
   scene.far_sends("PROXY TCP4 203.0.113.7 127.0.0.1 50312 1\r\nslogin:bob\n");

@@ -56,8 +56,9 @@ class AddressList {
       if (length < 96) throw std::invalid_argument(shown() + " is neither an IPv4 nor an IPv6 network");
       length -= 96;
     }
+    auto const whole = network;
     network.cut(length);
-    if (network.bytes != Network(detail::unmapped(*address)).bytes)
+    if (network.bytes != whole.bytes)
       throw std::invalid_argument(shown() + " is not a network: bits after the first " + std::to_string(length) +
                                   " are set");
     networks_.insert(network);

@@ -203,13 +203,20 @@ class InMemory:
         return self.output.read()
 
 
-def send_tiny_records(connect, count):
-    """Senders, each byte of whose empty lines is a record. (Their login is not: only what comes after.)"""
+def senders(connect, count, tls):
+    """Returns pairs of a connection and its `tls`, of clients that have logged in and joined a room."""
     clients = []
     for _ in range(count):
-        clients.append((connect(), InMemory()))
-        clients[-1][1].shake(clients[-1][0])
-        clients[-1][0].sendall(clients[-1][1].encrypt(b"slogin:attacker\njoin:a\n"))
+        connection, layer = connect(), tls()
+        layer.shake(connection)
+        connection.sendall(layer.encrypt(b"slogin:attacker\njoin:a\n"))
+        clients.append((connection, layer))
+    return clients
+
+
+def send_tiny_records(connect, count):
+    """Senders, each byte of whose empty lines is a record. (Their login is not: only what comes after.)"""
+    clients = senders(connect, count, InMemory)
     yield
     yield from flood(clients, lambda client: client.encrypt(*[b"\n"] * 1000))
 
@@ -278,10 +285,6 @@ def can_ask_for_keys():
 
 def ask_for_keys(connect, count):
     """Senders that ask for new keys all the time, and say nothing."""
-    clients = []
-    for _ in range(count):
-        clients.append((connect(), LibSsl()))
-        clients[-1][1].shake(clients[-1][0])
-        clients[-1][0].sendall(clients[-1][1].encrypt(b"slogin:attacker\njoin:a\n"))
+    clients = senders(connect, count, LibSsl)
     yield
     yield from flood(clients, lambda client: client.ask_for_keys(500))

@@ -97,6 +97,7 @@ class TlsLayer final : public Layer {
     return all;
   }
   Result flush() override {
+    if (held_.empty()) return {0, Wait::nothing, write_error_};
     auto const before = held_.size();
     std::size_t written = 0;
     while (written < before && !write_error_) {
@@ -156,19 +157,12 @@ class TlsLayer final : public Layer {
   /// Calls `call`, a function of OpenSSL, which reads from the socket at most once, or not at all: it would handle
   /// messages of TLS itself, for as long as the other end sends them, and only return for a line.
   Result step(auto const& call, bool may_read = true) {
+    if (failure_) return {0, Wait::nothing, failure_};  // OpenSSL tells it once
     Result result;
-    if (failure_) {  // OpenSSL tells it once
-      result.error = failure_;
-      return result;
-    }
     ::ERR_clear_error();
     may_read_ = may_read;
     auto const done = call(result.bytes);
-    if (has_too_many_messages_) {
-      result = {0, Wait::nothing, tls_error(SSL_R_TOO_MANY_KEY_UPDATES)};
-      failure_ = result.error;
-      return result;
-    }
+    if (failure_) return {0, Wait::nothing, failure_};  // see count_message
     if (done > 0) return result;
     result.bytes = 0;
     switch (::SSL_get_error(ssl_.get(), done)) {
@@ -188,12 +182,12 @@ class TlsLayer final : public Layer {
     return result;
   }
 
-  /// OpenSSL tells it of each message of TLS.
+  /// OpenSSL tells it of each message of TLS. Too many are a failure.
   static void count_message(int is_sent, int, int type, void const*, std::size_t, ::SSL* ssl, void* argument) {
     auto& layer = *static_cast<TlsLayer*>(argument);
     if (!layer.is_established_ || is_sent != 0 || type != SSL3_RT_HANDSHAKE) return;
     if (layer.messages_.take(TokenBucket::Clock::now())) return;
-    layer.has_too_many_messages_ = true;
+    layer.failure_ = tls_error(SSL_R_TOO_MANY_KEY_UPDATES);
     ::SSL_set_shutdown(ssl, SSL_RECEIVED_SHUTDOWN);  // it handles none of those that it has read already
   }
 
@@ -289,7 +283,6 @@ class TlsLayer final : public Layer {
   std::error_code read_error_, write_error_, failure_;
   TokenBucket messages_{messages_per_second, messages_at_once};
   bool is_established_ = false;
-  bool has_too_many_messages_ = false;
   bool may_read_ = false;  // in this step
   bool has_input_ = false;
   bool more_follows_ = false;  // another record after this one
