@@ -1,7 +1,7 @@
 # The parts of the library that need a library of their own. Included by the build and by the installed package.
 #
-# chatproto_find_part(tls <error>) creates the target chatproto::tls, chatproto_find_part(passwords <error>) the target
-# chatproto::passwords; or else they set the variable <error> to a text that says what is missing.
+# chatproto_find_part(<part> <error>) creates the target chatproto::<part>, or else sets the variable <error> to a text
+# that says what is missing. The parts are tls, passwords and redis.
 function(chatproto_find_part part error)
   set(${error} "" PARENT_SCOPE)
   if(TARGET chatproto::${part})
@@ -16,22 +16,19 @@ vcpkg, Conan: openssl)" PARENT_SCOPE)
     endif()
     set(libraries OpenSSL::SSL OpenSSL::Crypto)
   elseif(part STREQUAL "passwords")
-    find_package(PkgConfig QUIET)
-    if(PkgConfig_FOUND)
-      pkg_check_modules(CHATPROTO_SODIUM QUIET IMPORTED_TARGET GLOBAL libsodium)
-    endif()
-    if(TARGET PkgConfig::CHATPROTO_SODIUM)  # perhaps only for the system that compiles
-      include(CheckCXXSourceCompiles)
-      set(CMAKE_REQUIRED_LIBRARIES PkgConfig::CHATPROTO_SODIUM)
-      set(CMAKE_REQUIRED_QUIET ON)
-      check_cxx_source_compiles("#include <sodium.h>\nint main() { return sodium_init(); }" CHATPROTO_SODIUM_LINKS)
-    endif()
-    if(NOT TARGET PkgConfig::CHATPROTO_SODIUM OR NOT CHATPROTO_SODIUM_LINKS)
+    chatproto_find_by_pkg_config(libsodium "#include <sodium.h>\nint main() { return sodium_init(); }" libraries)
+    if(NOT libraries)
       set(${error} "chatproto::passwords needs pkg-config and libsodium (Debian, Ubuntu: pkg-config, libsodium-dev; \
 Fedora: libsodium-devel; Homebrew, vcpkg, Conan: libsodium)" PARENT_SCOPE)
       return()
     endif()
-    set(libraries PkgConfig::CHATPROTO_SODIUM)
+  elseif(part STREQUAL "redis")
+    chatproto_find_by_pkg_config(hiredis "#include <hiredis/hiredis.h>\nint main() { redisReaderCreate(); }" libraries)
+    if(NOT libraries)
+      set(${error} "chatproto::redis needs pkg-config and hiredis (Debian, Ubuntu: pkg-config, libhiredis-dev; Fedora: \
+hiredis-devel; Homebrew, vcpkg, Conan: hiredis)" PARENT_SCOPE)
+      return()
+    endif()
   else()
     set(${error} "chatproto has no component '${part}'" PARENT_SCOPE)
     return()
@@ -39,4 +36,24 @@ Fedora: libsodium-devel; Homebrew, vcpkg, Conan: libsodium)" PARENT_SCOPE)
   add_library(chatproto_${part} INTERFACE)
   add_library(chatproto::${part} ALIAS chatproto_${part})
   target_link_libraries(chatproto_${part} INTERFACE chatproto::chatproto ${libraries})
+endfunction()
+
+# Sets the variable <target> to the target of a pkg-config module with which <program> links; otherwise to nothing.
+function(chatproto_find_by_pkg_config module program target)
+  set(${target} "" PARENT_SCOPE)
+  string(TOUPPER "CHATPROTO_${module}" name)
+  find_package(PkgConfig QUIET)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(${name} QUIET IMPORTED_TARGET GLOBAL ${module})
+  endif()
+  if(NOT TARGET PkgConfig::${name})
+    return()
+  endif()
+  include(CheckCXXSourceCompiles)  # it may be there only for the system that compiles
+  set(CMAKE_REQUIRED_LIBRARIES PkgConfig::${name})
+  set(CMAKE_REQUIRED_QUIET ON)
+  check_cxx_source_compiles("${program}" ${name}_LINKS)
+  if(${name}_LINKS)
+    set(${target} PkgConfig::${name} PARENT_SCOPE)
+  endif()
 endfunction()

@@ -65,7 +65,8 @@ class Log final : public chatproto::Observer {
   ~Log() override {
     for (auto const& kind : kinds_)
       if (kind.suppressed > 0) write_one(kind, kind.suppressed);
-    if (refused_logins_.suppressed > 0) write_one(refused_logins_, refused_logins_.suppressed);
+    for (auto const* const kind : {&refused_logins_, &redis_refused_, &room_lost_})
+      if (kind->suppressed > 0) write_one(*kind, kind->suppressed);
     logger_->flush();
     // A thread that waits for stderr cannot be stopped. The process ends without it.
     if (sink_->flushed.get_future().wait_for(std::chrono::seconds(2)) != std::future_status::ready) [[maybe_unused]]
@@ -89,6 +90,13 @@ class Log final : public chatproto::Observer {
   /// A login was refused because of its secret. Any thread may call it.
   void login_refused(std::string_view name, std::string_view address) noexcept {
     count(refused_logins_, address, "name", name, "address", address);
+  }
+  /// Redis has refused a command, or a room's texts may be missing. Any thread may call these.
+  void redis_refused(std::string_view redis, std::string_view error) noexcept {
+    count(redis_refused_, {}, "redis", redis, "error", error);
+  }
+  void room_lost(std::string_view redis, std::string_view room) noexcept {
+    count(room_lost_, {}, "redis", redis, "room", room);
   }
   void accept_failed(std::error_code const& error) override { count(kinds_[2], {}, "error", error.message()); }
   void threw(std::uint64_t client, std::string_view what) override {
@@ -236,6 +244,7 @@ class Log final : public chatproto::Observer {
   std::shared_ptr<spdlog::async_logger> logger_ =
       std::make_shared<spdlog::async_logger>("", sink_, pool_, spdlog::async_overflow_policy::overrun_oldest);
   Kind refused_logins_{Level::warn, "login_refused", {}, true};
+  Kind redis_refused_{Level::err, "redis_refused"}, room_lost_{Level::warn, "room_lost"};
   std::mutex addresses_mutex_;                      // guards addresses_
   std::map<std::uint64_t, std::string> addresses_;  // of the clients that are connected
   chatproto::AddressLimits offences_{{.rate = 0.1, .burst = 20}};
@@ -259,6 +268,7 @@ class Log final : public chatproto::Observer {
       {Level::info, "ended", "handshake", true},
       {Level::info, "ended", "refused"},
       {Level::warn, "ended", "banned"},
+      {Level::warn, "ended", "room_lost"},
   }};
 };
 

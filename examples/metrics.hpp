@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -16,9 +17,11 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/observer.hpp>
+#include <chatproto/redis_options.hpp>
 #include <chatproto/server.hpp>
 #include <chatproto/threading.hpp>
 
@@ -28,7 +31,7 @@ namespace program {
 
 /// Returns the counters in Prometheus' text format.
 inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::ChatService const& chat,
-                                std::uint64_t log_dropped) {
+                                std::vector<chatproto::RedisStats> const& redis, std::uint64_t log_dropped) {
   std::string text;
   auto const head = [&](std::string const& name, std::string_view type, std::string_view help) {
     text.append("# HELP chatproto_" + name + ' ').append(help).append("\n# TYPE chatproto_" + name + ' ');
@@ -64,6 +67,35 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   add("deliveries_total", "counter", "Deliveries that these texts made: one for each receiver of each text.",
       chat.deliveries());
   add("log_dropped_total", "counter", "Lines of the log that could not be written.", log_dropped);
+  auto const add_by_redis = [&](std::string const& name, std::string_view type, std::string_view help,
+                                auto const& value) {
+    if (redis.empty()) return;
+    head("redis_" + name, type, help);
+    for (auto const& one : redis)
+      text.append("chatproto_redis_" + name + "{redis=\"" + one.server + "\"} " + value(one) + '\n');
+  };
+  using One = chatproto::RedisStats;
+  add_by_redis("connected", "gauge", "Whether this Redis is connected.",
+               [](One const& one) { return std::string(one.is_connected ? "1" : "0"); });
+  add_by_redis("silence_seconds", "gauge", "Time since something was heard of this Redis; +Inf: nothing yet.",
+               [](One const& one) {
+                 auto const never = one.silence == one.silence.max();
+                 return never ? "+Inf" : std::to_string(std::chrono::duration<double>(one.silence).count());
+               });
+  add_by_redis("under_way", "gauge", "Rooms with a block that this Redis has not confirmed yet.",
+               [](One const& one) { return std::to_string(one.under_way); });
+  auto const count_by_redis = [&](std::string const& name, std::string_view help, auto member) {
+    add_by_redis(name, "counter", help, [&](One const& one) { return std::to_string(one.counts.*member); });
+  };
+  using Counts = chatproto::BackplaneCounts;
+  count_by_redis("appended_total", "Blocks of texts that this Redis has stored.", &Counts::appended);
+  count_by_redis("refused_total", "Blocks of texts that were not stored.", &Counts::refused);
+  count_by_redis("unknown_total", "Blocks of texts of which nobody knows whether they were stored.", &Counts::unknown);
+  count_by_redis("delivered_total", "Blocks of texts that came from this Redis.", &Counts::delivered);
+  count_by_redis("gaps_closed_total", "Times a room's missing blocks were read from its log.", &Counts::gaps_closed);
+  count_by_redis("rooms_lost_total",
+                 "Times texts of a room may have been lost, so that its receivers were disconnected.",
+                 &Counts::rooms_lost);
   return text;
 }
 

@@ -16,6 +16,7 @@
 #include "log.hpp"
 #include "metrics.hpp"
 #include "passwords.hpp"
+#include "redis.hpp"
 #include "serving.hpp"
 
 namespace {
@@ -25,11 +26,12 @@ template <class Server>
 class ServerReport {
  public:
   ServerReport(Server& server, program::ServerFlags const& flags, program::Log* log,
-               program::MetricsFlags const& metrics)
+               program::MetricsFlags const& metrics, program::RedisFlags const& redis)
       : server_(server), log_(log) {
     if (metrics.port)
-      metrics_.emplace(metrics, [&server, log] {
-        return program::metrics_text(server.stats(), server.service(), log != nullptr ? log->dropped() : 0);
+      metrics_.emplace(metrics, [&server, &redis, log] {
+        return program::metrics_text(server.stats(), server.service(), redis.stats(),
+                                     log != nullptr ? log->dropped() : 0);
       });
     if (log_ == nullptr) return;
     log_->write(Level::info, "started", "port", server.port(), "policy", flags.policy);
@@ -62,6 +64,7 @@ int main(int argc, char** argv) {
   program::ServerFlags flags;
   program::MetricsFlags metrics;
   program::PasswordFlags passwords;
+  program::RedisFlags redis;
   std::string level = "off", bans;
   std::size_t max_rooms = 100'000, max_members = 10'000;
   std::function<void(chatproto::Bans)> ban;  // at the server, once there is one
@@ -70,6 +73,7 @@ int main(int argc, char** argv) {
   flags.add_login_deadline_to(app);
   flags.add_tls_to(app);
   passwords.add_to(app);
+  redis.add_to(app);
   flags.add_check_to(app);
   app.add_option("--log", level, "Lowest level of the events that the server logs on stderr")
       ->check(CLI::IsMember({"off", "error", "warn", "info", "debug"}))
@@ -99,6 +103,7 @@ int main(int argc, char** argv) {
       });
     });
     if (!bans.empty()) files.attempt([&] { program::read_bans(bans); });
+    files.attempt([&] { options.backplane = redis.backplane(flags, log ? &*log : nullptr); });
     files.require_success();
     options.max_rooms = max_rooms;
     options.max_members = max_members;
@@ -111,7 +116,7 @@ int main(int argc, char** argv) {
     auto const report = [&]<class Server>(Server& server) {
       ban = [&server](chatproto::Bans all) { server.ban(std::move(all)); };
       if (!bans.empty()) ban(program::read_bans(bans));
-      return ServerReport<Server>(server, flags, log ? &*log : nullptr, metrics);
+      return ServerReport<Server>(server, flags, log ? &*log : nullptr, metrics, redis);
     };
     return program::serve_beside<chatproto::ChatService>(flags, report, options);
   });

@@ -19,8 +19,8 @@ TEST_CASE("each reason has a word of its own", "[observer]") {
   CHECK(to_string(DisconnectReason::closed) == "closed");
   CHECK(to_string(DisconnectReason::write_deadline) == "write_deadline");
   CHECK(to_string(DisconnectReason::memory) == "memory");
-  CHECK(to_string(DisconnectReason::banned) == "banned");  // the last one
-  CHECK(static_cast<std::size_t>(DisconnectReason::banned) + 1 == chatproto::disconnect_reasons);
+  CHECK(to_string(DisconnectReason::room_lost) == "room_lost");  // the last one
+  CHECK(static_cast<std::size_t>(DisconnectReason::room_lost) + 1 == chatproto::disconnect_reasons);
 }
 
 TEST_CASE("each reason to refuse a client has a word of its own", "[observer]") {

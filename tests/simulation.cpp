@@ -331,6 +331,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
       case DisconnectReason::lost: return expect(client.has_reset(), "is taken to be lost");
       case DisconnectReason::refused:
       case DisconnectReason::banned: return expect(false, "is refused, without a proxy or a ban");
+      case DisconnectReason::room_lost: return expect(false, "has lost its room, without a backplane");
       case DisconnectReason::handshake: return expect(false, "had a handshake, without a layer");
       case DisconnectReason::login_deadline:
         return expect(!has_logged_in_ && Time::time >= came_ + options.login_deadline, "has logged in, or had time to");

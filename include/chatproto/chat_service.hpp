@@ -16,6 +16,7 @@
 #include <system_error>
 #include <utility>
 
+#include <chatproto/backplane.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/login.hpp>
 #include <chatproto/message.hpp>
@@ -40,18 +41,29 @@ struct ChatOptions {
   bool insecure_passwords = false;
   std::size_t max_rooms = 0;    ///< The maximum number of rooms; 0: no limit.
   std::size_t max_members = 0;  ///< The maximum number of senders and receivers in a room; 0: no limit.
+  /// Where the rooms have their logs, if they span several servers; see docs/cluster.md. If empty, they are this
+  /// service's own. A backplane belongs to one service. The limits above count this service's rooms and clients only.
+  /// It cannot be used with `Overflow::block_sender`: the session of each client would throw `std::logic_error`.
+  std::shared_ptr<Backplane> backplane = {};
 };
 
 /// The chat service, which is the default service of `Server`.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: safe; but only its own client uses a session.
-class ChatService {
+class ChatService : private Backplane::Sink {
  public:
   class Session;
 
-  /// Constructs a chat without rooms.
+  /// Constructs a chat without rooms. Throws what `Backplane::start` throws, if there is a backplane.
   explicit ChatService(ChatOptions options = {})
-      : options_(std::move(options)), rooms_(options_.max_rooms, options_.max_members) {}
+      : options_(std::move(options)), rooms_(options_.max_rooms, options_.max_members) {
+    if (options_.backplane) options_.backplane->start(*this);
+  }
+  ~ChatService() {
+    if (options_.backplane) options_.backplane->stop();
+  }
+  ChatService(ChatService const&) = delete;
+  ChatService& operator=(ChatService const&) = delete;
 
   /// Returns a session for the client that `peer` refers to. The service must outlive the session.
   Session open(Peer peer);
@@ -69,6 +81,9 @@ class ChatService {
   /// Errors: `Errc::invalid_name`; `Errc::invalid_payload` or `Errc::line_too_long` for the delivery;
   /// `std::errc::resource_unavailable_try_again` while the room makes its senders wait (`Overflow::block_sender`).
   /// Throws only `std::bad_alloc`. In all these cases nothing was sent.
+  ///
+  /// With a backplane, the text goes to the receivers of all servers, and comes to those of this server, whose number
+  /// is returned, a moment later. If the backplane cannot be reached, nobody gets it, and the caller is not told.
   std::size_t say(std::string_view room, std::string_view from, std::string_view text, std::error_code& ec) {
     if (!is_valid_name(room) || !is_valid_name(from)) {
       ec = Errc::invalid_name;
@@ -77,6 +92,13 @@ class ChatService {
     ec = check_text(text, delivery_size(room, from, {}) - 1);
     if (ec) return 0;
     auto const stay = rooms_.enter_existing(room);
+    if (options_.backplane) {
+      std::string line;
+      append_delivery(line, room, from, text);
+      options_.backplane->append(room, {from, {}, line, 1}, nullptr);
+      count_texts(1);
+      return stay ? stay.room().size() : 0;
+    }
     if (!stay) return 0;
     if (stay.room().makes_senders_wait()) {
       ec = std::make_error_code(std::errc::resource_unavailable_try_again);
@@ -85,7 +107,8 @@ class ChatService {
     std::string line;
     append_delivery(line, room, from, text);
     auto const receivers = stay.room().broadcast(from, line);
-    count(1, receivers);
+    count_texts(1);
+    count_deliveries(1, receivers);
     return receivers;
   }
   /// As above; also throws `std::system_error`.
@@ -126,9 +149,23 @@ class ChatService {
     lines.append(tag::delivery).append(1, ':').append(room).append(1, ':').append(from).append(1, ':');
     lines.append(text).append(1, '\n');
   }
-  void count(std::uint64_t texts, std::size_t receivers) noexcept {
-    texts_.fetch_add(texts, std::memory_order_relaxed);
+  void count_texts(std::uint64_t texts) noexcept { texts_.fetch_add(texts, std::memory_order_relaxed); }
+  void count_deliveries(std::uint64_t texts, std::size_t receivers) noexcept {
     deliveries_.fetch_add(texts * receivers, std::memory_order_relaxed);
+  }
+
+  // What comes from the backplane:
+  void deliver(std::string_view name, Backplane::Said const& said) noexcept final try {
+    auto const stay = rooms_.enter_existing(name);
+    if (!stay) return;
+    auto& room = stay.room();
+    count_deliveries(said.texts,
+                     said.to.empty() ? room.broadcast(said.from, said.lines) : room.send_to(said.to, said.lines));
+  } catch (...) {  // out of memory: nobody has got it
+    lost(name);
+  }
+  void lost(std::string_view name) noexcept final {
+    if (auto const stay = rooms_.enter_existing(name)) stay.room().disconnect_all(MessageQueue::State::room_lost);
   }
 
   bool asks_for_logins() const noexcept { return static_cast<bool>(options_.authenticate); }

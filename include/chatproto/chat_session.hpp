@@ -8,11 +8,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
+#include <chatproto/backplane.hpp>
+#include <chatproto/detail/backplane/request.hpp>
 #include <chatproto/login.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/peer.hpp>
@@ -26,6 +30,10 @@ namespace chatproto {
 /// Holds back deliveries and replies until `flush()`, so that those of one read cost the room one append. The
 /// deliveries go first, because an `ok` says that the text is in the room's log. While the room makes its senders wait
 /// (`Overflow::block_sender`), the client is paused, and its replies are held back.
+///
+/// So it is while the session waits for the backplane, if there is one (`ChatOptions::backplane`): until what it has
+/// said stands in the room's log, and before a receiver enters or leaves a room until everything that stands in the
+/// room's log has been delivered here.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class ChatService::Session {
@@ -51,6 +59,8 @@ class ChatService::Session {
   /// Constructs a session; see `ChatService::open`.
   Session(ChatService& service, Peer peer, ClientInfo info = {}) : service_(service), me_(std::move(peer)) {
     if (service.asks_for_logins()) kept().login.reset(new Login{.client = std::move(info)});
+    if (backplane() != nullptr && this->peer().queue().overflow() == Overflow::block_sender)
+      throw std::logic_error("a chat with a backplane cannot make its senders wait (Overflow::block_sender)");
   }
   Session(Session const&) = delete;
   Session& operator=(Session const&) = delete;
@@ -82,17 +92,21 @@ class ChatService::Session {
 
   /// Continues with a login or a deferred command, or pauses again if the client was resumed too early.
   void on_resume() {
-    if (me_.waits()) return peer().pause();
-    catch_up();
-    if (role_ == waiting) peer().pause();
+    if (!waits()) catch_up();
+    if (waits() || role_ == waiting) peer().pause();
+  }
+  /// A receiver whose room spans several servers first gets what stands in the room's log.
+  void on_input_end() {
+    if (backplane() != nullptr && role_ == receiver && !waits()) reach_end(&Session::input_ended);
   }
   /// Sends what was held back: the deliveries, then the replies. Then closes the client if its role is `gone`.
   void flush() {
     flush_deliveries();
-    if (me_.waits()) return peer().pause();
+    if (waits()) return peer().pause();
     catch_up();
+    if (waits()) return peer().pause();
     send_replies();
-    if (kept_ && !kept_->login) kept_.reset();
+    if (kept_ && !kept_->login && !kept_->shared) kept_.reset();
     if (role_ == gone) peer().close();
   }
 
@@ -129,6 +143,7 @@ class ChatService::Session {
   /// or the text is too long for a delivery. Precondition: it has logged in.
   bool say(std::string_view text) {
     catch_up();
+    if (kept_ && !kept_->to.empty()) flush_deliveries();
     return keep_delivery(text).empty();
   }
 
@@ -146,13 +161,26 @@ class ChatService::Session {
     Role role = guest;                                   // after the login
     std::shared_ptr<detail::PendingLogin> pending = {};  // once it waits for the verdict
   };
+  /// What is kept for a client in rooms that span several servers.
+  struct Shared {
+    explicit Shared(Peer const& peer) : request(std::make_shared<detail::BackplaneRequest>(peer)) {}
+
+    std::shared_ptr<detail::BackplaneRequest> const request;
+    void (Session::*then)(Backplane::Outcome) = nullptr;  // called with the outcome of the request
+    std::uint32_t texts = 0;                              // under way
+    std::vector<std::size_t> answers;                     // where in `replies` the answers to texts begin
+    detail::Following here, there;                        // the room that it is in, and the one that it enters
+    RoomTable::Membership next;                           // in the latter
+  };
   /// What is held back until `flush()`. A client that sends nothing after its login has none.
   struct Kept {
     std::string deliveries;   // for the room, not yet sent
+    std::string to;           // the user whom they are for; empty: everybody
     std::string replies;      // for the client, not yet sent
-    std::uint16_t texts = 0;  // in deliveries; bounded by `block_size`
+    std::uint32_t texts = 0;  // in deliveries
     std::unique_ptr<PutOff> put_off;
     std::unique_ptr<Login> login;
+    std::unique_ptr<Shared> shared;
   };
 
   /// At this many bytes, deliveries are sent at once: the block stays small compared with a queue's limit.
@@ -161,6 +189,29 @@ class ChatService::Session {
   static Command const* find(std::string_view tag) noexcept;
 
   Peer const& peer() const noexcept { return me_.peer(); }
+  /// Null: the rooms' logs are the service's own.
+  Backplane* backplane() const noexcept { return service_.options_.backplane.get(); }
+  Shared& shared() {
+    if (!kept().shared) kept_->shared = std::make_unique<Shared>(peer());
+    return *kept_->shared;
+  }
+  /// Returns whether the session waits for its room's members, or for the backplane.
+  bool waits() const noexcept {
+    return me_.waits() || (kept_ && kept_->shared && kept_->shared->request->is_pending());
+  }
+  /// Waits for `outcomes` of requests to the backplane, then calls `then` with the worst.
+  Shared& begin_request(unsigned outcomes, void (Session::*then)(Backplane::Outcome)) {
+    auto& mine = shared();
+    mine.then = then;
+    mine.request->begin(outcomes);
+    peer().pause();
+    return mine;
+  }
+  /// Waits until what stands in the room's log has been delivered here.
+  void reach_end(void (Session::*then)(Backplane::Outcome)) {
+    auto const& request = begin_request(1, then).request;
+    backplane()->at_end(me_.room_name(), request);
+  }
   Kept& kept() {
     if (!kept_) kept_ = std::make_unique<Kept>();
     return *kept_;
@@ -172,14 +223,21 @@ class ChatService::Session {
   bool is_put_off(Command const& command, std::string_view payload) {
     if (!me_.is_in_room() || !command.leaves) return false;
     flush_deliveries();  // what was sent before belongs to this room
-    if (!me_.waits()) return false;
-    kept().put_off.reset(new PutOff{command.run, std::string(payload)});
-    return true;
+    if (waits()) put_off(command.run, payload);
+    return waits();
+  }
+  void put_off(void (Session::*run)(std::string_view), std::string_view payload) {
+    kept().put_off.reset(new PutOff{run, std::string(payload)});
   }
   /// Executes the deferred login or command, if there is one.
   void catch_up() {
     if (!kept_) return;
     if (role_ == waiting) conclude_login();
+    if (waits()) return;
+    if (kept_->shared)
+      if (auto const then = std::exchange(kept_->shared->then, nullptr))
+        (this->*then)(kept_->shared->request->outcome());
+    if (waits()) return;
     if (auto const command = std::exchange(kept_->put_off, nullptr)) (this->*command->run)(command->payload);
   }
   /// Sends the replies, after what the client was sent before. Returns false if the client was closed.
@@ -190,6 +248,10 @@ class ChatService::Session {
   void end() {
     leave_room();
     role_ = gone;
+    if (!kept_ || !kept_->shared) return;
+    kept_->shared->then = nullptr;
+    kept_->shared->there = {};
+    kept_->shared->next = {};
   }
 
   void pass(std::string_view secret) {
@@ -241,7 +303,13 @@ class ChatService::Session {
     if (!is_valid_name(name)) return refuse("invalid room name (letters and digits only)");
     if (me_.is_in_room() && me_.room_name() == name) return ok("already there");
     flush_deliveries();  // what was sent before belongs to the other room
-    if (!me_.enter(service_.rooms_, name)) return refuse("the room is full, or there are too many rooms");
+    auto next = service_.rooms_.enter(name);
+    if (!next) return refuse("the room is full, or there are too many rooms");
+    if (backplane() != nullptr && role_ != sender) return join_shared(std::move(next));
+    me_.enter(std::move(next));
+    joined();
+  }
+  void joined() {
     ok("joined");
     if (role_ == sender) return;
     // The ok is queued first, so that no delivery overtakes it. It is written when this client's executor is free
@@ -249,6 +317,23 @@ class ChatService::Session {
     if (!send_replies()) return end();  // closed meanwhile: it must see nothing of this room
     me_.listen();
     role_ = receiver;
+  }
+
+  /// Enters a room when everything that stands in its log, and in that of the present room, has been delivered here.
+  void join_shared(RoomTable::Membership next) {
+    auto& mine = begin_request(me_.is_in_room() ? 2 : 1, &Session::joined_shared);
+    if (me_.is_in_room()) backplane()->at_end(me_.room_name(), mine.request);
+    mine.there = detail::Following(*backplane(), next.name(), mine.request);
+    mine.next = std::move(next);
+  }
+  void joined_shared(Backplane::Outcome outcome) {
+    auto& mine = *kept_->shared;
+    auto next = std::exchange(mine.next, {});
+    auto there = std::exchange(mine.there, {});
+    if (outcome != Backplane::Outcome::done) return refuse("the room cannot be reached; try again later");
+    me_.enter(std::move(next));
+    mine.here = std::move(there);
+    joined();
   }
 
   void leave(std::string_view) {
@@ -260,12 +345,12 @@ class ChatService::Session {
   void leave_room() {
     flush_deliveries();  // what was sent before belongs to this room
     me_.leave();
+    if (kept_ && kept_->shared) kept_->shared->here = {};
   }
 
   void sendall(std::string_view text) {
-    auto const reason = keep_delivery(text);
-    if (!reason.empty()) return refuse(reason);
-    ok("sent");
+    if (!addresses({}, &Session::sendall, text)) return;
+    answer(keep_delivery(text));
   }
 
   void senduser(std::string_view user_and_text) {
@@ -273,18 +358,37 @@ class ChatService::Session {
     if (colon == std::string_view::npos) return refuse("no text (senduser:USER:TEXT)");
     auto const user = user_and_text.substr(0, colon);
     if (!is_valid_name(user)) return refuse("invalid user name (letters and digits only)");
-    flush_deliveries();  // keeps the order
-    std::string line;
-    if (auto const reason = append_delivery(line, user_and_text.substr(colon + 1)); !reason.empty())
-      return refuse(reason);
-    have_said(1, me_.room().send_to(user, line));
+    if (!addresses(user, &Session::senduser, user_and_text)) return;
+    answer(keep_delivery(user_and_text.substr(colon + 1)));
+  }
+  /// Makes `user` the one for whom texts are held back, after sending those for others; empty: everybody. Returns false
+  /// if `command` has to wait for that.
+  bool addresses(std::string_view user, void (Session::*command)(std::string_view), std::string_view payload) {
+    if (kept().to != user) flush_deliveries();
+    if (backplane() != nullptr && waits()) return put_off(command, payload), false;
+    kept_->to = user;
+    return true;
+  }
+  /// Replies to a text, which was refused for this reason unless it is empty.
+  void answer(std::string const& reason) {
+    if (!reason.empty()) return refuse(reason);
+    if (backplane() != nullptr) shared().answers.push_back(kept_->replies.size());
     ok("sent");
   }
 
   void quit(std::string_view) {
+    if (backplane() != nullptr && role_ == receiver) return reach_end(&Session::quit_at_end);
+    quit_at_end(Backplane::Outcome::done);
+  }
+  void quit_at_end(Backplane::Outcome outcome) {
+    if (outcome != Backplane::Outcome::done) return cut();
     ok("bye");
     end();
   }
+  void input_ended(Backplane::Outcome outcome) {
+    if (outcome != Backplane::Outcome::done) cut();
+  }
+  void cut() { peer().queue().cut(MessageQueue::State::room_lost); }
 
   /// Appends the delivery of `text` to `lines`. Returns an empty string, or the reason for refusing it.
   std::string append_delivery(std::string& lines, std::string_view text) {
@@ -307,17 +411,38 @@ class ChatService::Session {
     return reason;
   }
 
+  /// Sends what is held back, and pauses the client if it must wait.
   void flush_deliveries() {
     if (!kept_ || kept_->deliveries.empty()) return;
+    if (backplane() != nullptr && waits()) return;  // one block is under way at a time
     auto const lines = std::exchange(kept_->deliveries, {});
-    auto const texts = std::exchange(kept_->texts, std::uint16_t());
-    have_said(texts, me_.room().broadcast(me_.name(), lines));
+    auto const to = std::exchange(kept_->to, {});
+    auto const texts = std::exchange(kept_->texts, 0u);
+    if (backplane() != nullptr) {
+      auto& mine = begin_request(1, &Session::appended);
+      mine.texts = texts;
+      return backplane()->append(me_.room_name(), {me_.name(), to, lines, texts}, mine.request);
+    }
+    auto& room = me_.room();
+    auto const receivers = to.empty() ? room.broadcast(me_.name(), lines) : room.send_to(to, lines);
+    service_.count_texts(texts);
+    service_.count_deliveries(texts, receivers);
+    if (peer().is_open() && room.must_wait(me_)) peer().pause();
   }
-
-  /// Counts `texts` sent to `receivers` each, and pauses the client if it must wait.
-  void have_said(std::uint64_t texts, std::size_t receivers) {
-    service_.count(texts, receivers);
-    if (peer().is_open() && me_.room().must_wait(me_)) peer().pause();
+  /// Answers the texts that were under way.
+  void appended(Backplane::Outcome outcome) {
+    auto& mine = *kept_->shared;
+    if (outcome == Backplane::Outcome::unknown) return cut();  // neither ok nor err would be true
+    auto const answers = std::exchange(mine.answers, {});
+    if (outcome == Backplane::Outcome::done) {
+      service_.count_texts(mine.texts);
+    } else {
+      constexpr std::string_view was = "ok:sent";
+      static_assert(tag::ok == "ok");
+      for (auto at = answers.rbegin(); at != answers.rend(); ++at)
+        kept_->replies.replace(*at, was.size(), "err:the room cannot be reached; try again later");
+    }
+    send_replies();
   }
 
   ChatService& service_;

@@ -66,6 +66,7 @@ class MessageQueue {
     overflowed,   ///< as `aborted`, because too much waited for the client
     failed,       ///< as `aborted`, because memory or another resource was short
     over_memory,  ///< as `aborted`, because all clients together held too much
+    room_lost,    ///< as `aborted`, because texts of the client's room may be missing; see `Backplane`
   };
 
   /// The blocks that the consumer took out to write.

@@ -24,16 +24,17 @@ enum class DisconnectReason : std::uint8_t {
   handshake,       ///< The handshake of its listener's layer, or a proxy's header, was wrong or too late.
   refused,         ///< It came through a proxy and was refused (`RefusalReason`).
   banned,          ///< It is banned (`Server::ban`).
+  room_lost,       ///< Its room's backplane may have lost texts for it, or does not tell what became of its own.
 };
 
 /// The number of reasons.
-inline constexpr std::size_t disconnect_reasons = 11;
+inline constexpr std::size_t disconnect_reasons = 12;
 
 /// Returns the reason as one word, for a log or a metric: "closed", "lost", "login_deadline" and so on.
 inline std::string_view to_string(DisconnectReason reason) noexcept {
   constexpr std::array<std::string_view, disconnect_reasons> words = {
       "closed",  "lost",   "login_deadline", "write_deadline", "overflow", "failed",
-      "aborted", "memory", "handshake",      "refused",        "banned"};
+      "aborted", "memory", "handshake",      "refused",        "banned",   "room_lost"};
   return words[static_cast<std::size_t>(reason)];
 }
 

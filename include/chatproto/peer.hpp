@@ -55,7 +55,7 @@ class Peer {
   void abort() const { queue_->abort(); }
 
   /// Passes no more lines to the session until `resume()`. Only this session may call it, in `open`, `on_line`,
-  /// `on_bad_line`, `on_resume` or `flush`. Meanwhile the client's input waits in the network, which slows the client
+  /// `on_bad_line`, `on_resume`, `on_input_end` or `flush`. Meanwhile the client's input waits in the network, which slows the client
   /// down; at most 64 KiB that were already read are kept. A client that resets its connection meanwhile is ended at
   /// once on Linux, and when the pause ends elsewhere. The end of its input is noticed when the pause ends.
   void pause() const { queue_->pause_input(); }

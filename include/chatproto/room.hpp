@@ -161,6 +161,19 @@ class Room {
     return unread_text(member);
   }
 
+  /// Disconnects all members, for the reason `why`: texts for them may be missing. They get none that are sent later.
+  void disconnect_all(MessageQueue::State why) noexcept {
+    std::lock_guard const lock(mutex_);
+    for (std::size_t i = members_.size(); i > 0; --i) {  // from the end, because removing moves others there
+      auto& member = *members_[i - 1].member;
+      member.peer_.queue().cut(why);
+      if (!member.writing_)
+        remove_locked(member);
+      else if (member.until_ == no_end)
+        finish_locked(member);  // its link still needs the text
+    }
+  }
+
   /// Sends `lines`, which are whole lines, to every member whose name is not `from`. Returns the number of these
   /// members. If it throws `std::bad_alloc`, nothing was sent.
   std::size_t broadcast(std::string_view from, std::string_view lines) {
@@ -303,7 +316,9 @@ class Room {
   void finish(Member& member) noexcept {
     std::lock_guard const lock(mutex_);
     if (!member.place_) return remove_locked(member);
-    if (member.until_ != no_end) return;
+    if (member.until_ == no_end) finish_locked(member);
+  }
+  void finish_locked(Member& member) noexcept {
     member.until_ = log_.end();
     ++finishing_;
   }

@@ -164,9 +164,13 @@ class Participant : public Room::Member {
   bool enter(RoomTable& table, std::string_view name) {
     auto next = table.enter(name);
     if (!next) return false;
+    enter(std::move(next));
+    return true;
+  }
+  /// As above, for a room of which `next` is a membership already. Precondition: `next` is not empty.
+  void enter(RoomTable::Membership next) noexcept {
     leave();
     membership_ = std::move(next);
-    return true;
   }
   /// Makes the client get all texts sent from now on. Precondition: it is in a room.
   void listen() {

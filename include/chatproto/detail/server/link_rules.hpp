@@ -112,11 +112,9 @@ class LinkRules {
   void input_ended() {
     input_ended_ = true;
     if (lingering_) return end(why_);
-    if (reader_)
-      reader_->finish();  // now, because a stalled queue is drained later
-    else
-      session_.reset();
-    queue().close();
+    if constexpr (requires { session_->on_input_end(); })
+      if (takes_lines()) session_->on_input_end();
+    if (!paused_) close_after_input();
   }
   /// Continues with input that waits, as it is the link's turn again. Returns how many lines the session got. Calls the
   /// session's `flush()` even if it got none, because it may hold back replies.
@@ -127,13 +125,15 @@ class LinkRules {
     auto const bytes = unread ? std::string_view(unread->bytes).substr(unread->taken) : std::string_view();
     return take_lines(bytes, std::move(unread));
   }
-  /// Passes no more lines to the session until `resume()`.
+  /// Passes no more lines to the session until `resume()`, which also closes a client that sends no more.
   void pause() noexcept { paused_ = true; }
   /// Ends the pause, if there is one.
   std::size_t resume() {
     if (!std::exchange(paused_, false) || !takes_lines()) return 0;
     if constexpr (requires { session_->on_resume(); }) session_->on_resume();
-    return take_turn();
+    auto const lines = take_turn();
+    if (input_ended_ && !paused_) close_after_input();
+    return lines;
   }
   /// Ends the wait for the rate limit.
   std::size_t end_throttle() {
@@ -172,6 +172,7 @@ class LinkRules {
       case MessageQueue::State::overflowed: end(DisconnectReason::overflow); break;
       case MessageQueue::State::failed: end(DisconnectReason::failed); break;
       case MessageQueue::State::over_memory: end(DisconnectReason::memory); break;
+      case MessageQueue::State::room_lost: end(DisconnectReason::room_lost); break;
     }
     if (over_) return false;
     if (reader_) reader_->read(output.log);
@@ -360,6 +361,14 @@ class LinkRules {
       tell({});
   }
 
+  /// The client sends no more, and the session does not wait for anything.
+  void close_after_input() {
+    if (reader_)
+      reader_->finish();  // now, because a stalled queue is drained later
+    else
+      session_.reset();
+    queue().close();
+  }
   /// The queue is closed: the session gets no more lines, and lives only until its log is read.
   void close_session() {
     closing_ = true;

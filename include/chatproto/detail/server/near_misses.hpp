@@ -18,6 +18,7 @@ namespace chatproto::detail {
 CHATPROTO_MEMBER(on_bad_line);
 CHATPROTO_MEMBER(flush);
 CHATPROTO_MEMBER(on_resume);
+CHATPROTO_MEMBER(on_input_end);
 CHATPROTO_MEMBER(logged_in);
 CHATPROTO_MEMBER(on_badline);
 CHATPROTO_MEMBER(on_badLine);
@@ -48,6 +49,10 @@ concept Flushes = requires(S& session) {
 template <class S>
 concept Resumes = requires(S& session) {
   session.on_resume();
+};
+template <class S>
+concept SeesInputEnd = requires(S& session) {
+  session.on_input_end();
 };
 template <class S>
 concept TellsLogin = requires(S const& session) {
@@ -83,7 +88,7 @@ concept HasQuestion = HasFunction<S, Member> && std::predicate<Member<S>, S&>;
 // data, so it is used only for names that are unlikely for data.
 
 struct OursToo {
-  int on_bad_line, on_resume, on_start, on_stop, on_end;
+  int on_bad_line, on_resume, on_input_end, on_start, on_stop, on_end;
 };
 template <class S>
 struct Both : S, OursToo {};
@@ -98,7 +103,7 @@ concept Nowhere = Lacks<S, Member> && !HasFunction<S, Member>;
 
 /// Fails to compile for a session that has an optional member of a `LineSession` nearly right, so that a server would
 /// silently ignore it. Accepts members that may have another purpose: data; functions that are overloaded, templates or
-/// private (except `on_bad_line` and `on_resume`); a `name` that takes an argument; and common names, such as `resume`
+/// private (except `on_bad_line`, `on_resume` and `on_input_end`); a `name` that takes an argument; and common names, such as `resume`
 /// or `bad_line`.
 template <class S>
 constexpr bool has_no_near_miss() {
@@ -108,6 +113,8 @@ constexpr bool has_no_near_miss() {
                 "a session's flush must take no arguments: write void flush(), or give it another name");
   static_assert(Resumes<S> || Nowhere<S, member_on_resume>,
                 "a session's on_resume must be public and take no arguments: write void on_resume()");
+  static_assert(SeesInputEnd<S> || Nowhere<S, member_on_input_end>,
+                "a session's on_input_end must be public and take no arguments: write void on_input_end()");
   static_assert(TellsLogin<S> || !(AlmostTellsLogin<S> || HasFunction<S, member_logged_in>),
                 "a session's logged_in must be const and return a bool: write bool logged_in() const");
   static_assert(TellsName<S> || !AlmostTellsName<S>,

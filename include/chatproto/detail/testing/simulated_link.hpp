@@ -236,6 +236,7 @@ class SimulatedLink : public MessageQueue, public std::enable_shared_from_this<S
     void on_bad_line(std::error_code ec) { link.on_bad_line(session, ec); }
     void flush() { link.flush(session); }
     void on_resume() { link.on_resume(session); }
+    void on_input_end() requires SeesInputEnd<Session> { session.on_input_end(); }
     bool logged_in() const requires TellsLogin<Session> { return session.logged_in(); }
     decltype(auto) name() const requires TellsName<Session> { return session.name(); }
   };

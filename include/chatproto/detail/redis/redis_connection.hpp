@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// `RedisConnection`: commands to Redis and its replies.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <initializer_list>
+#include <memory>
+#include <new>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <hiredis/hiredis.h>
+#include <hiredis/read.h>
+#include <asio/connect.hpp>
+#include <asio/error.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/post.hpp>
+
+#include <chatproto/detail/layer_io.hpp>
+#include <chatproto/detail/socket_error.hpp>
+#include <chatproto/layer.hpp>
+
+namespace chatproto::detail {
+
+/// The text of a reply; empty if it has none.
+inline std::string_view text_of(::redisReply const& reply) noexcept {
+  return reply.str != nullptr ? std::string_view(reply.str, static_cast<std::size_t>(reply.len)) : std::string_view();
+}
+/// The element of a reply; null if it is no array or has fewer.
+inline ::redisReply const* element(::redisReply const& reply, std::size_t index) noexcept {
+  return reply.type == REDIS_REPLY_ARRAY && index < static_cast<std::size_t>(reply.elements) ? reply.element[index]
+                                                                                             : nullptr;
+}
+
+/// Gets what happens at a connection to Redis. After `failed` there is nothing more.
+class RedisEvents {
+ public:
+  virtual void connected() = 0;
+  virtual void replied(::redisReply const& reply) = 0;
+  virtual void failed(std::string_view why) = 0;
+
+ protected:
+  ~RedisEvents() = default;
+};
+
+/// A connection to Redis. It has no time limit; whoever has one calls `close`.
+///
+/// Thread safety: distinct objects: safe. Shared objects: unsafe; everything happens in the context's one thread.
+class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
+ public:
+  /// `events` must live until `close`.
+  RedisConnection(asio::io_context& context, RedisEvents& events)
+      : events_(&events), resolver_(context), socket_(context), reader_(::redisReaderCreate()) {
+    if (!reader_) throw std::bad_alloc();
+    reader_->maxbuf = 4 * read_size;  // otherwise it allocates its buffer anew for each large read
+  }
+  RedisConnection(RedisConnection const&) = delete;
+  RedisConnection& operator=(RedisConnection const&) = delete;
+  ~RedisConnection() = default;
+
+  /// Connects; the events are told of it. `layer` may be null.
+  void connect(std::string const& host, std::uint16_t port, std::shared_ptr<LayerFactory> layer) {
+    auto const self = shared_from_this();
+    resolver_.async_resolve(
+        host, std::to_string(port),
+        [self, host, layer = std::move(layer)](std::error_code ec, asio::ip::tcp::resolver::results_type const& found) {
+          if (self->events_ == nullptr) return;
+          if (ec) return self->fail("cannot look up " + host + ": " + ec.message());
+          asio::async_connect(self->socket_, found,
+                              [self, host, layer](std::error_code error, asio::ip::tcp::endpoint const&) {
+                                if (self->events_ == nullptr) return;
+                                if (error) return self->fail(error.message());
+                                self->guarded([&] { self->begin(host, layer.get()); });
+                              });
+        });
+  }
+  /// Sends a command, with those that are sent in the same turn of the context.
+  void send(std::initializer_list<std::string_view> words) {
+    if (events_ == nullptr) return;
+    std::array<char const*, 16> data;
+    std::array<std::size_t, 16> sizes;
+    std::size_t count = 0;
+    for (auto const& word : words) {
+      data[count] = word.data() != nullptr ? word.data() : "";
+      sizes[count++] = word.size();
+    }
+    char* command = nullptr;
+    auto const size = ::redisFormatCommandArgv(&command, static_cast<int>(count), data.data(), sizes.data());
+    if (size < 0) throw std::bad_alloc();
+    std::unique_ptr<char, decltype(&std::free)> const owner(command, &std::free);
+    output_.append(command, static_cast<std::size_t>(size));
+    if (std::exchange(will_write_, true)) return;
+    asio::post(socket_.get_executor(), [self = shared_from_this()] {
+      self->will_write_ = false;
+      if (self->events_ != nullptr && !self->waits_to_write_) self->guarded([&] { self->write(); });
+    });
+  }
+  /// Bytes that wait to be written.
+  std::size_t pending() const noexcept { return output_.size() - written_; }
+  /// Ends the connection without an event.
+  void close() noexcept {
+    events_ = nullptr;
+    resolver_.cancel();
+    std::error_code ignored;
+    socket_.close(ignored);
+  }
+
+ private:
+  static constexpr std::size_t read_size = 64 * 1024;  // bytes
+  static constexpr int reads_at_once = 16;
+
+  struct Free {
+    void operator()(::redisReader* reader) const noexcept { ::redisReaderFree(reader); }
+    void operator()(::redisReply* reply) const noexcept { ::freeReplyObject(reply); }
+  };
+
+  void begin(std::string const& host, LayerFactory* layer) {
+    socket_.non_blocking(true);
+    socket_.set_option(asio::ip::tcp::no_delay(true));
+    if (layer == nullptr) return start();
+    layer_ = layer->make_layer(socket_.native_handle(), host);
+    shake_hands();
+  }
+  void shake_hands() {
+    auto const step = layer_->handshake();
+    if (step.error) return fail(step.error.message());
+    if (step.wait == Layer::Wait::nothing) return start();
+    wait(step.wait, &RedisConnection::shake_hands);
+  }
+  void start() {
+    events_->connected();
+    if (events_ != nullptr) read();
+  }
+  /// Calls `then` when the socket allows it.
+  void wait(Layer::Wait what, void (RedisConnection::*then)()) {
+    auto const type = what == Layer::Wait::read ? asio::ip::tcp::socket::wait_read : asio::ip::tcp::socket::wait_write;
+    socket_.async_wait(type, [self = shared_from_this(), then](std::error_code ec) {
+      if (self->events_ == nullptr) return;
+      if (ec) return self->fail(ec.message());
+      self->guarded([&] { ((*self).*then)(); });
+    });
+  }
+  void guarded(auto const& call) {
+    try {
+      call();
+    } catch (std::exception const& error) {
+      fail(error.what());
+    }
+  }
+  void fail(std::string_view why) {
+    auto* const events = events_;
+    close();
+    if (events != nullptr) events->failed(why);
+  }
+
+  void read() {
+    auto const keep = shared_from_this();
+    for (int i = 0; i < reads_at_once; ++i) {
+      auto wanted = Layer::Wait::read;
+      std::error_code ec;
+      auto const size = layer_ ? read_some(*layer_, buffer_.data(), buffer_.size(), wanted, ec)
+                               : socket_.read_some(asio::buffer(buffer_), ec);
+      if (would_block(ec))
+        return wait(wanted == Layer::Wait::nothing ? Layer::Wait::read : wanted, &RedisConnection::read);
+      if (ec) return fail(ec == asio::error::eof ? "Redis has closed the connection" : ec.message());
+      if (::redisReaderFeed(reader_.get(), buffer_.data(), size) != REDIS_OK) return fail(reader_->errstr);
+      for (;;) {
+        void* found = nullptr;
+        if (::redisReaderGetReply(reader_.get(), &found) != REDIS_OK) return fail(reader_->errstr);
+        if (found == nullptr) break;
+        std::unique_ptr<::redisReply, Free> const reply(static_cast<::redisReply*>(found));
+        events_->replied(*reply);
+        if (events_ == nullptr) return;
+      }
+    }
+    asio::post(socket_.get_executor(), [self = shared_from_this()] {  // others have waited
+      if (self->events_ != nullptr) self->guarded([&] { self->read(); });
+    });
+  }
+
+  void write() {
+    waits_to_write_ = false;
+    for (auto more = true; more;) {
+      auto const step = write_some();
+      if (step.error) return fail(step.error.message());
+      written_ += step.bytes;
+      if (step.wait != Layer::Wait::nothing) {
+        waits_to_write_ = true;
+        return wait(step.wait, &RedisConnection::write);
+      }
+      more = pending() > 0 || (layer_ && step.bytes > 0);
+    }
+    output_.clear();
+    written_ = 0;
+    if (output_.capacity() > 16 * read_size) output_.shrink_to_fit();
+  }
+  Layer::Result write_some() {
+    auto const* const data = output_.data() + written_;
+    if (!layer_) {
+      std::error_code ec;
+      auto const bytes = socket_.write_some(asio::buffer(data, pending()), ec);
+      if (would_block(ec)) return {.wait = Layer::Wait::write};
+      return {.bytes = bytes, .error = ec};
+    }
+    auto const flushed = layer_->flush();
+    if (flushed.error || flushed.wait != Layer::Wait::nothing || pending() == 0)
+      return {.wait = flushed.wait, .error = flushed.error};
+    return layer_->write(data, pending());
+  }
+
+  RedisEvents* events_;  // null: closed
+  asio::ip::tcp::resolver resolver_;
+  asio::ip::tcp::socket socket_;
+  std::unique_ptr<Layer> layer_;
+  std::unique_ptr<::redisReader, Free> reader_;
+  std::array<char, read_size> buffer_;
+  std::string output_;
+  std::size_t written_ = 0;      // bytes of output_
+  bool will_write_ = false;      // posted
+  bool waits_to_write_ = false;  // for the socket
+};
+
+}  // namespace chatproto::detail

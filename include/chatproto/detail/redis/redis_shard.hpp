@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// `RedisShard`: one Redis, and the rooms whose logs it holds.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+
+#include <chatproto/backplane.hpp>
+#include <chatproto/detail/backplane/backplane_rules.hpp>
+#include <chatproto/detail/redis/redis_connection.hpp>
+#include <chatproto/detail/redis/redis_scripts.hpp>
+#include <chatproto/redis_options.hpp>
+
+namespace chatproto::detail {
+
+/// What of Redis' answer to INFO matters.
+struct RedisIdentity {
+  std::string life;  // changes when its data may have
+  std::string version;
+  bool is_master = false;
+
+  explicit RedisIdentity(std::string_view info)
+      : life(std::string(field(info, "run_id:")) + ' ' + std::string(field(info, "master_replid:"))),
+        version(field(info, "redis_version:")),
+        is_master(field(info, "role:") == "master") {}
+  static std::string_view field(std::string_view info, std::string_view name) {
+    auto const at = info.find(name);
+    if (at == std::string_view::npos) return {};
+    auto const rest = info.substr(at + name.size());
+    return rest.substr(0, rest.find_first_of("\r\n"));
+  }
+  /// Returns what is wrong with it; nothing if it can be used.
+  std::string fault() const {
+    if (version.empty()) return "does not answer INFO like Redis";
+    if (version.find('.') < 2 && version[0] < '7') return "is Redis " + version + ", older than 7.0";
+    return is_master ? "" : "is a replica";
+  }
+};
+
+/// Two connections to one Redis: for commands, and for what is published. They fall and rise together. Made anew for
+/// each attempt, so nothing of an earlier one can reach it.
+///
+/// `Owner` is told by `ready(identity)`, `failed(why)`, `replied(reply)` (to commands sent after `ready`) and
+/// `published(channel, payload)`, `subscribed(channel)`.
+template <class Owner>
+class RedisPair {
+ public:
+  RedisPair(asio::io_context& context, RedisServer const& server, RedisOptions const& options,
+            std::string_view own_channel, Owner& owner)
+      : options_(options), channel_(own_channel), owner_(owner), commands_(*this, context), messages_(*this, context) {
+    for (auto* const end : {&commands_, &messages_}) end->connection->connect(server.host, server.port, options.layer);
+  }
+  RedisPair(RedisPair const&) = delete;
+  RedisPair& operator=(RedisPair const&) = delete;
+  ~RedisPair() { close(); }
+  void close() noexcept {
+    commands_.connection->close();
+    messages_.connection->close();
+  }
+
+  RedisConnection& commands() noexcept { return *commands_.connection; }
+  RedisConnection& messages() noexcept { return *messages_.connection; }
+
+ private:
+  struct End final : RedisEvents {
+    End(RedisPair& its_pair, asio::io_context& context)
+        : pair(its_pair), connection(std::make_shared<RedisConnection>(context, *this)) {}
+
+    void connected() override {
+      auto const& [user, password] = std::pair(pair.options_.user, pair.options_.password);
+      if (!password.empty()) {
+        ++skipped;
+        user.empty() ? connection->send({"AUTH", password}) : connection->send({"AUTH", user, password});
+      }
+      connection->send({"INFO", "server", "replication"});
+    }
+    void replied(::redisReply const& reply) override { pair.replied(*this, reply); }
+    void failed(std::string_view why) override { pair.owner_.failed(why); }
+
+    RedisPair& pair;
+    std::shared_ptr<RedisConnection> const connection;
+    int skipped = 0;  // replies of the handshake before that to INFO
+    std::optional<RedisIdentity> identity;
+  };
+
+  void replied(End& end, ::redisReply const& reply) {
+    if (reply.type == REDIS_REPLY_ERROR && !is_ready_) return owner_.failed(text_of(reply));
+    if (end.skipped > 0) return static_cast<void>(--end.skipped);
+    if (!end.identity) return identified(end, text_of(reply));
+    if (&end == &commands_) return owner_.replied(reply);
+    auto const* const kind = element(reply, 0);
+    auto const* const channel = element(reply, 1);
+    auto const* const payload = element(reply, 2);
+    if (kind == nullptr || channel == nullptr || payload == nullptr) return owner_.failed("an unexpected reply");
+    if (text_of(*kind) == "message") return owner_.published(text_of(*channel), text_of(*payload));
+    if (text_of(*kind) != "subscribe") return;
+    if (is_ready_) return owner_.subscribed(text_of(*channel));
+    is_ready_ = true;
+    owner_.ready(*commands_.identity);
+  }
+  void identified(End& end, std::string_view info) {
+    end.identity.emplace(info);
+    if (auto const fault = end.identity->fault(); !fault.empty()) return owner_.failed(fault);
+    if (!commands_.identity || !messages_.identity) return;
+    if (commands_.identity->life != messages_.identity->life)
+      return owner_.failed("the two connections have reached different servers");
+    messages_.connection->send({"SUBSCRIBE", channel_});
+  }
+
+  RedisOptions const& options_;
+  std::string const channel_;
+  Owner& owner_;
+  End commands_, messages_;
+  bool is_ready_ = false;
+};
+
+/// One Redis. Its functions are called in the context's one thread.
+class RedisShard {
+ public:
+  using Rules = BackplaneRules<RedisShard>;
+
+  /// `node`: the name of this server among all that use this Redis.
+  RedisShard(asio::io_context& context, RedisServer server, RedisOptions const& options, std::string const& node,
+             Backplane::Sink& sink)
+      : context_(context),
+        server_(std::move(server)),
+        options_(options),
+        node_(node),
+        own_channel_("chat:node:" + node),
+        sink_(sink),
+        attempt_(context),
+        rules_(*this, options.times) {}
+  RedisShard(RedisShard const&) = delete;
+  RedisShard& operator=(RedisShard const&) = delete;
+
+  void start() { attempt(); }
+  Rules& rules() noexcept { return rules_; }
+  /// Copies the figures to where other threads may look.
+  RedisStats stats() const {
+    return {server_.name(), rules_.is_connected(), rules_.silence(), rules_.under_way(), rules_.counts()};
+  }
+
+  // What the rules ask for:
+  void deliver(std::string_view room, Backplane::Said const& said) { sink_.deliver(room, said); }
+  void lost(std::string_view room) {
+    sink_.lost(room);
+    tell(RedisEvent::Kind::room_lost, room);
+  }
+  void append(std::string_view room, std::uint64_t sequence, std::uint64_t incarnation, bool is_retry,
+              std::string_view block) {
+    expected_.push_back({Expected::append, std::string(room), sequence, {}});
+    auto const retries = is_retry ? std::to_string(incarnation) : std::string();
+    pair_->commands().send({"EVALSHA", append_sha_, "3", hash_of(room), stream_of(room), counter_of(room),
+                            std::to_string(sequence), retries, block, channel_of(room),
+                            std::to_string(options_.stream_bytes), std::to_string(options_.stream_time.count()),
+                            std::to_string(options_.room_time.count()), counter_time});
+    if (options_.replicas == 0) return;
+    expected_.push_back({Expected::wait, std::string(room), sequence, {}});
+    pair_->commands().send({"WAIT", std::to_string(options_.replicas), std::to_string(options_.times.refuse.count())});
+  }
+  void look(std::string_view room, LogPosition const& at) {
+    expected_.push_back({Expected::look, std::string(room), 0, at});
+    auto const from = at.incarnation != 0 ? std::to_string(at.incarnation) : std::string();
+    pair_->commands().send({"EVALSHA", look_sha_, "2", hash_of(room), stream_of(room), from, std::to_string(at.number),
+                            most_blocks, std::to_string(options_.room_time.count())});
+  }
+  void subscribe(std::string_view room) { pair_->messages().send({"SUBSCRIBE", channel_of(room)}); }
+  void unsubscribe(std::string_view room) { pair_->messages().send({"UNSUBSCRIBE", channel_of(room)}); }
+  void beat(std::uint64_t number) {
+    expected_.push_back({Expected::nothing, {}, 0, {}});
+    pair_->commands().send({"PUBLISH", own_channel_, std::to_string(number)});
+  }
+  void reconnect() { failed("it is silent"); }
+
+  // What the connections tell:
+  void ready(RedisIdentity const& identity) {
+    life_ = identity.life;
+    load_scripts();
+  }
+  void failed(std::string_view why) {
+    auto const was_connected = rules_.is_connected();
+    if (!pair_) return;
+    pair_->close();
+    closed_ = std::move(pair_);  // it may be calling
+    attempt_.cancel();
+    expected_.clear();
+    if (was_connected || std::exchange(last_fault_, why) != why) tell(RedisEvent::Kind::disconnected, why);
+    last_fault_ = why;
+    if (was_connected) rules_.disconnected();
+    retry_in(was_connected ? std::chrono::milliseconds(20) : options_.retry);
+  }
+  void subscribed(std::string_view channel) {
+    if (auto const room = room_of(channel); !room.empty()) rules_.subscribed(room);
+  }
+  void published(std::string_view channel, std::string_view payload) {
+    auto const digits = [&payload](std::uint64_t& value) {
+      auto const [end, error] = std::from_chars(payload.data(), payload.data() + payload.size(), value);
+      if (error != std::errc()) return false;
+      payload.remove_prefix(static_cast<std::size_t>(end - payload.data()));
+      return true;
+    };
+    auto const is = [&payload](char c) {
+      if (!payload.starts_with(c)) return false;
+      payload.remove_prefix(1);
+      return true;
+    };
+    if (channel == own_channel_) {
+      if (std::uint64_t beat = 0; digits(beat)) rules_.beat_came(beat);
+      return;
+    }
+    LogPosition at;
+    auto const room = room_of(channel);
+    // What is no block is left out: if it was one, the next one's number will tell.
+    if (!room.empty() && digits(at.incarnation) && is(' ') && digits(at.number) && is('\n'))
+      rules_.came(room, at, payload);
+  }
+  void replied(::redisReply const& reply) {
+    if (expected_.empty()) return failed("a reply without a command");
+    auto const expected = std::move(expected_.front());
+    expected_.pop_front();
+    switch (expected.what) {
+      case Expected::nothing:
+        if (reply.type == REDIS_REPLY_ERROR) failed(text_of(reply));
+        return;
+      case Expected::script: return script_loaded(reply);
+      case Expected::append: return append_replied(expected, reply);
+      case Expected::wait: return wait_replied(expected, reply);
+      case Expected::look: return look_replied(expected, reply);
+    }
+  }
+
+ private:
+  static constexpr std::string_view counter_time = "600";  // seconds, far longer than an append is tried
+  static constexpr std::string_view most_blocks = "64";    // in one look
+
+  /// The reply to a command under way.
+  struct Expected {
+    enum What : std::uint8_t { nothing, script, append, wait, look } what = nothing;
+    std::string room;
+    std::uint64_t sequence = 0;
+    LogPosition at;
+  };
+
+  static std::string key(std::string_view room, std::string_view rest) {
+    std::string all("{chat:");
+    return all.append(room).append(1, '}').append(rest);
+  }
+  static std::string channel_of(std::string_view room) { return key(room, ""); }
+  static std::string hash_of(std::string_view room) { return key(room, ":log"); }
+  static std::string stream_of(std::string_view room) { return key(room, ":stream"); }
+  std::string counter_of(std::string_view room) const { return key(room, ":node:" + node_); }
+  static std::string_view room_of(std::string_view channel) {
+    if (!channel.starts_with("{chat:") || !channel.ends_with('}')) return {};
+    return channel.substr(6, channel.size() - 7);
+  }
+
+  void attempt() {
+    closed_.reset();
+    attempt_.expires_after(options_.times.refuse);
+    attempt_.async_wait([this](std::error_code ec) {
+      if (!ec && pair_ && !rules_.is_connected()) failed("it does not answer");
+    });
+    pair_ = std::make_unique<RedisPair<RedisShard>>(context_, server_, options_, own_channel_, *this);
+  }
+  void retry_in(std::chrono::milliseconds time) {
+    attempt_.expires_after(time);
+    attempt_.async_wait([this](std::error_code ec) {
+      if (!ec) attempt();
+    });
+  }
+  void load_scripts() {
+    scripts_loading_ = 2;
+    for (auto const script : {append_script, look_script}) {
+      expected_.push_back({Expected::script, {}, 0, {}});
+      pair_->commands().send({"SCRIPT", "LOAD", script});
+    }
+  }
+  void script_loaded(::redisReply const& reply) {
+    if (reply.type == REDIS_REPLY_ERROR) return failed(text_of(reply));
+    (scripts_loading_ == 2 ? append_sha_ : look_sha_) = text_of(reply);
+    if (--scripts_loading_ > 0 || rules_.is_connected()) return;
+    attempt_.cancel();
+    last_fault_.clear();
+    tell(RedisEvent::Kind::connected, {});
+    rules_.connected(life_);
+  }
+  /// Whether a reply says that Redis has forgotten the scripts. They are then loaded again, before what is sent next.
+  bool has_no_script(::redisReply const& reply) {
+    if (reply.type != REDIS_REPLY_ERROR || !text_of(reply).starts_with("NOSCRIPT")) return false;
+    if (scripts_loading_ == 0) load_scripts();
+    return true;
+  }
+  /// Errors that come before a script has changed anything.
+  static bool is_refusal(std::string_view error) {
+    constexpr std::string_view codes[] = {"OOM ",        "READONLY ",    "LOADING ", "MISCONF ",
+                                          "NOREPLICAS ", "NOPERM ",      "NOAUTH ",  "BUSY ",
+                                          "MASTERDOWN ", "CLUSTERDOWN ", "TRYAGAIN "};
+    return std::any_of(std::begin(codes), std::end(codes), [&](auto code) { return error.starts_with(code); });
+  }
+  void append_replied(Expected const& expected, ::redisReply const& reply) {
+    auto result = AppendResult::unknown;
+    std::uint64_t incarnation = 0;
+    if (has_no_script(reply)) {
+      result = AppendResult::again;
+    } else if (reply.type == REDIS_REPLY_ERROR) {
+      auto const error = text_of(reply);
+      if (is_refusal(error)) result = AppendResult::refused;
+      tell(RedisEvent::Kind::refused, error);
+      if (error.starts_with("READONLY ")) is_replica_ = true;
+    } else if (auto const* const outcome = element(reply, 0)) {
+      if (text_of(*outcome) == "stored") result = AppendResult::stored;
+      if (auto const* const known = element(reply, 1)) incarnation = number(*known);
+    }
+    if (options_.replicas > 0) {  // its WAIT comes next
+      waited_ = {result, incarnation};
+      return;
+    }
+    rules_.appended(expected.room, expected.sequence, result, incarnation);
+    if (std::exchange(is_replica_, false)) failed("is a replica");
+  }
+  void wait_replied(Expected const& expected, ::redisReply const& reply) {
+    auto [result, incarnation] = waited_;
+    auto const enough = reply.type == REDIS_REPLY_INTEGER && reply.integer >= static_cast<long long>(options_.replicas);
+    if (result == AppendResult::stored && !enough) result = AppendResult::unknown;
+    rules_.appended(expected.room, expected.sequence, result, incarnation);
+    if (std::exchange(is_replica_, false)) failed("is a replica");
+  }
+  void look_replied(Expected const& expected, ::redisReply const& reply) {
+    if (has_no_script(reply)) return look(expected.room, expected.at);
+    auto const* const incarnation = element(reply, 0);
+    auto const* const last = element(reply, 1);
+    if (incarnation == nullptr || last == nullptr || number(*incarnation) == 0) {
+      if (reply.type == REDIS_REPLY_ERROR) tell(RedisEvent::Kind::refused, text_of(reply));
+      return rules_.looked(expected.room, nullptr);
+    }
+    LogView view;
+    view.end = {number(*incarnation), number(*last)};
+    view.first = expected.at.number + 1;
+    for (std::size_t i = 2; i < static_cast<std::size_t>(reply.elements); ++i)
+      view.blocks.push_back(text_of(*element(reply, i)));
+    rules_.looked(expected.room, &view);
+  }
+  static std::uint64_t number(::redisReply const& reply) noexcept {
+    std::uint64_t value = 0;
+    auto const text = text_of(reply);
+    std::from_chars(text.data(), text.data() + text.size(), value);
+    return value;
+  }
+  void tell(RedisEvent::Kind kind, std::string_view what) const {
+    if (options_.on_event) options_.on_event({kind, server_, what});
+  }
+
+  asio::io_context& context_;
+  RedisServer const server_;
+  RedisOptions const& options_;
+  std::string const node_, own_channel_;
+  Backplane::Sink& sink_;
+  asio::steady_timer attempt_;  // the time limit of an attempt to connect, or the time until the next one
+  std::unique_ptr<RedisPair<RedisShard>> pair_, closed_;
+  std::deque<Expected> expected_;
+  std::string append_sha_, look_sha_, life_, last_fault_;
+  int scripts_loading_ = 0;
+  bool is_replica_ = false;
+  std::pair<AppendResult, std::uint64_t> waited_;
+  Rules rules_;
+};
+
+}  // namespace chatproto::detail

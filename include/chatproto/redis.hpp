@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// `RedisBackplane`, through which several servers share their rooms. Needs the target `chatproto::redis` (hiredis).
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+
+#include <chatproto/backplane.hpp>
+#include <chatproto/detail/backplane/block.hpp>
+#include <chatproto/detail/redis/redis_shard.hpp>
+#include <chatproto/redis_options.hpp>
+
+namespace chatproto {
+
+/// A backplane that keeps the rooms' logs in Redis 7.0 or newer, or Valkey. It connects by itself, again and again, and
+/// has a thread of its own.
+///
+/// @code
+/// chatproto::ChatOptions chat;
+/// chat.backplane = std::make_shared<chatproto::RedisBackplane>(
+///     chatproto::RedisOptions{.servers = {{"redis.example.org", 6379}}});
+/// chatproto::Server<chatproto::ThreadPool> server({.port = 47374}, chat);
+/// @endcode
+///
+/// Thread safety: distinct objects: safe. Shared objects: safe, except `start` and `stop`.
+class RedisBackplane final : public Backplane {
+ public:
+  /// Does not connect yet. Throws `std::invalid_argument` if no Redis is named, or one twice.
+  explicit RedisBackplane(RedisOptions options) : options_(std::move(options)) {
+    auto const& servers = options_.servers;
+    if (servers.empty()) throw std::invalid_argument("a RedisBackplane needs a Redis");
+    for (auto at = servers.begin(); at != servers.end(); ++at)
+      if (std::any_of(servers.begin(), at, [&](auto const& other) { return other.name() == at->name(); }))
+        throw std::invalid_argument("Redis " + at->name() + " is named twice");
+  }
+  ~RedisBackplane() override { stop(); }
+
+  /// Connects to each Redis and returns what is wrong with it; nothing if all can be used. Waits for at most
+  /// `times.refuse`. Throws `std::system_error` or `std::bad_alloc`.
+  static std::vector<std::string> errors(RedisOptions options) {
+    std::map<std::string, std::string> found;
+    asio::io_context context;
+    struct Nowhere final : Sink {
+      void deliver(std::string_view, Said const&) noexcept override {}
+      void lost(std::string_view) noexcept override {}
+    } nowhere;
+    for (auto const& server : options.servers) found[server.name()] = "does not answer";
+    options.on_event = [&](RedisEvent const& event) {
+      auto const is_good = event.kind == RedisEvent::Kind::connected;
+      found[event.server.name()] = is_good ? std::string() : std::string(event.what);
+    };
+    std::vector<std::unique_ptr<detail::RedisShard>> shards;
+    for (auto const& server : options.servers) {
+      shards.push_back(std::make_unique<detail::RedisShard>(context, server, options, "check", nowhere));
+      shards.back()->start();
+    }
+    auto const end = std::chrono::steady_clock::now() + options.times.refuse + std::chrono::milliseconds(100);
+    auto const is_known = [](auto const& one) { return one.second != "does not answer"; };
+    while (!std::all_of(found.begin(), found.end(), is_known) && context.run_one_until(end) > 0) {
+    }
+    std::vector<std::string> all;
+    for (auto const& [server, fault] : found)
+      if (!fault.empty()) all.push_back("Redis " + server + ": " + fault);
+    return all;
+  }
+
+  void start(Sink& sink) override {
+    if (thread_.joinable()) throw std::logic_error("a RedisBackplane is used by one service only");
+    auto const node = make_node_name();
+    for (auto const& server : options_.servers)
+      shards_.push_back(std::make_unique<detail::RedisShard>(context_, server, options_, node, sink));
+    note_stats();
+    ticked_ = std::chrono::steady_clock::now();
+    thread_ = std::thread([this] {
+      for (auto& shard : shards_) shard->start();
+      tick();
+      while (!context_.stopped()) {
+        try {
+          context_.run();
+        } catch (std::exception const& error) {  // memory is short; the rooms catch up when they are connected again
+          for (auto& shard : shards_) shard->failed(error.what());
+        }
+      }
+    });
+  }
+  void stop() noexcept override {
+    if (!thread_.joinable()) return;
+    context_.stop();
+    thread_.join();
+    shards_.clear();
+  }
+
+  void append(std::string_view room, Said const& said, std::shared_ptr<Waiter> waiter) override {
+    ask({Request::append, std::string(room), detail::encode_said(said), std::move(waiter)});
+  }
+  void follow(std::string_view room, std::shared_ptr<Waiter> waiter) override {
+    Request request{Request::follow, std::string(room), {}, std::move(waiter)};
+    std::lock_guard const lock(mutex_);
+    auto const at = followers_.try_emplace(request.room, 0).first;  // without followers it is no trouble
+    ask_locked(std::move(request));
+    ++at->second;
+  }
+  void unfollow(std::string_view room) noexcept override {
+    std::lock_guard const lock(mutex_);
+    if (auto const at = followers_.find(room); at != followers_.end()) --at->second;
+  }
+  void at_end(std::string_view room, std::shared_ptr<Waiter> waiter) override {
+    ask({Request::at_end, std::string(room), {}, std::move(waiter)});
+  }
+
+  /// Returns the figures of each Redis, in the order of the options; at most a tenth of a second old. Empty before
+  /// `start`.
+  std::vector<RedisStats> stats() const {
+    std::lock_guard const lock(mutex_);
+    return stats_;
+  }
+  /// Returns whether every Redis was heard of within `times.refuse`, so that texts are taken.
+  bool is_healthy() const {
+    std::lock_guard const lock(mutex_);
+    auto const is_heard = [this](RedisStats const& one) { return one.silence < options_.times.refuse; };
+    return !stats_.empty() && std::all_of(stats_.begin(), stats_.end(), is_heard);
+  }
+
+ private:
+  struct Request {
+    enum What : std::uint8_t { append, follow, at_end } what;
+    std::string room;
+    std::string entry;
+    std::shared_ptr<Waiter> waiter;
+  };
+
+  /// Returns a name that no other server has, nor this one had before.
+  static std::string make_node_name() {
+    std::random_device random;
+    std::string name;
+    for (auto i = 0; i < 4; ++i) {
+      constexpr std::string_view digits = "0123456789abcdef";
+      auto bits = random();
+      for (auto j = 0; j < 8; ++j, bits >>= 4) name += digits[bits & 15];
+    }
+    return name;
+  }
+  /// Returns the Redis that has the room's log: the one whose name gives the greatest hash with it (rendezvous
+  /// hashing), so that another list of servers moves few rooms.
+  detail::RedisShard::Rules& rules_of(std::string_view room) {
+    std::size_t best = 0;
+    std::uint64_t most = 0;
+    for (std::size_t i = 0; i < shards_.size(); ++i) {
+      std::uint64_t hash = 14'695'981'039'346'656'037u;  // FNV-1a, the same on all machines
+      auto const add = [&hash](std::string_view text) {
+        for (auto const byte : text) hash = (hash ^ static_cast<unsigned char>(byte)) * 1'099'511'628'211u;
+      };
+      add(options_.servers[i].name());
+      add(" ");
+      add(room);
+      hash ^= hash >> 33;  // and the end of MurmurHash3, because FNV mixes the last bytes badly
+      hash *= 0xff51afd7ed558ccdu;
+      hash ^= hash >> 33;
+      hash *= 0xc4ceb9fe1a85ec53u;
+      hash ^= hash >> 33;
+      if (hash >= most) {
+        most = hash;
+        best = i;
+      }
+    }
+    return shards_[best]->rules();
+  }
+
+  void ask(Request request) {
+    std::lock_guard const lock(mutex_);
+    ask_locked(std::move(request));
+  }
+  void ask_locked(Request request) {
+    requests_.push_back(std::move(request));
+    if (requests_.size() > 1) return;  // posted
+    try {
+      asio::post(context_, [this] { answer(); });
+    } catch (...) {
+      requests_.pop_back();
+      throw;
+    }
+  }
+  void answer() {
+    taken_.clear();
+    {
+      std::lock_guard const lock(mutex_);
+      taken_.swap(requests_);
+    }
+    for (auto& [what, room, entry, waiter] : taken_) {
+      auto& rules = rules_of(room);
+      switch (what) {
+        case Request::append: rules.append(room, std::move(entry), std::move(waiter)); break;
+        case Request::follow: rules.follow(room, std::move(waiter)); break;
+        case Request::at_end: rules.at_end(room, std::move(waiter)); break;
+      }
+    }
+    taken_.clear();
+    if (taken_.capacity() > 4096) taken_.shrink_to_fit();
+  }
+
+  void tick() {
+    timer_.expires_after(detail::RedisShard::Rules::tick_period);
+    timer_.async_wait([this](std::error_code) { tick(); });
+    auto const now = std::chrono::steady_clock::now();
+    auto const passed = std::chrono::duration_cast<std::chrono::milliseconds>(now - ticked_);
+    ticked_ += passed;
+    for (auto& shard : shards_) shard->rules().tick(passed);
+    for (auto const& room : take_unfollowed()) rules_of(room).unfollow(room);
+    note_stats();
+  }
+  std::vector<std::string> take_unfollowed() {
+    std::vector<std::string> rooms;
+    std::lock_guard const lock(mutex_);
+    for (auto at = followers_.begin(); at != followers_.end();) {
+      if (at->second > 0) {
+        ++at;
+        continue;
+      }
+      rooms.push_back(at->first);
+      at = followers_.erase(at);
+    }
+    return rooms;
+  }
+  void note_stats() {
+    std::vector<RedisStats> all;
+    for (auto const& shard : shards_) all.push_back(shard->stats());
+    std::lock_guard const lock(mutex_);
+    stats_.swap(all);
+  }
+
+  RedisOptions const options_;
+  asio::io_context context_{1};
+  asio::steady_timer timer_{context_};
+  std::vector<std::unique_ptr<detail::RedisShard>> shards_;  // in the order of the options
+  std::vector<Request> taken_;                               // kept for its memory
+  std::chrono::steady_clock::time_point ticked_;
+  mutable std::mutex mutex_;  // guards what follows
+  std::vector<Request> requests_;
+  std::map<std::string, std::size_t, std::less<>> followers_;  // by room
+  std::vector<RedisStats> stats_;
+  std::thread thread_;
+};
+
+}  // namespace chatproto
