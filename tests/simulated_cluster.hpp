@@ -116,9 +116,15 @@ class Engine {
     }
   }
   void forget_rooms() { logs.clear(); }
-  void restart(bool forgets) {
+  /// It forgets everything, or only what it has not written to its disk.
+  void restart() {
     ++life;
-    if (forgets) forget_rooms();
+    if (random_.percent(50)) forget_rooms();
+    for (auto& [name, log] : logs) {
+      auto const rest = std::min(log.blocks.size(), random_.below(3));
+      log.last -= rest;
+      log.blocks.resize(log.blocks.size() - rest);
+    }
     has_no_scripts = false;
     for (auto const& pair : pairs) pair->is_broken = true;
   }

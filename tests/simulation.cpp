@@ -323,7 +323,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
         client.fault("is behind, and no write is tried");
     }
     if (finishes_ && unread > unread_before_) client.fault("is closed, and has more to read");
-    finishes_ = finishes_ || (has_input_ended() && !is_open());
+    finishes_ = finishes_ || (has_input_ended() && !is_open() && !closed_ && !aborted_);
     if (world_.in_cluster && is_paused() && !is_open()) unanswered_ = true;  // while it waited for the engine
     unread_before_ = unread;
     behind_ = behind;
@@ -450,8 +450,11 @@ void Simulation::disturb() {
     case 3: return happens("refusals", false), void(engine.refuses = static_cast<int>(random.below(5)));
     case 4: return happens("lost scripts", false), void(engine.has_no_scripts = true);
     case 5: return happens("stops of the engine", true), void(engine.stands_still ^= true);
-    case 6: return happens("restarts", true), engine.restart(random.percent(50));
-    case 7: return happens("flushes", true), engine.forget_rooms();
+    case 6: return happens("restarts", true), engine.restart();
+    case 7:
+      happens("flushes", true);
+      if (random.percent(50)) node.be_killed();
+      return engine.forget_rooms();
     default: return happens("trims", true), engine.trim();
   }
 }
