@@ -508,7 +508,10 @@ void Simulation::run() {
   draining = random.percent(40);
   if (draining) ++tally.at("drains");
   if (draining)
-    for (auto* link : present_) link->stop_reading();
+    for (auto* link : present_) {
+      link->stop_reading();
+      if (in_cluster) link->client.leaves();  // it may miss what other servers' senders say from now on
+    }
   for (auto const most = steps_ + 30'000; !present_.empty() && faults.empty();) {
     if (draining && !drained &&
         std::none_of(present_.begin(), present_.end(), [](auto* link) { return link->stops(); })) {
