@@ -181,6 +181,7 @@ class ChatService::Session {
     std::vector<std::size_t> answers;                     // where in `replies` the answers to texts begin
     detail::Following here, there;                        // the room that it is in, and the one that it enters
     RoomTable::Membership next;                           // in the latter
+    std::size_t losses = 0;                               // of the latter, before it was asked for
   };
   /// What is held back until `flush()`. A client that sends nothing after its login has none.
   struct Kept {
@@ -330,6 +331,7 @@ class ChatService::Session {
   void join_shared(RoomTable::Membership next) {
     auto& mine = begin_request(me_.is_in_room() ? 2 : 1, &Session::joined_shared);
     if (me_.is_in_room()) backplane()->at_end(me_.room_name(), mine.request);
+    mine.losses = next.room().losses();
     mine.there = detail::Following(*backplane(), next.name(), mine.request);
     mine.next = std::move(next);
   }
@@ -341,6 +343,8 @@ class ChatService::Session {
     me_.enter(std::move(next));
     mine.here = std::move(there);
     joined();
+    // If texts were lost since, members were disconnected, and this one may have come too late for that.
+    if (me_.is_in_room() && me_.room().losses() != mine.losses) cut();
   }
 
   void leave(std::string_view) {

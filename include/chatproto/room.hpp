@@ -164,6 +164,7 @@ class Room {
   /// Disconnects all members, for the reason `why`: texts for them may be missing. They get none that are sent later.
   void disconnect_all(MessageQueue::State why) noexcept {
     std::lock_guard const lock(mutex_);
+    ++losses_;
     for (std::size_t i = members_.size(); i > 0; --i) {  // from the end, because removing moves others there
       auto& member = *members_[i - 1].member;
       member.peer_.queue().cut(why);
@@ -202,6 +203,12 @@ class Room {
   void stop_waiting(Member& sender) noexcept {
     std::lock_guard const lock(mutex_);
     if (sender.waits_.exchange(false)) waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &sender));
+  }
+
+  /// Returns how often `disconnect_all` was called.
+  std::size_t losses() const noexcept {
+    std::lock_guard const lock(mutex_);
+    return losses_;
   }
 
   /// Returns the number of members.
@@ -366,6 +373,7 @@ class Room {
   std::vector<Slot> members_;             // the awake members come first
   std::size_t awake_ = 0;                 // how many are awake
   std::size_t finishing_ = 0;             // how many only read up to until_
+  std::size_t losses_ = 0;                // calls of disconnect_all
   std::size_t most_memory_ = 0;           // a log with more bytes disconnects its last reader
   std::vector<Member*> waiting_;          // waiting senders
   std::atomic<std::size_t> holding_ = 0;  // how many members hold up senders

@@ -164,18 +164,18 @@ class RedisShard {
   }
   void append(std::string_view room, std::uint64_t sequence, std::uint64_t incarnation, bool is_retry,
               std::string_view block) {
-    expected_.push_back({Expected::append, std::string(room), sequence, {}});
+    expected_.push_back({Expected::appends, std::string(room), sequence, {}});
     auto const retries = is_retry ? std::to_string(incarnation) : std::string();
     pair_->commands().send({"EVALSHA", append_sha_, "3", hash_of(room), stream_of(room), counter_of(room),
                             std::to_string(sequence), retries, block, channel_of(room),
                             std::to_string(options_.stream_bytes), std::to_string(options_.stream_time.count()),
                             std::to_string(options_.room_time.count()), counter_time});
     if (options_.replicas == 0) return;
-    expected_.push_back({Expected::wait, std::string(room), sequence, {}});
+    expected_.push_back({Expected::waits, std::string(room), sequence, {}});
     pair_->commands().send({"WAIT", std::to_string(options_.replicas), std::to_string(options_.times.refuse.count())});
   }
   void look(std::string_view room, LogPosition const& at) {
-    expected_.push_back({Expected::look, std::string(room), 0, at});
+    expected_.push_back({Expected::looks, std::string(room), 0, at});
     auto const from = at.incarnation != 0 ? std::to_string(at.incarnation) : std::string();
     pair_->commands().send({"EVALSHA", look_sha_, "2", hash_of(room), stream_of(room), from, std::to_string(at.number),
                             most_blocks, std::to_string(options_.room_time.count())});
@@ -183,7 +183,7 @@ class RedisShard {
   void subscribe(std::string_view room) { pair_->messages().send({"SUBSCRIBE", channel_of(room)}); }
   void unsubscribe(std::string_view room) { pair_->messages().send({"UNSUBSCRIBE", channel_of(room)}); }
   void beat(std::uint64_t number) {
-    expected_.push_back({Expected::nothing, {}, 0, {}});
+    expected_.push_back({Expected::no_reply, {}, 0, {}});
     pair_->commands().send({"PUBLISH", own_channel_, std::to_string(number)});
   }
   void reconnect() { failed("it is silent"); }
@@ -235,13 +235,13 @@ class RedisShard {
     auto const expected = std::move(expected_.front());
     expected_.pop_front();
     switch (expected.what) {
-      case Expected::nothing:
+      case Expected::no_reply:
         if (reply.type == REDIS_REPLY_ERROR) failed(text_of(reply));
         return;
-      case Expected::script: return script_loaded(reply);
-      case Expected::append: return append_replied(expected, reply);
-      case Expected::wait: return wait_replied(expected, reply);
-      case Expected::look: return look_replied(expected, reply);
+      case Expected::scripts: return script_loaded(reply);
+      case Expected::appends: return append_replied(expected, reply);
+      case Expected::waits: return wait_replied(expected, reply);
+      case Expected::looks: return look_replied(expected, reply);
     }
   }
 
@@ -251,7 +251,7 @@ class RedisShard {
 
   /// The reply to a command under way.
   struct Expected {
-    enum What : std::uint8_t { nothing, script, append, wait, look } what = nothing;
+    enum What : std::uint8_t { no_reply, scripts, appends, waits, looks } what = no_reply;
     std::string room;
     std::uint64_t sequence = 0;
     LogPosition at;
@@ -287,7 +287,7 @@ class RedisShard {
   void load_scripts() {
     scripts_loading_ = 2;
     for (auto const script : {append_script, look_script}) {
-      expected_.push_back({Expected::script, {}, 0, {}});
+      expected_.push_back({Expected::scripts, {}, 0, {}});
       pair_->commands().send({"SCRIPT", "LOAD", script});
     }
   }
