@@ -76,7 +76,8 @@ class BackplaneRules {
   /// A waiter that is told `unknown` if it is not told anything before its end, such as when memory is short.
   class Waiter {
    public:
-    Waiter(std::shared_ptr<Backplane::Waiter> waiter) noexcept : waiter_(std::move(waiter)) {}
+    template <class W>
+    Waiter(std::shared_ptr<W> waiter) noexcept : waiter_(std::move(waiter)) {}
     Waiter(Waiter&&) noexcept = default;
     Waiter& operator=(Waiter&& other) noexcept {
       std::swap(waiter_, other.waiter_);
