@@ -4,7 +4,9 @@
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/backplane/backplane_rules.hpp>
 #include <chatproto/detail/backplane/block.hpp>
+#include <chatproto/detail/backplane/inbox.hpp>
 #include <chatproto/detail/backplane/request.hpp>
+#include <chatproto/detail/redis/redis_scripts.hpp>
 #include <chatproto/detail/server/events.hpp>
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/link_rules.hpp>
