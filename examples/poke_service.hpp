@@ -152,6 +152,7 @@ class PokeService {
     }
     void on_bad_line(std::error_code ec) { chat_.on_bad_line(ec); }
     void on_resume() { chat_.on_resume(); }
+    void on_input_end() { chat_.on_input_end(); }
     void flush() { chat_.flush(); }
     bool logged_in() const { return chat_.logged_in(); }
 

@@ -3,6 +3,7 @@
 /// The server's flags for rooms that span several servers.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -35,7 +36,10 @@ inline chatproto::RedisServer redis_server(std::string const& text) {
   chatproto::RedisServer server{text.substr(0, colon), 0};
   auto& host = server.host;
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  auto const is_plain = host.find_first_of("[] ") == host.npos && (host.find(':') == host.npos || text[0] == '[');
+  // What the log or a label of the metrics would have to quote is in no host's name.
+  auto const is_odd = [](unsigned char c) { return c <= ' ' || c == 127 || c == '"' || c == '\\'; };
+  auto const is_plain = std::none_of(host.begin(), host.end(), is_odd) && host.find_first_of("[]") == host.npos &&
+                        (host.find(':') == host.npos || text[0] == '[');
   auto const* const end = text.data() + text.size();
   auto const digits = colon == text.npos ? end : text.data() + colon + 1;
   if (host.empty() || !is_plain || digits == end || std::from_chars(digits, end, server.port).ptr != end ||
@@ -52,10 +56,12 @@ class RedisFlags {
                                "Share the rooms with other servers through these Redis servers")
                             ->check(check_servers, "")
                             ->type_name("HOST:PORT[,HOST:PORT...]");
-    app.add_option("--redis-user", options_.user, "Redis' user")->needs(redis);
-    app.add_option("--redis-password-file", password_file_, "File with the password for Redis")
-        ->needs(redis)
-        ->type_name("FILE");
+    auto* const password = app.add_option("--redis-password-file", password_file_, "File with the password for Redis")
+                               ->needs(redis)
+                               ->type_name("FILE");
+    app.add_option("--redis-user", options_.user, "User of Redis; by default its user 'default'")
+        ->needs(password)
+        ->type_name("NAME");
     app.add_option("--redis-ca", authorities_, "File of authorities (PEM): use TLS, and trust these, to reach Redis")
         ->needs(redis)
         ->type_name("FILE");
@@ -76,8 +82,11 @@ class RedisFlags {
       throw std::runtime_error(
           "--overflow block-sender cannot be used with --redis: a server cannot hold up the "
           "senders of other servers");
-    if (!password_file_.empty()) options_.password = std::string(secret_from_file(password_file_).view());
-    if (!authorities_.empty()) options_.layer = encryption();
+    Attempts files;
+    if (!password_file_.empty())
+      files.attempt([&] { options_.password = std::string(secret_from_file(password_file_).view()); });
+    if (!authorities_.empty()) files.attempt([&] { options_.layer = encryption(); });
+    files.require_success();
     if (serving.check) {
       if (auto errors = chatproto::RedisBackplane::errors(options_); !errors.empty()) throw Errors(std::move(errors));
     }

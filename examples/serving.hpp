@@ -179,7 +179,8 @@ struct ServerFlags {
   }
   /// For a server that a service manager runs. PORT is then no longer required: see `find_sockets`.
   void add_check_to(CLI::App& app) {
-    app.add_flag("--check", check, "Check the arguments and read all files, say what is wrong or 'ok', and exit");
+    app.add_flag("--check", check,
+                 "Check the arguments, the files and each Redis, say what is wrong or 'ok', and exit");
     port_->required(false);
   }
 

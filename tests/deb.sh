@@ -114,9 +114,9 @@ case ${1:-} in
     inside sh -c 'apt-get -qq install --yes --no-install-recommends /packages/*.deb'
     # shellcheck disable=SC2086 # words; no function, which would be a shell between us and the server
     converse chroot "$root" $inside
-    for files in '--cert /dev/null --key /dev/null' '--passwords /dev/null'; do
+    for flags in '--cert /dev/null --key /dev/null' '--passwords /dev/null' '--redis 127.0.0.1:1'; do
       # shellcheck disable=SC2086 # words
-      inside chatproto-server --check $files 2>&1 | grep -w built && fail 'it was built without TLS or secrets'
+      inside chatproto-server --check $flags 2>&1 | grep -w built && fail 'it was built without TLS, secrets or Redis'
     done
     inside sh -c 'cmake -S /consumers/find_package -B /tmp/build && cmake --build /tmp/build && /tmp/build/consumer' \
       >"$scratch/log" 2>&1 ||

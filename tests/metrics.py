@@ -22,12 +22,15 @@ except ImportError:
 
 server_program = sys.argv[1]
 REASONS = ["closed", "lost", "login_deadline", "write_deadline", "overflow", "failed", "aborted", "memory",
-           "handshake", "refused", "banned"]
+           "handshake", "refused", "banned", "room_lost"]
 REFUSALS = ["full", "too_many", "too_fast", "banned"]
 TYPES = dict.fromkeys(
     ["accepted", "ended", "refused", "accept_errors", "lines_in", "bytes_in", "bytes_out", "throttled",
      "observer_failures", "texts", "deliveries", "log_dropped"], "counter")
 TYPES.update(dict.fromkeys(["clients", "queued_bytes", "held_bytes", "rooms"], "gauge"))
+REDIS_TYPES = dict.fromkeys(
+    ["appended", "refused", "unknown", "delivered", "gaps_closed", "rooms_lost"], "counter")
+REDIS_TYPES.update(dict.fromkeys(["connected", "silence_seconds", "under_way"], "gauge"))
 
 
 def read_all(client):
@@ -201,6 +204,30 @@ def log_dropped():
         assert process.wait() == 0
 
 
+def with_redis():
+    """Each Redis has its figures. These two are not there."""
+    with socket.socket() as taken:  # nobody can listen there
+        taken.bind(("127.0.0.1", 0))
+        names = [f"{host}:{taken.getsockname()[1]}" for host in ("127.0.0.1", "[::1]")]
+        flags = ["--redis", ",".join(names)]
+        refused = subprocess.run([server_program, "--check", *flags], capture_output=True, text=True).stderr
+        if "without which" in refused:
+            print("skipped: the server has no Redis")
+            return
+        with Server(*flags) as server:
+            body = server.ask(b"GET /metrics HTTP/1.1\r\n\r\n")[2].decode()
+            found = {}
+            for family in text_string_to_metric_families(body):
+                if family.name.startswith("chatproto_redis_"):
+                    name = family.name.removeprefix("chatproto_redis_")
+                    assert family.documentation and family.type == REDIS_TYPES.pop(name), family
+                    found[name] = {sample.labels["redis"]: sample.value for sample in family.samples}
+            assert not REDIS_TYPES, REDIS_TYPES
+            expected = {name: dict.fromkeys(names, 0) for name in found}
+            expected["silence_seconds"] = dict.fromkeys(names, float("inf"))
+            assert found == expected, found
+
+
 def requests(server):
     get = b"GET /metrics HTTP/1.1\r\n\r\n"
     length = server.ask(get)[1]["content-length"]
@@ -331,6 +358,7 @@ def main():
     conversation()
     other_reasons()
     log_dropped()
+    with_redis()
     slow_clients()
     under_load()
 

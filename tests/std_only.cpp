@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // The core of the library needs only the standard library.
+#include <chatproto/backplane.hpp>
 #include <chatproto/chat_service.hpp>
+#include <chatproto/detail/backplane/backplane_rules.hpp>
+#include <chatproto/detail/backplane/block.hpp>
+#include <chatproto/detail/backplane/inbox.hpp>
+#include <chatproto/detail/backplane/request.hpp>
+#include <chatproto/detail/redis/redis_scripts.hpp>
 #include <chatproto/detail/server/events.hpp>
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/link_rules.hpp>
@@ -13,6 +19,7 @@
 #include <chatproto/message_queue.hpp>
 #include <chatproto/observer.hpp>
 #include <chatproto/peer.hpp>
+#include <chatproto/redis_options.hpp>
 #include <chatproto/room.hpp>
 #include <chatproto/room_log.hpp>
 #include <chatproto/room_table.hpp>

@@ -5,6 +5,9 @@
 #ifdef OPENSSL_MACROS_H
 #error "chatproto.hpp includes OpenSSL, which only chatproto/tls.hpp may"
 #endif
+#ifdef __HIREDIS_H
+#error "chatproto.hpp includes hiredis, which only chatproto/redis.hpp may"
+#endif
 
 template class chatproto::Server<chatproto::StrandPool>;
 

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: BSL-1.0
+"""redis_flags.py SERVER: the server's flags for Redis: which ones are wrong, what --check finds, and what the log says
+when a Redis refuses texts, goes and comes back. Needs redis-server for the most of it."""
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+SERVER = os.path.abspath(sys.argv[1])
+CERTIFICATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "certificates.sh")
+PATIENCE = 120  # seconds, after which something has gone wrong; nothing is expected to take long
+USER = ("user chat on >chatting resetchannels ~{chat:* &{chat:* &chat:node:* -@all +info +publish +subscribe "
+        "+unsubscribe +evalsha +script|load +wait +get +set +del +hget +hset +hincrby +xadd +xrange +xtrim +expire "
+        "+time")
+
+
+def check(right, what):
+    if not right:
+        raise AssertionError(what)
+
+
+def run(*arguments):
+    """Runs a server that is to end by itself. Returns its exit code, stdout and stderr."""
+    ended = subprocess.run([SERVER, *arguments], text=True, capture_output=True, timeout=PATIENCE)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def refused(said, *arguments):
+    """Checks that a server with these arguments ends with these lines on stderr."""
+    told = run(*arguments)
+    lines = "".join(f"{line}\n" for line in said.split("\n"))
+    check(told == (1, "", lines), f"{arguments}: {told} instead of {lines!r}")
+
+
+def find(*arguments):
+    """Returns what --check finds. A Redis that did not answer in time is asked again: the machine may be busy."""
+    while True:
+        code, out, error = run("--check", *arguments)
+        check((code, out) == ((1, "") if error else (0, "ok\n")), f"--check {arguments}: {code}, {out}, {error}")
+        if "does not answer\n" not in error:
+            return error
+
+
+def finds(said, *arguments):
+    found = find(*arguments)
+    check(found == (f"server: {said}\n" if said else ""), f"--check {arguments}: {found!r} instead of {said!r}")
+
+
+def wrong_arguments(scratch):
+    for text in ("nonsense", ":6379", "localhost:", "localhost:0", "localhost:70000", "localhost:x", "::1:6379"):
+        refused(f"server: --redis: '{text}' is not HOST:PORT (usage: server [OPTION]... PORT)", "0", "--redis", text)
+    for text in ("", "localhost:6379,", "localhost:6379,,localhost:6380"):
+        refused("server: --redis: '' is not HOST:PORT (usage: server [OPTION]... PORT)", "0", "--redis", text)
+    refused("server: --redis: 'a:1' is there twice (usage: server [OPTION]... PORT)", "0", "--redis", "a:1,b:1,a:1")
+    for flag, needed in (("--redis-password-file", "--redis"), ("--redis-ca", "--redis"),
+                         ("--redis-replicas", "--redis"), ("--redis-user", "--redis-password-file")):
+        refused(f"usage: server [OPTION]... PORT ({flag} requires {needed}; see --help)", "0", flag, "1",
+                *([] if needed == "--redis" else ["--redis", "a:1"]))
+    refused("server: --redis-replicas: '101' is not a number from 0 to 100 (usage: server [OPTION]... PORT)",
+            "0", "--redis", "a:1", "--redis-replicas", "101")
+    for first in "0", "--check":
+        refused("server: --overflow block-sender cannot be used with --redis: a server cannot hold up the senders of "
+                "other servers", first, "--redis", "a:1", "--overflow", "block-sender")
+
+    def cannot_read(path):
+        return f"server: cannot read '{path}': No such file or directory"
+
+    none, empty, two = (f"{scratch}/{name}" for name in ("none", "empty", "two"))
+    for path, content in ((empty, ""), (two, "one\ntwo\n")):
+        with open(path, "w", encoding="ascii") as file:
+            file.write(content)
+    for first in "0", "--check":
+        refused(cannot_read(none), first, "--redis", "a:1", "--redis-password-file", none)
+        refused(f"server: '{empty}' has no secret in its first line",
+                first, "--redis", "a:1", "--redis-password-file", empty)
+        refused(f"server: '{two}' has more than one line", first, "--redis", "a:1", "--redis-password-file", two)
+    authorities = run("0", "--redis", "a:1", "--redis-ca", none)
+    check(authorities[:2] == (1, ""), authorities)
+    if "without TLS" not in authorities[2]:
+        check(authorities[2] == f"server: authorities '{none}': No such file or directory\n", authorities)
+        refused(f"server: {none}: No such file or directory\n{cannot_read(none)}\n"
+                f"server: authorities '{none}': No such file or directory",
+                "0", "--ban", none, "--redis", "a:1", "--redis-password-file", none, "--redis-ca", none)
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """A server that answers whatever it gets. Yields its name."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    client = listener.accept()[0]
+                    threading.Thread(target=talk, args=[client], daemon=True).start()
+
+        def talk(client):
+            with client, contextlib.suppress(OSError):
+                while client.recv(4096):
+                    client.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield "127.0.0.1:%d" % listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def no_redis():
+    with socket.socket() as taken:  # nobody can listen there
+        taken.bind(("127.0.0.1", 0))
+        name = "127.0.0.1:%d" % taken.getsockname()[1]
+        finds(f"Redis {name}: Connection refused", "--redis", name)
+        found = find("--redis", f"{name},nowhere.invalid:1")
+        check(found.startswith(f"server: Redis {name}: Connection refused\n"
+                               "server: Redis nowhere.invalid:1: cannot look up nowhere.invalid: ") and
+              found.count("\n") == 2, found)
+    info = b"# Server\r\nredis_version:6.2.14\r\nrun_id:1\r\n# Replication\r\nrole:master\r\nmaster_replid:1\r\n"
+    for answer, said in ((b"$%d\r\n%s\r\n" % (len(info), info), "is Redis 6.2.14, older than 7.0"),
+                         (b"+hello\r\n", "does not answer INFO like Redis"),
+                         (b"HTTP/1.1 400 Bad Request\r\n\r\n", 'Protocol error, got "H" as reply type byte')):
+        with answering(answer) as name:
+            finds(f"Redis {name}: {said}", "--redis", name)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # this is what find() waits for in vain
+        name = "127.0.0.1:%d" % silent.getsockname()[1]
+        code, out, error = run("--check", "--redis", name)
+        check((code, out) == (1, "") and re.fullmatch(f"server: Redis {name}: (it )?does not answer\n", error), error)
+
+
+class Redis:
+    """A Redis with these lines of configuration."""
+
+    def __init__(self, scratch, *lines, tls=False):
+        self.scratch, self.lines, self.tls = scratch, lines, tls
+        self.port = 0
+        self.start()
+
+    def start(self):
+        """Starts it, again at the same port."""
+        deadline = time.monotonic() + PATIENCE
+        again = self.port
+        while True:
+            if not again:
+                with socket.create_server(("127.0.0.1", 0)) as free:
+                    self.port = free.getsockname()[1]
+            ports = [f"port 0\ntls-port {self.port}" if self.tls else f"port {self.port}"]
+            with open(f"{self.scratch}/redis-{self.port}.conf", "w", encoding="ascii") as file:
+                file.write("\n".join([*ports, "bind 127.0.0.1", 'save ""', f"dir {self.scratch}", *self.lines, ""]))
+            self.process = subprocess.Popen(["redis-server", file.name], stdout=subprocess.PIPE, text=True)
+            said = ""
+            for line in self.process.stdout:
+                said += line
+                if "Ready to accept connections" in line:
+                    threading.Thread(target=self.process.stdout.read, daemon=True).start()
+                    return
+            self.process.wait()  # its port was taken meanwhile, or it has no TLS
+            check(time.monotonic() < deadline and "in use" in said, f"redis-server: {said}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def name(self, host="127.0.0.1"):
+        return f"{host}:{self.port}"
+
+    def tell(self, command):
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
+            client.sendall(command.encode() + b"\r\n")
+            answer = client.recv(100)
+            check(answer == b"+OK\r\n", answer)
+
+
+def passwords(scratch):
+    right, wrong = (f"{scratch}/{name}" for name in ("right", "wrong"))
+    for path, content in ((right, "chatting\n"), (wrong, "fishing\n")):
+        with open(path, "w", encoding="ascii") as file:
+            file.write(content)
+    wrong_pair = "WRONGPASS invalid username-password pair or user is disabled."
+    with Redis(scratch, "requirepass chatting") as redis:
+        name = redis.name()
+        finds(f"Redis {name}: NOAUTH Authentication required.", "--redis", name)
+        finds(f"Redis {name}: {wrong_pair}", "--redis", name, "--redis-password-file", wrong)
+        finds("", "--redis", name, "--redis-password-file", right)
+        finds(f"Redis {name}: {wrong_pair}", "--redis", name, "--redis-password-file", right, "--redis-user", "chat")
+        with Redis(scratch, f"replicaof 127.0.0.1 {redis.port}", "masterauth chatting") as replica:
+            finds(f"Redis {replica.name()}: is a replica", "--redis", replica.name())
+    with Redis(scratch, USER, "user info on >fishing +info") as redis:
+        name = redis.name()
+        finds("", "--redis", name)
+        check("without any password configured" in find("--redis", name, "--redis-password-file", right), "no password")
+        finds(f"Redis {name}: NOPERM this user has no permissions to run the 'subscribe' command",
+              "--redis", name, "--redis-user", "info", "--redis-password-file", wrong)
+        flags = "--redis", name, "--redis-user", "chat", "--redis-password-file", right
+        finds("", *flags)
+        with Server(scratch, *flags) as server:  # the permissions that operate.md names are enough
+            converse(server)
+            check("redis_refused" not in server.log(), server.log())
+
+
+def encrypted(scratch):
+    if shutil.which("openssl") is None or "without TLS" in find("--redis", "a:1", "--redis-ca", "/dev/null"):
+        print("skipped: no openssl, or the server has no TLS")
+        return
+    ours, other = (f"{scratch}/{name}" for name in ("ours", "other"))
+    for folder in ours, other:
+        subprocess.run(["sh", CERTIFICATES, folder], check=True)
+    files = [f"tls-{what} {ours}/{file}" for what, file in
+             (("cert-file", "cert.pem"), ("key-file", "key.pem"), ("ca-cert-file", "ca.pem"))]
+    with Redis(scratch, *files, "tls-auth-clients no", tls=True) as redis:
+        flags = "--redis", redis.name("localhost"), "--redis-ca", ours + "/ca.pem"
+        finds("", *flags)
+        with Server(scratch, *flags) as server:
+            converse(server)
+        found = find("--redis", redis.name("localhost"), "--redis-ca", other + "/ca.pem")
+        check("certificate" in found, found)
+
+
+class Server:
+    """A server with a log, that must end in order."""
+
+    def __init__(self, scratch, *flags):
+        number, self.path = tempfile.mkstemp(dir=scratch)
+        with open(number) as log:
+            self.process = subprocess.Popen(
+                [SERVER, "0", "--address", "127.0.0.1", "--log", "info", "--metrics", "0", *flags], stderr=log)
+        self.await_lines("event=started", 1)
+        self.port, self.metrics_port = (int(re.search(f"^{what} on port ([0-9]+)$", self.log(), re.M)[1])
+                                        for what in ("listening", "metrics"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(PATIENCE)
+        if error:
+            print(self.log())
+        check(code == 0 or error, f"the server has ended with exit code {code}")
+
+    def log(self):
+        with open(self.path, encoding="ascii") as log:
+            return log.read()
+
+    def await_lines(self, pattern, count):
+        """Waits until the log has this so often."""
+        deadline = time.monotonic() + PATIENCE
+        while len(re.findall(pattern, self.log())) < count:
+            check(self.process.poll() is None and time.monotonic() < deadline,
+                  f"waited in vain for {count} of {pattern}: {self.log()}")
+            time.sleep(0.02)
+
+    def await_metrics(self, redis, **expected):
+        """Waits for these figures of a Redis, which may be a tenth of a second old."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with socket.create_connection(("127.0.0.1", self.metrics_port), PATIENCE) as client:
+                client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+                with client.makefile("r", encoding="ascii") as answer:
+                    lines = answer.read().splitlines()
+            if all(f'chatproto_redis_{name}{{redis="{redis}"}} {value}' in lines for name, value in expected.items()):
+                return
+            check(time.monotonic() < deadline, f"{lines} instead of {expected}")
+            time.sleep(0.02)
+
+
+class Client:
+    """A client in the cafe. It tries again until the server, which may not have reached Redis, lets it in."""
+
+    def __init__(self, server, login):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.socket = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+            self.file = self.socket.makefile("rb")
+            self.ask(login)
+            if self.say("join:cafe") == b"ok":
+                return
+            check(time.monotonic() < deadline, f"{login} cannot join: {server.log()}")
+            self.close()
+            time.sleep(0.02)
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+    def say(self, line):
+        """Returns the tag of the reply."""
+        self.socket.sendall(line.encode() + b"\n")
+        return self.file.readline().split(b":")[0]
+
+    def ask(self, line):
+        reply = self.say(line)
+        check(reply == b"ok", f"{line}: {reply}")
+
+    def hears(self, text):
+        line = self.file.readline()
+        check(line == b"delivery:cafe:bob:%s\n" % text, line)
+
+
+def converse(server):
+    with contextlib.closing(Client(server, "rlogin:alice")) as alice, \
+            contextlib.closing(Client(server, "slogin:bob")) as bob:
+        bob.ask("sendall:hello")
+        alice.hears(b"hello")
+
+
+def coming_and_going(scratch):
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(Redis(scratch))
+        server = stack.enter_context(Server(scratch, "--redis", redis.name()))
+        alice, bob = (stack.enter_context(contextlib.closing(Client(server, login)))
+                             for login in ("rlogin:alice", "slogin:bob"))
+        name = redis.name()
+        server.await_lines(f"level=info event=redis_connected redis={name}\n", 1)
+        server.await_metrics(name, connected=1)
+        redis.tell("CONFIG SET maxmemory 1")
+        check(bob.say("sendall:no") == b"err", "Redis has no memory")
+        server.await_lines(f'level=error event=redis_refused redis={name} error="OOM [^"]*"\n', 1)
+        redis.tell("CONFIG SET maxmemory 0")
+        bob.ask("sendall:yes")
+        alice.hears(b"yes")
+        redis.kill()
+        server.await_lines(f'level=error event=redis_disconnected redis={name} error="[^"]+"\n', 1)
+        check(alice.file.read() == b"", "alice is disconnected")
+        server.await_lines(f"level=warn event=room_lost redis={name} room=cafe\n", 1)
+        server.await_lines("level=warn event=ended reason=room_lost client=[0-9]+ address=127.0.0.1:[0-9]+\n", 1)
+        server.await_metrics(name, connected=0)
+        check(bob.say("sendall:no") == b"err", "nobody can speak")
+        redis.start()
+        server.await_lines(f"level=info event=redis_connected redis={name}\n", 2)
+        alice = stack.enter_context(contextlib.closing(Client(server, "rlogin:alice")))
+        bob.ask("sendall:again")
+        alice.hears(b"again")
+        server.await_metrics(name, connected=1, appended_total=2, delivered_total=2, refused_total=2, unknown_total=0,
+                             rooms_lost_total=1)
+
+
+def main():
+    signal.signal(signal.SIGALRM, lambda *_: check(False, "it takes too long"))
+    signal.alarm(280)
+    if "without which" in run("--check", "--redis", "a:1")[2]:
+        refused("server: --redis needs hiredis, without which this server was built", "0", "--redis", "a:1")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        wrong_arguments(scratch)
+        no_redis()
+        if shutil.which("redis-server") is None:
+            print("skipped: the rest, because there is no redis-server")
+            return
+        passwords(scratch)
+        encrypted(scratch)
+        coming_and_going(scratch)
+
+
+main()
