@@ -26,6 +26,7 @@ here() {
     libssl-dev) header openssl/ssl.h ;;
     nlohmann-json3-dev) header nlohmann/json.hpp ;;
     libspdlog-dev) header spdlog/spdlog.h ;;
+    libhiredis-dev) header hiredis/hiredis.h ;;
     libsodium-dev) header sodium.h ;;
     python3-matplotlib) python3 -c 'import matplotlib' || /usr/bin/python3 -c 'import matplotlib' ;;
     python3-prometheus-client)
@@ -36,6 +37,7 @@ here() {
     systemd) command -v systemd-analyze ;;
     dpkg-dev) command -v dpkg-shlibdeps ;;
     fail2ban) command -v fail2ban-regex ;;
+    python3-yaml) python3 -c 'import yaml' || /usr/bin/python3 -c 'import yaml' ;;
     perl) command -v prove ;; # not in the perl-base that is always installed
     nodejs) command -v node ;;
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;

@@ -3,11 +3,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# The second line is for what is left out without it: TLS, secrets; and tests: servers in Python, 'hosts', 'metrics',
-# 'package.deb', TAP's 'prove', stunnel, JSON, systemd's units, fail2ban, other implementations of TLS.
+# What is left out without the lines after the first: TLS, secrets, Redis; and tests: servers in Python, 'hosts',
+# 'metrics', 'package.deb', TAP's 'prove', stunnel, JSON, systemd's units, fail2ban, other implementations of TLS, and
+# 'package.compose'.
 sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libspdlog-dev catch2 libnss-myhostname \
   python3 iproute2 python3-prometheus-client dpkg-dev file perl stunnel4 openssl libssl-dev libsodium-dev \
-  nlohmann-json3-dev systemd fail2ban socat ncat sslscan
+  nlohmann-json3-dev systemd fail2ban socat ncat sslscan libhiredis-dev redis-server haproxy python3-yaml
 jobs=$(getconf _NPROCESSORS_ONLN)
 cmake --preset dev
 cmake --build --preset dev --parallel "$jobs"
