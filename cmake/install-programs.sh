@@ -21,7 +21,8 @@ build=build/$what
 static=
 if [ "$what" = programs ]; then
   components=programs
-  sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libspdlog-dev libsodium-dev libssl-dev
+  sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libspdlog-dev libsodium-dev libssl-dev \
+    libhiredis-dev
   without=CHATPROTO_BUILD_CONFORMANCE
 else
   components='tools grading'

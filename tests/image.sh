@@ -9,9 +9,9 @@
 #   --bare         runs both stages in a bare Debian 12, which debootstrap makes or ROOT_FS is (it is copied): this also
 #                  shows that the packages named are enough to build, and to run. Needs root.
 #
-# The last two also check that the server has TLS and secrets, which a build folder may lack. All three run the server
-# by ENTRYPOINT, CMD and USER, on a free port instead of its own, and the HEALTHCHECK; the first two with this system's
-# libraries. Only a container engine can show the base image itself and how the port is published.
+# The last two also check that the server has TLS, secrets and Redis, which a build folder may lack. All three run the
+# server by ENTRYPOINT, CMD and USER, on a free port instead of its own, and the HEALTHCHECK; the first two with this
+# system's libraries. Only a container engine can show the base image itself and how the port is published.
 set -eu
 sources=$(cd "$(dirname "$0")/.." && pwd)
 mode=${1:-}
@@ -138,6 +138,7 @@ words() {
   printf '%s\n' "$1" | sed 's/^\["//; s/"\]$//; s/", *"/ /g'
 }
 
+sed -e ':again' -e '/\\$/ { N; s/\\\n *//; b again' -e '}' "$sources/Dockerfile" >"$scratch/instructions"
 while read -r instruction rest <&3; do
   case $instruction in '' | '#'*) continue ;; esac
   echo "$instruction $rest"
@@ -157,7 +158,7 @@ while read -r instruction rest <&3; do
     CMD) command=$(words "$rest") ;;
     *) fail "cannot play: $instruction" ;;
   esac
-done 3<"$sources/Dockerfile"
+done 3<"$scratch/instructions"
 
 echo
 for program in "$sources"/examples/*.cpp; do
@@ -197,7 +198,8 @@ until grep -q '^listening on port' "$scratch/log"; do
   [ $tries -lt 200 ] || fail "the server does not listen: $(cat "$scratch/log")"
   sleep 0.1
 done
-[ "$mode" = --built ] || for flags in '--passwords /dev/null' '--cert /dev/null --key /dev/null'; do
+[ "$mode" = --built ] || for flags in '--passwords /dev/null' '--cert /dev/null --key /dev/null' \
+  '--redis 127.0.0.1:1'; do
   # shellcheck disable=SC2086 # words
   told=$( (inside server --check $flags) 2>&1) || : # an empty file is no certificate
   case $told in *built*) fail "the image lacks something: $told" ;; esac

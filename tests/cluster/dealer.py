@@ -22,7 +22,7 @@ def reset(connection):
 
 
 async def pump(from_, to):
-    """Passes on bytes until their end, and the end. Raises OSError if `from_` is reset. Returns whether `to` took all."""
+    """Passes on bytes, and their end. Returns whether `to` took all. Raises OSError if `from_` is reset."""
     # Plain sockets: a transport that cannot write also forgets what it has still to read.
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(from_, 65536):
