@@ -21,7 +21,8 @@ fi
 
 redis_is_ready() { grep -q 'Ready to accept connections' "$scratch/redis" || ! kill -0 "$redis" 2>/dev/null; }
 tries=0
-until [ $tries != 0 ] && grep -q 'Ready to accept connections' "$scratch/redis"; do
+: >"$scratch/redis"
+until grep -q 'Ready to accept connections' "$scratch/redis"; do
   tries=$((tries + 1))
   [ $tries -lt 20 ] || fail "Redis does not start: $(cat "$scratch/redis")"
   redis_port=$((20000 + ($$ + 997 * tries) % 10000)) # another program may have it: then Redis ends
@@ -31,7 +32,7 @@ until [ $tries != 0 ] && grep -q 'Ready to accept connections' "$scratch/redis";
   wait_until redis_is_ready
 done
 
-start() { # WHICH: starts this server, whose variables are then pid_WHICH and port_WHICH
+start() { # WHICH: starts this server, whose process is then pid_WHICH
   : >"$scratch/$1"
   "$bin/server" 0 --address 127.0.0.1 --redis "127.0.0.1:$redis_port" 2>"$scratch/$1" &
   started="$started $!"
