@@ -21,11 +21,14 @@ def reset(connection):
     connection.close()
 
 
-async def pump(from_, to):
-    """Passes on bytes, and their end. Returns whether `to` took all. Raises OSError if `from_` is reset."""
+async def pump(from_, to, lag):
+    """Passes on bytes, and their end. Returns whether `to` took all. Raises OSError if `from_` is reset.
+    All of it is late by `lag` seconds or more."""
     # Plain sockets: a transport that cannot write also forgets what it has still to read.
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(from_, 65536):
+        if lag:
+            await asyncio.sleep(lag)
         try:
             await loop.sock_sendall(to, data)  # so nothing more is read until this is taken
         except OSError:
@@ -38,10 +41,14 @@ async def pump(from_, to):
 
 
 class Dealer:
-    def __init__(self, ports, listens=None):
-        self.ports, self.next = ports, itertools.count()
+    def __init__(self, ports, listens=None, lag=0):
+        """What the servers send comes late by `lag` seconds or more."""
+        self.ports, self.next, self.lag = ports, itertools.count(), lag
         self.listens = listens or listener()
         self.tasks = set()  # asyncio itself does not keep them
+
+    def port(self):
+        return self.listens.getsockname()[1]
 
     async def run(self):
         loop = asyncio.get_running_loop()
@@ -62,7 +69,7 @@ class Dealer:
                 await asyncio.get_running_loop().sock_connect(server, ("127.0.0.1", port))
             except OSError:
                 return reset(client)
-            pumps = [asyncio.ensure_future(pump(*pair)) for pair in (sides, sides[::-1])]
+            pumps = [asyncio.ensure_future(each) for each in (pump(client, server, 0), pump(server, client, self.lag))]
             try:
                 if all(await asyncio.gather(*pumps)):
                     return
@@ -80,6 +87,6 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     dealer = Dealer([int(port) for port in sys.argv[1:]])
-    print(dealer.listens.getsockname()[1], flush=True)
+    print(dealer.port(), flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(dealer.run())

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSL-1.0
-"""three_servers.py [--alone] PORT SERVER ARGUMENT...: a Redis of its own, and three times `SERVER 0 --redis ...
+"""three_servers.py [--alone | --lag] PORT SERVER ARGUMENT...: a Redis of its own, and three times `SERVER 0 --redis ...
 ARGUMENT...`, whose clients connect to PORT, each to another server than the one before. With `--tls` among the
-arguments they speak TLS there. With --alone: one SERVER without Redis, behind the same dealer.
+arguments they speak TLS there. With --alone: one SERVER without Redis, behind the same dealer. With --lag, what Redis
+sends reaches the second server some 20 ms late, and the third one 40 ms: whatever could come too early, then does.
 Ends like a server: on SIGTERM or SIGINT, with the exit code 0 if all servers ended so; and at once if one of them
 ends before. Redis and the servers never outlive it."""
 import asyncio
@@ -97,17 +98,21 @@ async def deal(port, servers):
     await Dealer([server.port for server in servers], listener(port)).run()
 
 
-async def main(alone, port, *command):
+async def main(mode, port, *command):
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory() as folder:
         program, *arguments = command
-        redis = None
-        if not alone:
+        redis, lagging = None, []
+        engines = [[]]  # the servers' flags for Redis
+        if mode != "--alone":
             redis, redis_port = start_redis(folder)
-            arguments = ["--redis", f"127.0.0.1:{redis_port}", *arguments]
-        servers = [Server(program, "0", *arguments) for _ in range(1 if alone else 3)]
+            ways = [Dealer([redis_port], lag=lag) for lag in (0, 0.02, 0.04)]
+            lagging = [asyncio.create_task(way.run()) for way in ways]
+            ports = [way.port() for way in ways] if mode == "--lag" else [redis_port] * 3
+            engines = [["--redis", f"127.0.0.1:{each}"] for each in ports]
+        servers = [Server(program, "0", *engine, *arguments) for engine in engines]
         ends = [asyncio.create_task(server.watch()) for server in servers]
         dealing = asyncio.create_task(deal(int(port), servers))
         stopping = asyncio.create_task(stop.wait())
@@ -122,7 +127,8 @@ async def main(alone, port, *command):
             codes = await asyncio.gather(*ends)  # meanwhile its clients get their last output
             return 0 if not any(codes) else f"three_servers: the servers have ended with {codes}"
         finally:
-            dealing.cancel()
+            for task in [dealing, *lagging]:
+                task.cancel()
             for process in [server.process for server in servers] + ([redis] if redis else []):
                 process.kill()
                 process.wait()
@@ -130,7 +136,7 @@ async def main(alone, port, *command):
 
 if __name__ == "__main__":
     parameters = sys.argv[1:]
-    is_alone = parameters[:1] == ["--alone"]
-    if len(parameters) < 2 + is_alone:
+    mode = parameters.pop(0) if parameters and parameters[0].startswith("--") else None
+    if len(parameters) < 2 or mode not in (None, "--alone", "--lag"):
         sys.exit(__doc__)
-    sys.exit(asyncio.run(main(is_alone, *parameters[is_alone:])))
+    sys.exit(asyncio.run(main(mode, *parameters)))
