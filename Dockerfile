@@ -6,8 +6,9 @@ COPY . .
 RUN sh cmake/install-programs.sh /opt/chatproto
 
 FROM debian:12-slim
-# For TLS, secrets and Redis.
-RUN apt-get -qq update && apt-get -qq install --no-install-recommends libsodium23 libssl3 libhiredis0.14 && rm -r /var/lib/apt/lists/*
+# For Redis, secrets and TLS.
+RUN apt-get -qq update && \
+    apt-get -qq install --no-install-recommends libhiredis0.14 libsodium23 libssl3 && rm -r /var/lib/apt/lists/*
 COPY --from=build /opt/chatproto /usr/local
 # Nobody, by number: some engines must be told so to see that it is not root.
 USER 65534:65534

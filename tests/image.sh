@@ -138,6 +138,7 @@ words() {
   printf '%s\n' "$1" | sed 's/^\["//; s/"\]$//; s/", *"/ /g'
 }
 
+sed -e ':again' -e '/\\$/ { N; s/\\\n *//; b again' -e '}' "$sources/Dockerfile" >"$scratch/instructions"
 while read -r instruction rest <&3; do
   case $instruction in '' | '#'*) continue ;; esac
   echo "$instruction $rest"
@@ -157,7 +158,7 @@ while read -r instruction rest <&3; do
     CMD) command=$(words "$rest") ;;
     *) fail "cannot play: $instruction" ;;
   esac
-done 3<"$sources/Dockerfile"
+done 3<"$scratch/instructions"
 
 echo
 for program in "$sources"/examples/*.cpp; do

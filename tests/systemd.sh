@@ -48,3 +48,11 @@ fi
 . "$units/chatproto-server.default"
 # shellcheck disable=SC2086 # words
 [ "$("$server" --check $CHATPROTO_OPTIONS)" = ok ] || fail "the server does not accept $CHATPROTO_OPTIONS"
+# What is commented out, as far as it goes without a Redis.
+commented=$(sed -n 's/^#CHATPROTO_OPTIONS="\(.*\)"$/\1/p' "$units/chatproto-server.default")
+[ "$commented" ] || fail 'there is no example for several machines'
+for word in $commented; do
+  case $word in
+    --*) "$server" --help | grep -qw -e "$word" || fail "the server does not know $word" ;;
+  esac
+done
