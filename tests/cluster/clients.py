@@ -4,6 +4,7 @@
 Clients whose connection ends connect again by themselves and go on. A number is never sent twice.
 """
 import array
+import collections
 import contextlib
 import ctypes
 import errno
@@ -12,6 +13,7 @@ import multiprocessing
 import pickle
 import random
 import select
+import signal
 import socket
 import threading
 import time
@@ -29,8 +31,8 @@ TALK, LAST, SENDERS_LEAVE, RECEIVERS_LEAVE = range(4)
 class Plan:
     """Who is in which room, on which server. Everything follows from the arguments."""
 
-    def __init__(self, servers, rooms=6, receivers=4, senders=3, stay=0, churn=True):
-        self.servers, self.stay, self.churn = servers, stay, churn
+    def __init__(self, servers, rooms=6, receivers=4, senders=3, stay=0, churn=True, ends=False):
+        self.servers, self.stay, self.churn, self.ends = servers, stay, churn, ends
         self.rooms = [f"room{number}" for number in range(rooms)]
         self.receivers = []  # (who, name, room, server, what it does besides)
         self.senders = []  # (name, rooms, server, window)
@@ -44,8 +46,8 @@ class Plan:
                 if receivers > 3 and number == receivers - 1:
                     name = f"r{room}x{number - 1}"
                 habit = "stays"
-                if churn and number == receivers - 1:
-                    habit = ["leaves", "moves", "roams"][room % 3]
+                if churn and number == receivers - 1 or churn == "all" and number:
+                    habit = ["leaves", "moves", "roams"][(room + receivers - 1 - number) % 3]
                 self.receivers.append((who, name, room, (room + number) % servers, habit))
         if stay:  # few senders, who go from room to room
             for number in range(senders):
@@ -274,6 +276,8 @@ class Sender(Client):
         ok = line.startswith(b"ok:")
         if not ok and not line.startswith(b"err:"):
             self.worker.complaints.append(f"{self.name} got {line[:80]!r}")
+        if not ok:
+            self.worker.reasons[line] += 1
         if self.state == "login":
             if ok:
                 self.state = "joining"
@@ -403,6 +407,11 @@ class Receiver(Client):
             self.commands.append((time.monotonic(), "join", rooms[self.room]))
             self.send(b"join:%s\n" % rooms[self.room].encode())
             self.later(self.random.uniform(0.1, 0.5), lambda: self.wander(connection))
+        elif self.worker.plan.ends and self.random.random() < 0.5:
+            # Nobody is cut here, so the server's end is its answer to this one.
+            self.quitting = True
+            self.commands.append((time.monotonic(), "end", None))
+            self.socket.shutdown(socket.SHUT_WR)
         else:
             self.leave()
 
@@ -415,9 +424,10 @@ class Receiver(Client):
         data = b"".join(self.chunks)
         if data:
             self.connections.append(Connection(self.who, self.name, self.commands, data, self.marks, now))
-        left = self.quitting and data[data.rfind(b"\n", 0, -1) + 1:].startswith(b"ok:")
+        left = self.quitting and (self.commands[-1][1] == "end" or
+                                  data[data.rfind(b"\n", 0, -1) + 1:].startswith(b"ok:"))
         if self.joined and not left:
-            self.worker.cut_receivers += 1
+            self.worker.cut_rooms.append(self.worker.plan.rooms[self.room])
         self.joined = False
         self.chunks = self.marks = None
         if self.worker.task >= RECEIVERS_LEAVE:
@@ -437,7 +447,9 @@ class Worker:
         self.clients = {}
         self.timers = []
         self.timer_count = 0
-        self.sent = self.errs = self.cut_senders = self.cut_receivers = 0
+        self.sent = self.errs = self.cut_senders = 0
+        self.cut_rooms = []  # of receivers
+        self.reasons = collections.Counter()  # what err said to senders
         self.complaints = []
         self.task = TALK
         self.limit = 0
@@ -488,14 +500,14 @@ class Worker:
                          "connections": [connection for receiver in self.receivers for connection in
                                          receiver.connections],
                          "complaints": self.complaints, "cut_senders": self.cut_senders,
-                         "cut_receivers": self.cut_receivers, "errs": self.errs}, file, pickle.HIGHEST_PROTOCOL)
+                         "cut_rooms": self.cut_rooms, "reasons": self.reasons}, file, pickle.HIGHEST_PROTOCOL)
 
     def report(self):
         tell = lambda what, value: self.shared.mine(self.number, what, value)
         since = self.shared.since
         tell(SENT, self.sent)
         tell(ERRS, self.errs)
-        tell(CUTS, self.cut_senders + self.cut_receivers)
+        tell(CUTS, self.cut_senders + len(self.cut_rooms))
         tell(FRESH, sum(sender.ready(since) for sender in self.senders))
         tell(JOINED, sum(receiver.joined for receiver in self.receivers))
         tell(SENDERS_GONE, sum(sender.gone for sender in self.senders))
@@ -503,6 +515,7 @@ class Worker:
 
 
 def work(number, plan, ports, shared, file):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     Worker(number, plan, ports, shared, file).run()
 
 

@@ -78,6 +78,9 @@ class Process:
         # The signal takes effect a little later; a test of its effects must not begin before.
         os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WNOWAIT)
 
+    def restart(self):
+        self.start()
+
     def resume(self):
         self.child.send_signal(signal.SIGCONT)
 
@@ -107,7 +110,7 @@ class Redis(Process):
         wait_for(ready, "Redis to answer")
 
     def restart(self):
-        self.start()
+        super().restart()
         self.until_ready()
 
     def ask(self, *command):
@@ -174,6 +177,7 @@ class Relay:
         self.port = free_port()
         self.held = multiprocessing.Value("i", 0, lock=False)
         self.forget = multiprocessing.Value("i", 0, lock=False)
+        self.jitter = multiprocessing.Value("i", 0, lock=False)  # most milliseconds that something is late
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(("127.0.0.1", self.port))
@@ -189,9 +193,12 @@ class Relay:
 
     def run(self, target, buffer):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         selector = selectors.DefaultSelector()
         selector.register(self.listener, selectors.EVENT_READ)
-        pipes = {}  # socket: [other, bytes to write to the other, direction, has this one ended, is the end passed on]
+        # socket: [other, bytes to write to the other, direction, has this one ended, is the end passed on, late until]
+        pipes = {}
+        dice = random.Random(self.port)
         self.listener.setblocking(False)
         while True:
             held = self.held.value
@@ -214,16 +221,20 @@ class Relay:
                         near.close()
                         far.close()
                     else:
-                        pipes[near] = [far, bytearray(), TO_REDIS, False, False]
-                        pipes[far] = [near, bytearray(), TO_SERVER, False, False]
+                        pipes[near] = [far, bytearray(), TO_REDIS, False, False, 0.0]
+                        pipes[far] = [near, bytearray(), TO_SERVER, False, False, 0.0]
                         for end in near, far:
                             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                             end.setblocking(False)
                             selector.register(end, selectors.EVENT_READ)
             dead = set()
+            now = time.monotonic()
             for end, pipe in pipes.items():
-                other, waiting, direction, ended, passed_on = pipe
-                if held & direction:
+                other, waiting, direction, ended, passed_on, late = pipe
+                if held & direction or late and now < late:
+                    continue
+                if self.jitter.value and dice.random() < 0.05:
+                    pipe[5] = now + dice.uniform(0.0, self.jitter.value / 1000)
                     continue
                 try:
                     if not ended and len(waiting) < 1 << 20:
@@ -246,7 +257,7 @@ class Relay:
                 end.close()
                 del pipes[end]
             # A held or ended socket stays readable, so there is a pause at least.
-            busy = held or any(pipe[1] or pipe[3] for pipe in pipes.values())
+            busy = held or self.jitter.value or any(pipe[1] or pipe[3] for pipe in pipes.values())
             if busy:
                 time.sleep(0.001)
             else:

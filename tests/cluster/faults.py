@@ -25,13 +25,14 @@ from history import ERR, NEVER, NO_REPLY, OK, Findings, judge, spans_of
 COLUMNS = ["fault", "texts", "deliveries", "doubled", "order", "invented", "lost", "receivers cut", "senders cut",
            "no reply", "err", "missing: cut", "away", "deaf (s)", "resumed (s)", "effect"]
 FAULTS = {}
-Fault = collections.namedtuple("Fault", "run needs_redis quick keeps lasts cluster plan")
+Fault = collections.namedtuple("Fault", "run needs_redis quick keeps first lasts cluster plan")
 
 
-def fault(name, redis=True, quick=True, keeps=False, lasts=1, cluster=None, plan=None):
-    """keeps: nobody may be disconnected; lasts: seconds over which a third of the texts is sent."""
+def fault(name, redis=True, quick=True, keeps=False, first=False, lasts=1, cluster=None, plan=None):
+    """keeps: nobody may be disconnected; first: nobody in a room of another Redis than the first may be disconnected;
+    lasts: seconds over which a third of the texts is sent."""
     def register(function):
-        FAULTS[name] = Fault(function, redis, quick, keeps, lasts, cluster or {}, plan or {})
+        FAULTS[name] = Fault(function, redis, quick, keeps, first, lasts, cluster or {}, plan or {})
         return function
     return register
 
@@ -69,7 +70,7 @@ class Scene:
         wait_for(lambda: self.shared.sum(clients.SENT) >= goal, "more texts")
 
 
-@fault("none", redis=False, keeps=True)
+@fault("none", redis=False, keeps=True, plan={"ends": True})
 def none(scene):
     scene.sleep(0.5)
 
@@ -82,11 +83,49 @@ def kill_server(scene):
     server.start()
 
 
-@fault("stop-server-3s", redis=False, keeps=True, lasts=3)
-def stop_server(scene):
+def stop_server(scene, seconds):
     scene.servers[-1].pause()
-    scene.sleep(3)
+    scene.sleep(seconds)
     scene.servers[-1].resume()
+
+
+@fault("stop-server-3s", redis=False, keeps=True, lasts=3)
+def stop_server_3(scene):
+    stop_server(scene, 3)
+
+
+@fault("stop-server-8s", redis=False, quick=False, keeps=True, lasts=8)
+def stop_server_8(scene):
+    stop_server(scene, 8)
+
+
+@fault("stutter", redis=False, quick=False, keeps=True, lasts=6, plan={"churn": "all"})
+def stutter(scene):
+    """Each server stands still for a moment, again and again."""
+    dice = random.Random(1)
+    for _ in range(40):
+        server = dice.choice(scene.servers)
+        server.pause()
+        scene.sleep(dice.uniform(0.0, 0.2))
+        server.resume()
+        scene.sleep(dice.uniform(0.0, 0.1))
+
+
+@fault("stop-kill-trim")
+def stop_kill_trim(scene):
+    """A server stands still; meanwhile it is disconnected from Redis, and what it misses is gone when it wakes up."""
+    scene.until_connected()
+    server = scene.servers[-1]
+    server.pause()
+    trimmed = 0
+    for engine in scene.redis:
+        engine.kill_connections("pubsub", "normal")
+    for _ in range(3):
+        scene.until_talked()
+    for engine in scene.redis:
+        trimmed += sum(engine.ask_all([("XTRIM", key, "MAXLEN", 0) for key in engine.keys("stream")]) or [0])
+    server.resume()
+    return f"{trimmed} entries trimmed"
 
 
 def restart_redis(scene):
@@ -97,12 +136,29 @@ def restart_redis(scene):
         engine.restart()
 
 
-@fault("kill-redis")
+@fault("kill-redis-snapshot", first=True)
+def kill_redis_snapshot(scene):
+    """Redis comes back with what it had some time before."""
+    scene.redis[0].ask("SAVE")
+    scene.until_talked()
+    restart_redis(scene)
+
+
+@fault("kill-redis-5", quick=False, first=True, lasts=5, cluster={"append_only": True})
+def kill_redis_5(scene):
+    """Redis is killed again as soon as it is there, or a little later."""
+    for pause in [0, 0.05, 0.1, 0.2, 0.5]:
+        scene.redis[0].kill()
+        scene.redis[0].restart()
+        scene.sleep(pause)
+
+
+@fault("kill-redis", first=True)
 def kill_redis(scene):
     restart_redis(scene)
 
 
-@fault("kill-redis-aof", cluster={"append_only": True})
+@fault("kill-redis-aof", first=True, cluster={"append_only": True})
 def kill_redis_aof(scene):
     restart_redis(scene)
 
@@ -113,12 +169,12 @@ def stop_redis(scene, seconds):
     scene.redis[0].resume()
 
 
-@fault("stop-redis-2s", keeps=True, lasts=2)
+@fault("stop-redis-2s", first=True, keeps=True, lasts=2)
 def stop_redis_2(scene):
     stop_redis(scene, 2)
 
 
-@fault("stop-redis-8s", quick=False, lasts=8)
+@fault("stop-redis-8s", first=True, quick=False, lasts=8)
 def stop_redis_8(scene):
     stop_redis(scene, 8)
 
@@ -140,6 +196,19 @@ def kill_normal(scene):
 @fault("kill-pubsub", keeps=True, lasts=2.5)
 def kill_pubsub(scene):
     return kill_connections(scene, "pubsub")
+
+
+@fault("kill-storm", quick=False, keeps=True, lasts=6, plan={"churn": "all"})
+def kill_storm(scene):
+    """Connections are killed at any moment, so also while a server is busy with what it has missed."""
+    dice = random.Random(1)
+    scene.until_connected()
+    killed = 0
+    for _ in range(300):
+        kinds = dice.choice([("pubsub",), ("normal",), ("pubsub", "normal")])
+        killed += sum(engine.kill_connections(*kinds) for engine in scene.redis)
+        scene.sleep(dice.uniform(0.0, 0.03))
+    return f"{killed} connections killed"
 
 
 @fault("kill-both", keeps=True, lasts=2.5)
@@ -185,17 +254,17 @@ def partition_to_server(scene):
     partition(scene, 3, TO_SERVER)
 
 
-@fault("partition-8s", quick=False, lasts=8, cluster=RELAYED)
+@fault("partition-8s", quick=False, first=True, lasts=8, cluster=RELAYED)
 def partition_8(scene):
     partition(scene, 8)
 
 
-@fault("partition-8s-forgotten", quick=False, lasts=8, cluster=RELAYED)
+@fault("partition-8s-forgotten", quick=False, first=True, lasts=8, cluster=RELAYED)
 def partition_8_forgotten(scene):
     partition(scene, 8, forget=True)
 
 
-@fault("partition-8s-to-server", quick=False, lasts=8, cluster=RELAYED)
+@fault("partition-8s-to-server", quick=False, first=True, lasts=8, cluster=RELAYED)
 def partition_8_to_server(scene):
     partition(scene, 8, TO_SERVER)
 
@@ -212,6 +281,36 @@ def partitions(scene):
             relay.forget.value = 1
             wait_for(lambda relay=relay: not relay.forget.value, "the relay")
         relay.held.value = 0
+
+
+@fault("jitter", keeps=True, lasts=3, cluster={"relayed": (0, 1, 2)}, plan={"churn": "all"})
+def jitter(scene):
+    """Each connection to Redis is late on its own, so replies and deliveries overtake each other."""
+    for relays in scene.cluster.relay_of.values():
+        for relay in relays:
+            relay.jitter.value = 20
+    for _ in range(3):
+        scene.until_talked()
+    scene.sleep(0.5 if scene.quick else 3)
+    for relays in scene.cluster.relay_of.values():
+        for relay in relays:
+            relay.jitter.value = 0
+
+
+@fault("jitter-kill", quick=False, keeps=True, lasts=6, cluster={"relayed": (0, 1, 2)}, plan={"churn": "all"})
+def jitter_kill(scene):
+    relays = [relay for relays in scene.cluster.relay_of.values() for relay in relays]
+    for relay in relays:
+        relay.jitter.value = 20
+    dice = random.Random(1)
+    killed = 0
+    for _ in range(60):
+        engine = dice.choice(scene.redis)
+        killed += engine.kill_connections(*dice.choice([("pubsub",), ("normal",), ("pubsub", "normal")]))
+        scene.sleep(dice.uniform(0.0, 0.2))
+    for relay in relays:
+        relay.jitter.value = 0
+    return f"{killed} connections killed"
 
 
 @fault("script-flush", keeps=True)
@@ -334,6 +433,42 @@ def read_only(scene):
         engine.ask("REPLICAOF", "NO", "ONE")
 
 
+@fault("evict", quick=False)
+def evict(scene):
+    """Redis is so short of memory that it evicts any keys, as it should not be told to."""
+    engine = scene.redis[0]
+    engine.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+    for _ in range(30):
+        used = int(next(line for line in engine.ask("INFO", "memory").split(b"\r\n")
+                        if line.startswith(b"used_memory:")).split(b":")[1])
+        engine.ask("CONFIG", "SET", "maxmemory", used - 20000)
+        scene.sleep(0.05)
+        engine.ask("CONFIG", "SET", "maxmemory", 0)
+    stats = dict(line.split(":", 1) for line in engine.ask("INFO", "stats").decode().split("\r\n") if ":" in line)
+    return f"{stats['evicted_keys']} keys evicted"
+
+
+@fault("replica", quick=False)
+def replica(scene):
+    """Redis becomes a replica of an empty one, and is then on its own again."""
+    with Cluster(None, servers=0, redis=1) as other:
+        scene.redis[0].ask("REPLICAOF", "127.0.0.1", other.redis[0].port)
+        wait_for(lambda: b"master_link_status:up" in scene.redis[0].ask("INFO", "replication"), "the replica", 60)
+        scene.until_felt(0.5)
+        scene.redis[0].ask("REPLICAOF", "NO", "ONE")
+    shutil.rmtree(other.folder, ignore_errors=True)
+
+
+@fault("client-pause", keeps=True)
+def client_pause(scene):
+    for engine in scene.redis:
+        engine.ask("CLIENT", "PAUSE", 500, "WRITE")
+    scene.sleep(0.6)
+    for engine in scene.redis:
+        engine.ask("CLIENT", "PAUSE", 500, "ALL")
+    scene.sleep(0.6)
+
+
 @fault("kill-all-servers", quick=False)
 def kill_all_servers(scene):
     for server in scene.servers:
@@ -341,6 +476,56 @@ def kill_all_servers(scene):
     scene.until_felt(0.5)
     for server in scene.servers:
         server.start()
+
+
+@fault("chaos", quick=False, lasts=20, cluster={"relayed": (0, 1, 2), "append_only": True}, plan={"churn": "all"})
+def chaos(scene):
+    """Everything at any moment. The seed is in the environment: CHAOS=1."""
+    dice = random.Random(int(os.environ.get("CHAOS", "1")))
+    engines = scene.redis
+    relays = [relay for relays in scene.cluster.relay_of.values() for relay in relays]
+
+    def restart(process):
+        process.kill()
+        scene.sleep(dice.uniform(0.0, 0.5))
+        process.restart()
+
+    def pause(process):
+        process.pause()
+        scene.sleep(dice.uniform(0.0, 1.0))
+        process.resume()
+
+    def hold(relay):
+        relay.held.value = dice.choice([BOTH, TO_REDIS, TO_SERVER])
+        scene.sleep(dice.uniform(0.0, 1.0))
+        relay.forget.value = dice.randrange(2)
+        wait_for(lambda: not relay.forget.value, "the relay")
+        relay.held.value = 0
+
+    def trim(engine):
+        engine.ask_all([("XTRIM", key, "MAXLEN", dice.choice([0, 1, 10])) for key in engine.keys("stream")])
+
+    def jitter(relay):
+        relay.jitter.value = dice.choice([0, 0, 5, 50])
+
+    def expire(engine):
+        engine.ask_all([("PEXPIRE", key, dice.randrange(1, 100))
+                        for key in engine.keys(dice.choice(["hash", "stream", "string"]))])
+
+    kill = lambda engine: engine.kill_connections(*dice.choice([("pubsub",), ("normal",), ("pubsub", "normal")]))
+    deeds = [(restart, scene.servers), (restart, engines), (pause, scene.servers), (pause, engines), (hold, relays),
+             (jitter, relays), (jitter, relays), (trim, engines), (expire, engines), (kill, engines), (kill, engines),
+             (lambda engine: engine.ask("SCRIPT", "FLUSH"), engines), (lambda engine: engine.ask("FLUSHALL"), engines)]
+    done = []
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        deed, targets = dice.choice(deeds)
+        deed(dice.choice(targets))
+        done.append(deed.__name__)
+        scene.sleep(dice.uniform(0.0, 0.3))
+    for relay in relays:
+        relay.jitter.value = 0
+    return f"{len(done)} deeds"
 
 
 @fault("rooms-5000", quick=False, keeps=True,
@@ -372,7 +557,9 @@ def judge_all(plan, results, fault_end):
                 rooms[span.room][1].append(span)
         result["connections"].clear()
     JOB, FAULT_END = rooms, fault_end
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+    # A judge must end by SIGTERM at once: this process's handler could wait for ever in it.
+    pool = multiprocessing.get_context("fork").Pool(os.cpu_count(), signal.signal, (signal.SIGTERM, signal.SIG_DFL))
+    with pool:
         for found in pool.imap_unordered(judge_room, list(rooms), max(1, len(rooms) // 64)):
             findings.merge(found)
     return findings
@@ -395,7 +582,7 @@ def run(name, options):
                    for number, file in enumerate(files)]
         for worker in workers:
             worker.start()
-        effect, fault_end = "", None
+        effect, fault_end, others = "", None, set()
 
         def until(condition, what):
             def holds():
@@ -414,6 +601,8 @@ def run(name, options):
             until(lambda: talks(options.texts / 3)() and all_fresh(), "the first texts")
             if not plan.churn:
                 until(all_joined, "the receivers to join")
+            others = {key.decode().split(":")[1].rstrip("}") for engine in cluster.redis[1:]
+                      for key in engine.keys("hash")}
             with shared.flow(options.texts / 3, options.texts * 2 / 3, chosen.lasts):
                 effect = chosen.run(Scene(cluster, shared, options)) or ""
                 fault_end = time.monotonic()
@@ -457,9 +646,14 @@ def run(name, options):
         for sender in result["senders"]:
             outcomes.update(sender[3])
     cut_senders = sum(result["cut_senders"] for result in results)
-    cut_receivers = sum(result["cut_receivers"] for result in results)
+    cut_rooms = collections.Counter(room for result in results for room in result["cut_rooms"])
+    cut_receivers = cut_rooms.total()
     if chosen.keeps and not options.quick and cut_senders + cut_receivers:
         findings.add("cut", "nobody may be disconnected by this fault", cut_senders + cut_receivers)
+    if chosen.first and not options.quick:
+        elsewhere = sum(cut_rooms[room] for room in others)
+        if elsewhere:
+            findings.add("cut", "nobody in a room of another Redis may be disconnected", elsewhere)
     judging = time.monotonic()
     findings.merge(judge_all(plan, results, fault_end))
     judged = time.monotonic() - judging
@@ -473,6 +667,7 @@ def run(name, options):
     if not outcomes[OK] or not findings.delivered:
         findings.add("stuck", "nothing was delivered")
     if options.verbose:
+        print(name, dict(sum((result["reasons"] for result in results), collections.Counter())), file=sys.stderr)
         print(f"{name}: {talked:.1f} s of talk, {judged:.1f} s of judging, CPU seconds {cpu}, {cluster.folder}",
               file=sys.stderr)
     if not breaches and not options.keep:

@@ -29,8 +29,9 @@ Text = collections.namedtuple("Text", "key sender to connection number sent outc
 # of the stay by ok, and it was asked for at `end`. Otherwise the connection had broken by the time `end`.
 Span = collections.namedtuple("Span", "receiver name room join_sent joined keys marks left end")
 
-# What a receiver's connection saw: commands: [(time, "login" or "join" or "quit", room)] in order; data: all that the
-# server sent; marks: [(number of lines that had arrived, time)]; end: time at which the connection had ended.
+# What a receiver's connection saw: commands: [(time, "login" or "join" or "quit" or "end", room)] in order, where "end" is
+# the end of its input, and is there only if the server's own end can be nothing but the answer to that; data: all that
+# the server sent; marks: [(number of lines that had arrived, time)]; end: time at which the connection had ended.
 Connection = collections.namedtuple("Connection", "receiver name commands data marks end")
 
 
@@ -108,7 +109,9 @@ def spans_of(connection, findings):
             if kind == "join":
                 stay = [room, sent, connection.marks[bisect.bisect_right(counts, line)][1], [], []]
     take(first, len(lines))
-    if stay is not None:
+    if stay is not None and connection.commands[-1][1] == "end":
+        leave(True, connection.commands[-1][0])
+    elif stay is not None:
         leave(False, connection.end)
     return found
 

@@ -164,6 +164,9 @@ def wire():
     expect(found == [Span("r", "r", "cafe", 1.0, 3.5, [b"a:0", b"a:1"], [(1, 3.5), (2, 3.5)], True, 3.0),
                      Span("r", "r", "bar", 3.0, 3.5, [b"b:0"], [(1, 3.5)], False, 9.0)] and not breaches,
            f"a move that is refused, and one that is not: {found} {breaches}")
+    found, breaches = parse(b"ok:\nok:joined\ndelivery:cafe:a:0\n", [(3, 1.5)], login, cafe, ("end", None))
+    expect(found == [Span("r", "r", "cafe", 1.0, 1.5, [b"a:0"], [(1, 1.5)], True, 2.0)] and not breaches,
+           f"a stay that ends with the input: {found} {breaches}")
     expect(parse(b"ok:\nerr:no\n", [(2, 1.5)], login, cafe) == ([], {}), "a join that is refused")
     expect(parse(b"ok", [], login, cafe) == ([], {}), "a broken reply")
     for what, data, kind in [
