@@ -69,9 +69,10 @@ inline std::optional<TextId> id_of(std::string_view text) {
 
 struct Text {
   std::string room;
-  std::string to;  // the user; empty: everybody except users with the sender's name
-  Tick asked = 0;  // before it was sent
-  Tick ok = 0;     // after its ok came; 0: it never came
+  std::string to;        // the user; empty: everybody except users with the sender's name
+  Tick asked = 0;        // before it was sent
+  Tick ok = 0;           // after its ok came; 0: it never came
+  bool refused = false;  // its err came
 };
 
 struct Sender {
@@ -216,6 +217,7 @@ class Judge {
       return none;
     }
     if (!is_for(fact, history_.receivers[index])) fault(who + " got " + name(number) + ", which is not for it");
+    if (text.refused) fault(who + " got " + name(number) + ", which was refused");
     if (text.asked > receipt.at) fault(who + " got " + name(number) + " before it was said");
     if (text.ok != 0 && text.ok < stay.asked) fault(who + " got " + name(number) + ", which was over before it came");
     if (text.ok != 0 && text.ok < receipt.answered)

@@ -381,13 +381,13 @@ TEST_CASE("a host that drains learns when a client has done its handshake and lo
   LayeredScene s;
   auto& service = s.scene.begin();
   service.logged_in = false;
-  s.scene.link().await_login(nullptr);
+  s.scene.link().be_awaited(nullptr);
   while (s.scene.run_posted()) continue;
-  CHECK(s.scene.newcomers == 1);
+  CHECK(s.scene.awaited == 1);
   SECTION("it does") {
     s.scene.far_sends(hello);
     REQUIRE(s.scene.run_until([&] { return has_seen(service, "(open)"); }));
-    CHECK(s.scene.newcomers == 1);
+    CHECK(s.scene.awaited == 1);
     service.logged_in = true;
     s.far_says("a\n");
     REQUIRE(s.scene.run_until([&] { return has_seen(service, "(flush)"); }));
@@ -396,7 +396,7 @@ TEST_CASE("a host that drains learns when a client has done its handshake and lo
     s.scene.far_sends("HO");
     CHECK(s.ends("handshake"));
   }
-  CHECK(s.scene.newcomers == 0);
+  CHECK(s.scene.awaited == 0);
 }
 
 TEST_CASE("output that a layer holds is written later, in order", "[layer]") {

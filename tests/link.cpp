@@ -280,40 +280,40 @@ TEST_CASE("a host that drains learns when a client has logged in or is gone", "[
   auto& service = scene.begin();
   service.logged_in = false;
   auto const looks = std::make_shared<int>();
-  for (auto i = 0; i < 2; ++i) scene.link().await_login(looks);
+  for (auto i = 0; i < 2; ++i) scene.link().be_awaited(looks);
   CHECK(looks.use_count() == 3);
   scene.run_posted();
   CHECK(looks.use_count() == 1);
-  CHECK(scene.newcomers == 1);
+  CHECK(scene.awaited == 1);
   scene.far_sends("a\n");
   REQUIRE(scene.run_until([&] { return has_seen(service, "(flush)"); }));
-  CHECK(scene.newcomers == 1);
+  CHECK(scene.awaited == 1);
   SECTION("has logged in") {
     service.logged_in = true;
     scene.far_sends("b\n");
     REQUIRE(scene.run_until([&] { return has_seen(service, "b"); }));
-    CHECK(scene.newcomers == 0);
-    scene.link().await_login(looks);
+    CHECK(scene.awaited == 0);
+    scene.link().be_awaited(looks);
     scene.run_posted();
     CHECK(looks.use_count() == 1);
   }
   SECTION("was sent away, and has not closed yet") {
     scene.peer().close();
-    CHECK(scene.run_until([&] { return scene.newcomers == 0; }));
+    CHECK(scene.run_until([&] { return scene.awaited == 0; }));
   }
   SECTION("is gone") {
     scene.peer().abort();
     CHECK(scene.ends());
   }
-  CHECK(scene.newcomers == 0);
+  CHECK(scene.awaited == 0);
 }
 
 TEST_CASE("a host that drains does not wait for the clients of a service without logins", "[link]") {
   Scene<Echo> scene;
   scene.begin();
-  scene.link().await_login(nullptr);
+  scene.link().be_awaited(nullptr);
   scene.run_posted();
-  CHECK(scene.newcomers == 0);
+  CHECK(scene.awaited == 0);
 }
 
 TEST_CASE("a session that pauses gets no more lines until it is resumed", "[link]") {

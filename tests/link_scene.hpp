@@ -145,8 +145,8 @@ class Scene {
   }
   void watch_deadlines() { ++deadlines; }
   void handshake_ended(Link&) { ++handshakes; }
-  void await_newcomer() { ++newcomers; }
-  void newcomer_is_done() { --newcomers; }
+  void await_client() { ++awaited; }
+  void client_is_done() { --awaited; }
   std::optional<chatproto::RefusalReason> admit(chatproto::detail::ClientOrigin& origin) {
     seen_origin = origin.endpoint;
     return refusal;
@@ -264,7 +264,7 @@ class Scene {
   std::optional<chatproto::RefusalReason> refusal;  ///< what `admit` returns
   tcp::endpoint seen_origin;                        ///< what it was asked about
   std::string banned = {};                          ///< this address or name is banned
-  int newcomers = 0;                                ///< those that the link has reported and not taken back
+  int awaited = 0;                                  ///< those that the link has reported and not taken back
   int handshakes = 0;                               ///< how often the link has reported the end of a handshake
   std::vector<std::chrono::steady_clock::duration> throttles;  ///< for how long the link wanted to wait
 

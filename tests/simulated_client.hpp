@@ -37,6 +37,11 @@ inline Tally const nothing_yet = {{"histories", 0},     {"steps", 0},          {
                                   {"waits", 0},         {"throttles", 0},      {"turns", 0},
                                   {"drains", 0},        {"floods of text", 0}, {"floods of errors", 0},
                                   {"tasks", 0},         {"verdicts", 0}};
+/// And in a cluster.
+inline Tally const nothing_in_clusters = {
+    {"kills", 0},       {"stopped servers", 0}, {"stops of the engine", 0}, {"restarts", 0}, {"flushes", 0},
+    {"trims", 0},       {"refusals", 0},        {"lost scripts", 0},        {"retries", 0},  {"rooms lost", 0},
+    {"gaps closed", 0}, {"appends refused", 0}, {"appends unknown", 0}};
 
 /// What all clients of a history share, and the parameters of this history.
 struct World {
@@ -62,6 +67,7 @@ struct World {
   Tick now = 0;
   std::vector<std::string> faults;
   bool last_call = false, draining = false;
+  bool in_cluster = false;
 
   std::size_t const rooms = random.one_of(std::array{1u, 1u, 2u, 3u});    // how many
   std::size_t const users = random.one_of(std::array{1u, 3u, 4u, 4u});    // how many
@@ -128,13 +134,13 @@ class Client : public chatproto::detail::ClientEnd {
     else
       is_answered(line);
   }
-  /// The connection ends. `unanswered`: replies may be missing.
-  void sees_end(bool unanswered) {
+  /// The connection ends. `unanswered`: replies may be missing. `misses`: so may texts.
+  void sees_end(bool unanswered, bool misses) {
     if (saw_end()) fault("sees the end twice");
     see_end();
     if (has_half_line()) fault("sees the end within a line");
     if (awaited() > 0 && !unanswered) fault("sees the end before its replies");
-    if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = true;
+    if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = !misses;
   }
 
   // The client's session:
@@ -265,6 +271,7 @@ class Client : public chatproto::detail::ClientEnd {
   void is_answered(std::string_view line) {
     if (awaited() == 0) return fault("gets a reply too many");
     auto const& said = said_[answers_++];
+    if (world_.in_cluster && said.ok && line.starts_with("err:the room cannot be reached")) return is_refused(said);
     if (!line.starts_with(said.ok ? "ok:" : "err:")) fault("gets as a reply " + std::string(line.substr(0, 40)));
     answered_ = said.begun;
     if (said.what == Said::text) sender.texts[said.number].ok = world_.tick();
@@ -272,6 +279,15 @@ class Client : public chatproto::detail::ClientEnd {
     if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = true;
     if (stays_begun_ > 0) ++world_.tally.at("moves");
     me.stays[stays_begun_++].entered = world_.tick();
+  }
+  /// The cluster's engine cannot be reached.
+  void is_refused(Said const& said) {
+    if (said.what == Said::text)
+      sender.texts[said.number].refused = true;
+    else if (said.what == Said::enter)
+      vanish();  // what it has sent already does not fit the room that it is still in
+    else
+      fault("is refused what needs no engine");
   }
   void hears(std::string_view line) {
     if (stays_begun_ == 0) return fault("gets a delivery before it is in a room");

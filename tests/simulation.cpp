@@ -7,6 +7,8 @@
 //   simulation [--seconds S | --histories N] [--first SEED]   runs many histories, with the seeds from SEED on
 //   simulation --seed SEED                                    runs this one, and reports each step
 //   simulation --self-test                                    uses the rules wrongly, which must be detected
+//
+// With --servers 3 in front, the rooms span several servers, with simulated_cluster.hpp between them.
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/held_memory.hpp>
 #include <chatproto/detail/testing/random.hpp>
@@ -26,6 +28,8 @@
 #include <cstdint>
 #include <initializer_list>
 #include <iostream>
+#include <iterator>
+#include <list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -36,6 +40,7 @@
 #include "history.hpp"
 #include "sanitized.hpp"
 #include "simulated_client.hpp"
+#include "simulated_cluster.hpp"
 #include "support.hpp"
 #if CHATPROTO_SANITIZED
 #include <sanitizer/common_interface_defs.h>
@@ -61,7 +66,7 @@ class Link;
 
 class Simulation : public World {
  public:
-  Simulation(std::uint64_t seed, std::string_view how, bool aloud, Tally& counts);
+  Simulation(std::uint64_t seed, std::string_view how, bool aloud, Tally& counts, std::size_t server_count);
   Simulation(Simulation const&) = delete;
   Simulation& operator=(Simulation const&) = delete;
   ~Simulation();
@@ -73,23 +78,26 @@ class Simulation : public World {
 
   std::string_view const wrong;              // empty: nothing
   std::vector<chatproto::Verdict> verdicts;  // on logins, which they all let in
-  ChatService service{
-      asks ? chatproto::ChatOptions{.authenticate = [this](auto&&,
-                                                           auto verdict) { verdicts.push_back(std::move(verdict)); }}
-           : chatproto::ChatOptions()};
+  Engine engine{random};
+  std::vector<std::shared_ptr<ClusterNode>> nodes;  // of each service, if there are several
+  std::list<ChatService> services;
   std::vector<std::shared_ptr<Link>> links;
   Link* acting = nullptr;
   std::uint64_t said = 0, kept = 0;  // texts that sessions got; an upper bound of those not in a log yet
+  bool drained = false;              // all links have stopped reading
+  bool may_lose = false;             // something has happened for which a cluster cuts clients
 
  private:
   void step();
   void pass_time();
+  void act_in_cluster();
+  void disturb();
   void judge();
 
+  std::size_t const weather = random.one_of(std::array{1u, 5u, 9u});  // which disturbances happen
   std::vector<Link*> present_;
   std::uint64_t steps_ = 0;
   std::size_t depth_ = 0;  // how many links are acting in between
-  bool drained_ = false;
 };
 
 // --- A link: the server's end of a client's connection ---------------------------------------------------------------
@@ -97,8 +105,8 @@ class Simulation : public World {
 /// Checks what the rules do with the client, or uses them wrongly.
 class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> {
  public:
-  explicit Link(Simulation& world)
-      : SimulatedLink(world.service, world.options, world.links.size() + 1, world), world_(world) {}
+  Link(Simulation& world, ChatService& service)
+      : SimulatedLink(service, world.options, world.links.size() + 1, world), world_(world) {}
 
   void comes() {
     client.tell("comes:", client.me.user, client.manner());
@@ -132,6 +140,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
   void close_it(bool at_once = false) {
     client.tell(at_once ? "is aborted" : "is closed");
     client.leaves();
+    misses_ = world_.in_cluster && !world_.drained;
     unanswered_ = unanswered_ || is_busy() || is_paused();
     (at_once ? aborted_ : closed_) = true;
     if (at_once && random_.percent(30)) return MessageQueue::cut(State::over_memory);  // memory is short
@@ -144,7 +153,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     });
     if (posted == has_ended()) client.fault("takes a task after its end, or none before");
   }
-  bool stops() const { return reads_lines() && !has_ended(); }
+  bool stops() { return (reads_lines() || rules().is_awaited()) && !has_ended(); }
 
  private:
   // What the session does:
@@ -179,7 +188,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
 
   // What the queue does:
   void wake() override {
-    if (flushes_ && world_.service.texts() + world_.kept - kept_ < world_.said)
+    if (flushes_ && !world_.in_cluster && world_.services.front().texts() + world_.kept - kept_ < world_.said)
       client.fault("gets an ok for what does not stand in its room's log");
     if (!is_woken() && !wrong("forgets a wakeup", 5)) SimulatedLink::wake();
   }
@@ -211,8 +220,8 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     client.tell("sends no more");
     if (world_.wrong == "ends a half line") rules().received("\n");
     client.leaves();
-    finishes_ = true;
     SimulatedLink::end_input();
+    finishes_ = !is_open();  // else its session still waits for texts
   }
   void run_task(Task& task) override {
     ++world_.tally.at("tasks");
@@ -249,7 +258,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     return size;
   }
   void shut_down() override {
-    client.sees_end(unanswered_ || waits_);
+    client.sees_end(is_unanswered(), misses_);
     rules().shut_down();
     if (!has_input_ended() && !rules().wants_input()) client.fault("will not be read to its end");
   }
@@ -261,10 +270,12 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     judge_end(reason);
     if ((reason == DisconnectReason::closed || reason == DisconnectReason::login_deadline) && !client.has_reset() &&
         !client.saw_end())
-      client.sees_end(unanswered_ || waits_);
+      client.sees_end(is_unanswered(), misses_);
     client.leaves();
   }
 
+  /// Whether it may end before all its lines are answered.
+  bool is_unanswered() const { return unanswered_ || waits_; }
   bool wrong(std::string_view how, std::size_t percent) { return world_.wrong == how && random_.percent(percent); }
 
   /// Delivers a line to its session.
@@ -296,9 +307,11 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
     auto const limit = world_.options.queue_limit;
     auto const unread = log_backlog();
     auto const behind = unread + queued_bytes();
-    auto const& from = *world_.acting;
+    auto const* const from = world_.acting;
     if (is_cut() && !std::exchange(was_cut_, true)) {
-      most_behind_ = behind_ + from.pending_ + (&from == this ? client.awaited() * 320 : 0) + entry_cost;
+      most_behind_ = behind_ + entry_cost;
+      if (from != nullptr) most_behind_ += from->pending_ + (from == this ? client.awaited() * 320 : 0);
+      if (world_.in_cluster) most_behind_ += 64 * 1024;  // a block joins what many have said
     }
     if (overflow() == chatproto::Overflow::block_sender) {
       // Each sender may have added one more block, of what its session held back.
@@ -310,6 +323,8 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
         client.fault("is behind, and no write is tried");
     }
     if (finishes_ && unread > unread_before_) client.fault("is closed, and has more to read");
+    finishes_ = finishes_ || (has_input_ended() && !is_open() && !closed_ && !aborted_);
+    if (world_.in_cluster && is_paused() && !is_open()) unanswered_ = true;  // while it waited for the engine
     unread_before_ = unread;
     behind_ = behind;
     auto const idle = !is_busy() && is_open() && !client.has_reset() && !is_woken() && !is_listed() && posted() == 0 &&
@@ -331,7 +346,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
       case DisconnectReason::lost: return expect(client.has_reset(), "is taken to be lost");
       case DisconnectReason::refused:
       case DisconnectReason::banned: return expect(false, "is refused, without a proxy or a ban");
-      case DisconnectReason::room_lost: return expect(false, "has lost its room, without a backplane");
+      case DisconnectReason::room_lost: return expect(world_.may_lose, "is cut, and nothing can be lost");
       case DisconnectReason::handshake: return expect(false, "had a handshake, without a layer");
       case DisconnectReason::login_deadline:
         return expect(!has_logged_in_ && Time::time >= came_ + options.login_deadline, "has logged in, or had time to");
@@ -367,15 +382,25 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
   bool gone_ = false;                                             // has quit or was refused: its lines are ignored
   bool waits_ = false, has_logged_in_ = false;                    // for the verdict on its login; has got it
   bool closed_ = false, aborted_ = false;                         // from outside
+  bool misses_ = false;                                           // closed before it had all of its room's texts
   bool unanswered_ = false;                                       // it was closed before its replies were queued
 };
 
 // --- The scheduler ---------------------------------------------------------------------------------------------------
 
-Simulation::Simulation(std::uint64_t seed, std::string_view how, bool aloud, Tally& counts)
+Simulation::Simulation(std::uint64_t seed, std::string_view how, bool aloud, Tally& counts, std::size_t server_count)
     : World(seed, aloud, counts), wrong(how) {
   options.queue_limit = random.one_of(std::array{4u, 12u, 300u, 600u, 1500u, 40'000u, 262'144u});
   if (random.percent(40)) options.overflow = chatproto::Overflow::block_sender;
+  in_cluster = server_count > 1;
+  if (in_cluster) options.overflow = chatproto::Overflow::disconnect;
+  engine.wrong = wrong;
+  for (std::size_t i = 0; i < server_count; ++i) {
+    chatproto::ChatOptions chat;
+    if (asks) chat.authenticate = [this](auto&&, auto verdict) { verdicts.push_back(std::move(verdict)); };
+    if (in_cluster) chat.backplane = nodes.emplace_back(std::make_shared<ClusterNode>(engine, i, random, wrong));
+    services.emplace_back(std::move(chat));
+  }
   if (random.percent(10)) options.rate = 1000;
   Time::start(random.one_of(std::array{0us, 0us, 1us, 30us, 300us}));
 }
@@ -396,15 +421,50 @@ void Simulation::meanwhile() {
 }
 
 void Simulation::pass_time() {
-  Time::time += random.one_of(std::array{1ms, 20ms, 20ms, 200ms, 3000ms, 11000ms});
+  auto const passed = random.one_of(std::array{1ms, 20ms, 20ms, 200ms, 3000ms, 11000ms});
+  Time::time += passed;
   for (auto* link : present_) link->pass_time();
+  for (auto const& node : nodes) {
+    node->tick(std::chrono::duration_cast<std::chrono::milliseconds>(passed));
+    may_lose = may_lose || node->silence >= 4s;
+  }
+}
+
+/// Lets the engine or a server do what is due between them.
+void Simulation::act_in_cluster() {
+  for (auto tries = 0; tries < 8; ++tries)
+    if (random.percent(40) ? engine.step() : random.one_of(nodes)->step()) return;
+}
+
+void Simulation::disturb() {
+  auto& node = *random.one_of(nodes);
+  auto const happens = [this](std::string_view what, bool loses) {
+    tell("cluster:", what);
+    ++tally.at(what);
+    may_lose = may_lose || loses;
+  };
+  switch (random.below(weather)) {
+    case 0:
+    case 1: return happens("kills", false), node.be_killed();
+    case 2: return node.stands_still ? void() : happens("stopped servers", false), void(node.stands_still ^= true);
+    case 3: return happens("refusals", false), void(engine.refuses = static_cast<int>(random.below(5)));
+    case 4: return happens("lost scripts", false), void(engine.has_no_scripts = true);
+    case 5: return happens("stops of the engine", true), void(engine.stands_still ^= true);
+    case 6: return happens("restarts", true), engine.restart();
+    case 7:
+      happens("flushes", true);
+      if (random.percent(50)) node.be_killed();
+      return engine.forget_rooms();
+    default: return happens("trims", true), engine.trim();
+  }
 }
 
 void Simulation::step() {
   ++tally.at("steps");
   ++steps_;
   if (!last_call && present_.size() < most_clients && links.size() < 60 && (present_.empty() || random.percent(5))) {
-    links.push_back(std::make_shared<Link>(*this));
+    auto const which = static_cast<std::ptrdiff_t>(random.below(services.size()));
+    links.push_back(std::make_shared<Link>(*this, *std::next(services.begin(), which)));
     present_.push_back(links.back().get());
     return links.back()->comes();
   }
@@ -414,6 +474,12 @@ void Simulation::step() {
     auto verdict = std::move(verdicts.back());
     verdicts.pop_back();
     return verdict.accept();
+  }
+  if (in_cluster && random.percent(60)) {
+    act_in_cluster();
+    if (!last_call && random.below(1000) < 3) disturb();
+    look();
+    if (present_.empty() || random.percent(50)) return;
   }
   auto* const link = random.one_of(present_);
   auto* const outer = std::exchange(acting, link);
@@ -436,14 +502,16 @@ void Simulation::step() {
 void Simulation::run() {
   for (auto const most = 50 + random.below(900); steps_ < most && faults.empty();) step();
   last_call = true;
+  engine.stands_still = false;
+  for (auto const& node : nodes) node->stands_still = false;
   draining = random.percent(40);
   if (draining) ++tally.at("drains");
   if (draining)
     for (auto* link : present_) link->stop_reading();
   for (auto const most = steps_ + 30'000; !present_.empty() && faults.empty();) {
-    if (draining && !drained_ &&
+    if (draining && !drained &&
         std::none_of(present_.begin(), present_.end(), [](auto* link) { return link->stops(); })) {
-      drained_ = true;
+      drained = true;
       for (auto* link : present_) link->close_it();
     }
     if (steps_ > most) return fault("It never ends.");
@@ -453,7 +521,18 @@ void Simulation::run() {
 }
 
 void Simulation::judge() {
-  if (service.room_count() != 0) fault("A room is left.");
+  for (auto const& service : services)
+    if (service.room_count() != 0) fault("A room is left.");
+  for (auto const& node : nodes) {
+    auto const& counts = node->rules.counts();
+    tally.at("retries") += node->retries;
+    tally.at("rooms lost") += node->losses;
+    tally.at("gaps closed") += counts.gaps_closed;
+    tally.at("appends refused") += counts.refused;
+    tally.at("appends unknown") += counts.unknown;
+  }
+  services.clear();
+  nodes.clear();
   verdicts.clear();  // on clients that have gone
   history::History history;
   for (auto const& link : links) {
@@ -470,11 +549,19 @@ void Simulation::judge() {
 // --- The program -----------------------------------------------------------------------------------------------------
 
 std::uint64_t seed = 1;  // of the current history
+std::uint64_t servers = 1;
 char const* program = "simulation";
+
+Tally no_tally() {
+  auto tally = nothing_yet;
+  if (servers == 1) return tally;
+  tally.insert(nothing_in_clusters.begin(), nothing_in_clusters.end());
+  return tally;
+}
 
 /// Runs a history. Returns whether nothing was wrong.
 bool happens(std::string_view wrong, bool told, Tally& tally) {
-  Simulation world(seed, wrong, told, tally);
+  Simulation world(seed, wrong, told, tally, servers);
   world.run();
   ++tally.at("histories");
   if (wrong.empty() && !told)
@@ -483,18 +570,21 @@ bool happens(std::string_view wrong, bool told, Tally& tally) {
 }
 
 void tell_how_to_repeat() {
-  std::cerr << "seed " << seed << " fails. Again: " << program << " --seed " << seed << '\n';
+  std::cerr << "seed " << seed << " fails. Again: " << program << (servers > 1 ? " --servers 3" : "") << " --seed "
+            << seed << '\n';
 }
 
 int self_test() {
   auto missed = 0;
-  for (auto const wrong : wrongs) {
-    auto tally = nothing_yet;
+  std::vector<std::string_view> all(wrongs.begin(), wrongs.end());
+  if (servers > 1) all.assign(cluster_wrongs.begin(), cluster_wrongs.end());
+  for (auto const wrong : all) {
+    auto tally = no_tally();
     for (seed = 1; seed <= 2000 && happens(wrong, false, tally); ++seed) {
     }
     if (seed > 2000) ++missed;
-    std::cout << "wrong link \"" << wrong << (seed > 2000 ? "\": NOT found" : "\": found") << " after "
-              << tally.at("histories") << " histories\n";
+    std::cout << (servers > 1 ? "wrong cluster \"" : "wrong link \"") << wrong
+              << (seed > 2000 ? "\": NOT found" : "\": found") << " after " << tally.at("histories") << " histories\n";
   }
   return missed == 0 ? 0 : 1;
 }
@@ -509,12 +599,14 @@ int main(int argc, char** argv) {
                          : option == "--histories" ? &histories
                          : option == "--first"     ? &seed
                          : option == "--seed"      ? &one
+                         : option == "--servers"   ? &servers
                                                    : nullptr;
     std::string_view const value = i + 1 < argc ? argv[i + 1] : "";
     if (number == nullptr ||
         std::from_chars(value.data(), value.data() + value.size(), *number).ptr != value.data() + value.size() ||
         value.empty()) {
-      std::cerr << "usage: simulation [--seconds S | --histories N] [--first SEED] | --seed SEED | --self-test\n";
+      std::cerr << "usage: simulation [--servers 3] [--seconds S | --histories N] [--first SEED] | --seed SEED | "
+                   "--self-test\n";
       return 1;
     }
   }
@@ -527,7 +619,7 @@ int main(int argc, char** argv) {
       tell_how_to_repeat();
     });
 
-  auto tally = nothing_yet;
+  auto tally = no_tally();
   if (one > 0) {
     seed = one;
     return happens("", true, tally) ? 0 : 1;

@@ -32,8 +32,8 @@ namespace chatproto {
 /// (`Overflow::block_sender`), the client is paused, and its replies are held back.
 ///
 /// So it is while the session waits for the backplane, if there is one (`ChatOptions::backplane`): until what it has
-/// said stands in the room's log, and before a receiver enters or leaves a room until everything that stands in the
-/// room's log has been delivered here.
+/// said stands in the room's log; and before a receiver enters or leaves a room, or gets any other reply, until
+/// everything that stands in the room's log has been delivered here.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class ChatService::Session {
@@ -93,18 +93,27 @@ class ChatService::Session {
   /// Continues with a login or a deferred command, or pauses again if the client was resumed too early.
   void on_resume() {
     if (!waits()) catch_up();
+    if (!waits() && kept_ && kept_->shared && std::exchange(kept_->shared->ends, false)) on_input_end();
     if (waits() || role_ == waiting) peer().pause();
   }
-  /// A receiver whose room spans several servers first gets what stands in the room's log.
+  /// Finishes what it waits for, if rooms span several servers. A receiver then gets what stands in its room's log.
   void on_input_end() {
-    if (backplane() != nullptr && role_ == receiver && !waits()) reach_end(&Session::input_ended);
+    if (backplane() == nullptr) return;
+    if (!waits()) catch_up();
+    if (waits()) {
+      shared().ends = true;
+      peer().pause();
+    } else if (role_ == receiver) {
+      reach_end(&Session::input_ended);
+    }
   }
   /// Sends what was held back: the deliveries, then the replies. Then closes the client if its role is `gone`.
   void flush() {
+    if (!waits()) catch_up();  // which may hold back more
     flush_deliveries();
     if (waits()) return peer().pause();
-    catch_up();
-    if (waits()) return peer().pause();
+    if (backplane() != nullptr && role_ == receiver && kept_ && !kept_->replies.empty())
+      return reach_end(&Session::reply_at_end);
     send_replies();
     if (kept_ && !kept_->login && !kept_->shared) kept_.reset();
     if (role_ == gone) peer().close();
@@ -168,6 +177,7 @@ class ChatService::Session {
     std::shared_ptr<detail::BackplaneRequest> const request;
     void (Session::*then)(Backplane::Outcome) = nullptr;  // called with the outcome of the request
     std::uint32_t texts = 0;                              // under way
+    bool ends = false;                                    // no more lines will come
     std::vector<std::size_t> answers;                     // where in `replies` the answers to texts begin
     detail::Following here, there;                        // the room that it is in, and the one that it enters
     RoomTable::Membership next;                           // in the latter
@@ -385,6 +395,7 @@ class ChatService::Session {
     ok("bye");
     end();
   }
+  void reply_at_end(Backplane::Outcome) { send_replies(); }
   void input_ended(Backplane::Outcome outcome) {
     if (outcome != Backplane::Outcome::done) cut();
   }

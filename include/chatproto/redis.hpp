@@ -26,7 +26,7 @@
 #include <asio/steady_timer.hpp>
 
 #include <chatproto/backplane.hpp>
-#include <chatproto/detail/backplane/block.hpp>
+#include <chatproto/detail/backplane/inbox.hpp>
 #include <chatproto/detail/redis/redis_shard.hpp>
 #include <chatproto/redis_options.hpp>
 
@@ -111,21 +111,14 @@ class RedisBackplane final : public Backplane {
   }
 
   void append(std::string_view room, Said const& said, std::shared_ptr<Waiter> waiter) override {
-    ask({Request::append, std::string(room), detail::encode_said(said), std::move(waiter)});
+    inbox_.append(room, said, std::move(waiter), [this] { wake(); });
   }
   void follow(std::string_view room, std::shared_ptr<Waiter> waiter) override {
-    Request request{Request::follow, std::string(room), {}, std::move(waiter)};
-    std::lock_guard const lock(mutex_);
-    auto const at = followers_.try_emplace(request.room, 0).first;  // without followers it is no trouble
-    ask_locked(std::move(request));
-    ++at->second;
+    inbox_.follow(room, std::move(waiter), [this] { wake(); });
   }
-  void unfollow(std::string_view room) noexcept override {
-    std::lock_guard const lock(mutex_);
-    if (auto const at = followers_.find(room); at != followers_.end()) --at->second;
-  }
+  void unfollow(std::string_view room) noexcept override { inbox_.unfollow(room); }
   void at_end(std::string_view room, std::shared_ptr<Waiter> waiter) override {
-    ask({Request::at_end, std::string(room), {}, std::move(waiter)});
+    inbox_.at_end(room, std::move(waiter), [this] { wake(); });
   }
 
   /// Returns the figures of each Redis, in the order of the options; at most a tenth of a second old. Empty before
@@ -142,13 +135,6 @@ class RedisBackplane final : public Backplane {
   }
 
  private:
-  struct Request {
-    enum What : std::uint8_t { append, follow, at_end } what;
-    std::string room;
-    std::string entry;
-    std::shared_ptr<Waiter> waiter;
-  };
-
   /// Returns a name that no other server has, nor this one had before.
   static std::string make_node_name() {
     std::random_device random;
@@ -186,38 +172,13 @@ class RedisBackplane final : public Backplane {
     return shards_[best]->rules();
   }
 
-  void ask(Request request) {
-    std::lock_guard const lock(mutex_);
-    ask_locked(std::move(request));
+  void wake() {
+    asio::post(context_, [this] { pass_on(false); });
   }
-  void ask_locked(Request request) {
-    requests_.push_back(std::move(request));
-    if (requests_.size() > 1) return;  // posted
-    try {
-      asio::post(context_, [this] { answer(); });
-    } catch (...) {
-      requests_.pop_back();
-      throw;
-    }
+  void pass_on(bool sweeps) {
+    inbox_.pass_on(
+        sweeps, [this](auto const& room) -> auto& { return rules_of(room); });
   }
-  void answer() {
-    taken_.clear();
-    {
-      std::lock_guard const lock(mutex_);
-      taken_.swap(requests_);
-    }
-    for (auto& [what, room, entry, waiter] : taken_) {
-      auto& rules = rules_of(room);
-      switch (what) {
-        case Request::append: rules.append(room, std::move(entry), std::move(waiter)); break;
-        case Request::follow: rules.follow(room, std::move(waiter)); break;
-        case Request::at_end: rules.at_end(room, std::move(waiter)); break;
-      }
-    }
-    taken_.clear();
-    if (taken_.capacity() > 4096) taken_.shrink_to_fit();
-  }
-
   void tick() {
     timer_.expires_after(detail::RedisShard::Rules::tick_period);
     timer_.async_wait([this](std::error_code) { tick(); });
@@ -225,21 +186,8 @@ class RedisBackplane final : public Backplane {
     auto const passed = std::chrono::duration_cast<std::chrono::milliseconds>(now - ticked_);
     ticked_ += passed;
     for (auto& shard : shards_) shard->rules().tick(passed);
-    for (auto const& room : take_unfollowed()) rules_of(room).unfollow(room);
+    pass_on(true);
     note_stats();
-  }
-  std::vector<std::string> take_unfollowed() {
-    std::vector<std::string> rooms;
-    std::lock_guard const lock(mutex_);
-    for (auto at = followers_.begin(); at != followers_.end();) {
-      if (at->second > 0) {
-        ++at;
-        continue;
-      }
-      rooms.push_back(at->first);
-      at = followers_.erase(at);
-    }
-    return rooms;
   }
   void note_stats() {
     std::vector<RedisStats> all;
@@ -252,11 +200,9 @@ class RedisBackplane final : public Backplane {
   asio::io_context context_{1};
   asio::steady_timer timer_{context_};
   std::vector<std::unique_ptr<detail::RedisShard>> shards_;  // in the order of the options
-  std::vector<Request> taken_;                               // kept for its memory
   std::chrono::steady_clock::time_point ticked_;
-  mutable std::mutex mutex_;  // guards what follows
-  std::vector<Request> requests_;
-  std::map<std::string, std::size_t, std::less<>> followers_;  // by room
+  detail::BackplaneInbox inbox_;
+  mutable std::mutex mutex_;  // guards stats_
   std::vector<RedisStats> stats_;
   std::thread thread_;
 };

@@ -52,7 +52,7 @@ concept Opens = requires(S& service, Args... args) {
 /// | `void on_bad_line(std::error_code)` | for a line above `line_limit`, which is dropped | client | nothing |
 /// | `void flush()` | after the lines of a read or turn, a pause, or a posted task | client | nothing |
 /// | `void on_resume()` | first when a pause (`Peer::pause`) has ended | client | lines follow at once |
-/// | `void on_input_end()` | when the client has closed its side, before the server does | client | nothing |
+/// | `void on_input_end()` | when no more lines will come: the client has closed its side, or the server drains | client | nothing |
 /// | `bool logged_in() const` | after `flush`, until it is true; at the login deadline | client | there is no login |
 /// | `std::string_view name() const` | once, when `logged_in` has become true | client | the name is empty |
 /// | **of a service** ||||
@@ -68,7 +68,8 @@ concept Opens = requires(S& service, Args... args) {
 /// - `on_bad_line` gets `Errc::line_too_long`. Without it the client is not told.
 /// - `flush`: a session that collects its replies to send them together sends them here.
 /// - `on_resume`: here the session acts on what it waited for.
-/// - `on_input_end`: a session that pauses its client here is closed only after the pause.
+/// - `on_input_end`: a session that pauses its client here has something to finish: the client is closed only after the
+///   pause. A server that drains waits for that within `ServerOptions::drain`. (It may be called once for each reason.)
 /// - `logged_in`, also called if there is no `flush`: a client for which it is still false at
 ///   `ServerOptions::login_deadline` is closed. Without it there is no such deadline, and `Observer::logged_in`, which
 ///   gets the `name`, is not called.

@@ -170,6 +170,7 @@ class BackplaneRules {
     auto const at = rooms_.find(name);
     if (at == rooms_.end() || at->second.sequence != sequence) return;  // given up meanwhile
     auto& room = at->second;
+    if (result == AppendResult::refused && room.is_retry) result = AppendResult::unknown;  // the first may be stored
     switch (result) {
       case AppendResult::again: return send(room, room.is_retry);
       case AppendResult::stored: room.incarnation = incarnation; break;

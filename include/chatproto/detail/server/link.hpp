@@ -54,8 +54,8 @@ concept LinkHost = requires(H& host, Link& link, std::weak_ptr<Link> client, std
   host.watch_memory();                 // memory is short: the link waits until `memory_is_free`
   host.end_throttle_in(time, client);  // calls `end_throttle` after that time
   host.handshake_ended(link);          // of a client with a layer, or with the header of a proxy
-  host.await_newcomer();               // the link will call the next one, see `await_login`
-  host.newcomer_is_done();
+  host.await_client();                 // the link will call the next one, see `be_awaited`
+  host.client_is_done();
   { host.admit(origin) } -> std::same_as<std::optional<RefusalReason>>;  // if it came through a proxy
   { host.is_banned(address, name) } -> std::same_as<bool>;
 };
@@ -147,9 +147,14 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   /// Bytes held for the client: in its queue now, elsewhere at the last `measure`; any thread.
   std::size_t held() const noexcept { return this->is_cut() ? 0 : this->queued_bytes() + rules_.held(); }
 
-  /// Passes no more lines to the session: any thread. `done` is released after the current line.
+  /// Passes no more lines to the session: any thread. If the session must finish something, tells the host when it
+  /// has. `done` is released when the host knows of it.
   void stop_reading(std::shared_ptr<void> done) noexcept {
-    post([](Link& link, auto&) { link.rules_.stop_reading(); }, std::move(done));
+    auto const stop = [](Link& link, auto&) {
+      link.rules_.stop_reading();
+      link.be_awaited_if(link.rules_.is_awaited());
+    };
+    post(stop, std::move(done));
   }
   /// Ends the link if its deadline has passed: any thread.
   void ask_if_overdue() noexcept {
@@ -168,11 +173,8 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
   /// If the client has still to log in, or its handshake is under way, tells the host when that is over: any thread.
   /// `done` is released when the host knows of it.
-  void await_login(std::shared_ptr<void> done) noexcept {
-    auto const look = [](Link& link, auto&) {
-      if (!link.in_handshake_ && !link.rules_.awaits_login()) return;
-      if (!link.exchange(newcomer, true)) link.host_.await_newcomer();
-    };
+  void be_awaited(std::shared_ptr<void> done) noexcept {
+    auto const look = [](Link& link, auto&) { link.be_awaited_if(link.in_handshake_ || link.rules_.is_awaited()); };
     post(look, std::move(done));
   }
   /// Ends the link if its client is banned: any thread.
@@ -206,7 +208,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   using Wait = typename Socket::wait_type;
 
   /// The bits of `flags_`. The first ones are those of `waiting`.
-  enum Flag : std::uint8_t { listed = 8, layer_closed = 16, newcomer = 32 };
+  enum Flag : std::uint8_t { listed = 8, layer_closed = 16, awaited = 32 };
   /// Whether an operation is under way that waits for this.
   static constexpr std::uint8_t waiting(Wait what) noexcept { return static_cast<std::uint8_t>(1 << what); }
   static_assert(Socket::wait_read < 3 && Socket::wait_write < 3 && Socket::wait_error < 3);
@@ -241,8 +243,12 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (layers != nullptr) return begin_handshake(layers->make_layer(socket_->native_handle(), {}));
     rules_.open(Opening{*this});
   }
-  void newcomer_is_done() noexcept {
-    if (exchange(newcomer, false)) host_.newcomer_is_done();
+  void be_awaited_if(bool needed) noexcept {
+    if (!needed) return is_done();
+    if (!exchange(awaited, true)) host_.await_client();
+  }
+  void is_done() noexcept {
+    if (exchange(awaited, false)) host_.client_is_done();
   }
   bool tell_connected() {
     auto& events = host_.events();
@@ -295,7 +301,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (!socket_) return;
     if (auto const& over = rules_.over()) return end(*over);
     if (in_handshake_) return wait_for_layer();
-    if (has(newcomer) && !rules_.awaits_login()) newcomer_is_done();
+    if (has(awaited) && !rules_.is_awaited()) is_done();
     if (rules_.wants_shutdown() && close_layer()) {
       std::error_code ec;
       socket_->shutdown(Socket::shutdown_send, ec);
@@ -505,7 +511,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     if (!socket_) return;
     auto const was_in_handshake = in_handshake_;
     end_handshake_phase();
-    newcomer_is_done();
+    is_done();
     try {
       if (awaits_header()) tell_connected();  // of the proxy
     } catch (...) {                           // out of memory: its end is told all the same

@@ -84,9 +84,12 @@ class LinkRules {
   bool wants_writable() const noexcept { return stalled_; }
   /// Whether to shut down our side of the connection and call `shut_down`.
   bool wants_shutdown() const noexcept { return all_written_ && !lingering_ && !over_; }
-  /// Whether the session is one of a client that has not logged in yet.
-  bool awaits_login() const {
-    if constexpr (has_login) return takes_lines() && !session_->logged_in();
+  /// Whether a server that drains waits for the client: until it has logged in, and when it gets no more lines, until
+  /// its session has finished (`on_input_end`).
+  bool is_awaited() const {
+    if (!takes_lines()) return false;
+    if (!reads_lines_) return finishes_;
+    if constexpr (has_login) return !session_->logged_in();
     return false;
   }
   /// When to call `time_is_over`. Any thread.
@@ -112,9 +115,8 @@ class LinkRules {
   void input_ended() {
     input_ended_ = true;
     if (lingering_) return end(why_);
-    if constexpr (requires { session_->on_input_end(); })
-      if (takes_lines()) session_->on_input_end();
-    if (!paused_) close_after_input();
+    tell_input_end();
+    if (!finishes_) close_after_input();
   }
   /// Continues with input that waits, as it is the link's turn again. Returns how many lines the session got. Calls the
   /// session's `flush()` even if it got none, because it may hold back replies.
@@ -132,7 +134,8 @@ class LinkRules {
     if (!std::exchange(paused_, false) || !takes_lines()) return 0;
     if constexpr (requires { session_->on_resume(); }) session_->on_resume();
     auto const lines = take_turn();
-    if (input_ended_ && !paused_) close_after_input();
+    if (!paused_) finishes_ = false;
+    if (input_ended_ && !finishes_) close_after_input();
     return lines;
   }
   /// Ends the wait for the rate limit.
@@ -148,9 +151,10 @@ class LinkRules {
     flush();
   }
   /// Passes no more lines to the session, ever.
-  void stop_reading() noexcept {
+  void stop_reading() {
     reads_lines_ = false;
     drop_input();
+    tell_input_end();
   }
   /// Updates `held`.
   void measure() {
@@ -361,6 +365,16 @@ class LinkRules {
       tell({});
   }
 
+  /// There will be no more lines. If the session pauses its client now, it has to finish something.
+  void tell_input_end() {
+    if constexpr (requires { session_->on_input_end(); }) {
+      if (finishes_ || !takes_lines()) return;
+      auto const was_paused = std::exchange(paused_, false);
+      session_->on_input_end();
+      finishes_ = paused_;
+      paused_ = paused_ || was_paused;
+    }
+  }
   /// The client sends no more, and the session does not wait for anything.
   void close_after_input() {
     if (reader_)
@@ -435,6 +449,7 @@ class LinkRules {
   bool closing_ : 1 = false;      // the queue takes no more
   bool all_written_ : 1 = false;  // everything is written, and nothing will follow
   bool lingering_ : 1 = false;    // our side is shut down
+  bool finishes_ : 1 = false;     // there are no more lines, but the session has something to finish
 };
 
 }  // namespace chatproto::detail

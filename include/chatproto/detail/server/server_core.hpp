@@ -184,10 +184,10 @@ class ServerCore {
     if (links_.remove(link)) mailbox_.template ask<&ServerCore::finish_if_empty>();
   }
 
-  /// Called by links while the server drains, see `Link::await_login`.
-  void await_newcomer() noexcept { ++newcomers_; }
-  void newcomer_is_done() noexcept {
-    if (--newcomers_ == 0) mailbox_.template ask<&ServerCore::stop_reading>();
+  /// Called by links while the server drains, see `Link::be_awaited` and `Link::stop_reading`.
+  void await_client() noexcept { ++awaited_; }
+  void client_is_done() noexcept {
+    if (--awaited_ == 0) mailbox_.template ask<&ServerCore::drain_on>();
   }
 
   /// A link has a new deadline. One timer serves the deadlines of all links, and runs only while there is one.
@@ -266,10 +266,10 @@ class ServerCore {
     {
       // Who was accepted shall not be sent away without an answer. So first those who have still to log in may do so,
       // but for a limited time. `looking` counts as one of them, until each link has looked.
-      newcomers_ = 1;
-      auto const seen_by_all = [](ServerCore* core) { core->newcomer_is_done(); };
+      awaited_ = 1;
+      auto const seen_by_all = [](ServerCore* core) { core->client_is_done(); };
       std::shared_ptr<void> const looking(this, seen_by_all, newcomer_memory_.template allocator<ServerCore>());
-      links_.for_each([&](Link& link) { link.await_login(looking); });
+      links_.for_each([&](Link& link) { link.be_awaited(looking); });
     }
     patience_.set(options_.drain / 10);
     finish_if_empty();
@@ -278,13 +278,19 @@ class ServerCore {
     if (std::exchange(reads_no_more_, true)) return;
     {
       // A closed client may miss later texts. So first all links stop reading; everything answered by ok is then in a
-      // log. The last link that has stopped reading releases `reading`, which closes all links.
-      auto const read_by_all = [](ServerCore* core) { core->mailbox_.template ask<&ServerCore::close_all>(); };
+      // log. When the last link has stopped reading, and the last session that had something to finish is done with it,
+      // all links are closed. `reading` counts as one of these sessions, until each link has stopped.
+      ++awaited_;
+      auto const read_by_all = [](ServerCore* core) { core->client_is_done(); };
       std::shared_ptr<void> const reading(this, read_by_all, reader_memory_.template allocator<ServerCore>());
       links_.for_each([&](Link& link) { link.stop_reading(reading); });
     }
     deadline_.set(options_.drain);
     finish_if_empty();
+  }
+  /// Nobody is awaited any more.
+  void drain_on() {
+    if (awaited_ == 0) reads_no_more_ ? close_all() : stop_reading();
   }
   void close_all() {
     links_.for_each([](Link& link) { link.close(); });
@@ -349,15 +355,15 @@ class ServerCore {
   asio::io_context io_{1};
   Svc service_;  // may have a timer on io_
   Events events_;
-  Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::stop_reading, &ServerCore::close_all,
-          &ServerCore::finish_if_empty, &ServerCore::tick_later, &ServerCore::look_at_memory_later>
+  Mailbox<ServerCore, &ServerCore::drain, &ServerCore::stop_now, &ServerCore::drain_on, &ServerCore::finish_if_empty,
+          &ServerCore::tick_later, &ServerCore::look_at_memory_later>
       mailbox_;
   ReliableTimer ticker_, patience_, deadline_, memory_timer_;
   std::deque<Acceptor<ServerCore, executor_type>> acceptors_;  // one for each listener
   bool stopping_ = false, reads_no_more_ = false;
   unsigned memory_looks_ = 0;  // looks since memory became short
   std::atomic<bool> ticking_ = false;
-  std::atomic<std::size_t> newcomers_ = 0;  // to wait for, while draining
+  std::atomic<std::size_t> awaited_ = 0;  // clients to wait for, while draining
   AddressLimits limits_;
   AddressList proxies_;
   mutable std::mutex bans_mutex_;  // guards bans_
