@@ -307,6 +307,18 @@ class Cluster:
         for process in reversed(self.processes):
             process.kill()
 
+    def crashed(self):
+        return any(process.child.poll() not in (None, -signal.SIGKILL) for process in self.processes)
+
     def unexpected_deaths(self):
         return [f"{process.command[0]} on port {process.port} has ended with code {process.child.returncode}"
                 for process in self.processes if process.died()]
+
+    def complaints(self):
+        """Returns what assertions and sanitizers have said in the servers' logs."""
+        found = []
+        for process in self.processes:
+            with open(process.log, errors="replace") as log:
+                found += [f"{process.log}: {line.strip()}" for line in log
+                          if "Sanitizer" in line or "runtime error:" in line or "Assertion" in line]
+        return found

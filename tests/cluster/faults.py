@@ -588,6 +588,8 @@ def run(name, options):
             def holds():
                 if any(worker.exitcode for worker in workers):
                     raise Stuck("a worker has failed")
+                if cluster.crashed():
+                    raise Stuck("a server or Redis has ended")
                 return condition()
             wait_for(holds, what, options.patience)
 
@@ -630,7 +632,7 @@ def run(name, options):
             if worker.exitcode != 0:
                 worker.kill()
                 findings.add("stuck", f"a worker has ended with code {worker.exitcode}")
-        for death in cluster.unexpected_deaths():
+        for death in cluster.unexpected_deaths() + cluster.complaints():
             findings.add("crashed", death)
         cpu = [process.cpu() if not process.died() else 0 for process in cluster.processes]
     results = []
