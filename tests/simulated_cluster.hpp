@@ -75,7 +75,10 @@ class Engine {
   // What the scripts do:
   std::pair<Result, std::uint64_t> append(std::string const& room, std::size_t node, std::uint64_t sequence,
                                           std::uint64_t incarnation, bool is_retry, std::string const& block) {
-    if (refuses > 0 && --refuses >= 0) return {Result::refused, 0};
+    if (refuses > 0 && --refuses >= 0) {
+      has_refused_retry = has_refused_retry || is_retry;
+      return {Result::refused, 0};
+    }
     if (has_no_scripts) return {Result::again, 0};
     auto& log = logs[room];
     auto& counter = log.counters[node];
@@ -148,6 +151,7 @@ class Engine {
   std::uint64_t life = 1, appended = 0;
   int refuses = 0;  // the next commands
   bool stands_still = false, has_no_scripts = false;
+  bool has_refused_retry = false;  // so nobody knows what became of the first attempt
   std::string_view wrong;
 
  private:

@@ -346,7 +346,8 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
       case DisconnectReason::lost: return expect(client.has_reset(), "is taken to be lost");
       case DisconnectReason::refused:
       case DisconnectReason::banned: return expect(false, "is refused, without a proxy or a ban");
-      case DisconnectReason::room_lost: return expect(world_.may_lose, "is cut, and nothing can be lost");
+      case DisconnectReason::room_lost:
+        return expect(world_.may_lose || world_.engine.has_refused_retry, "is cut, and nothing can be lost");
       case DisconnectReason::handshake: return expect(false, "had a handshake, without a layer");
       case DisconnectReason::login_deadline:
         return expect(!has_logged_in_ && Time::time >= came_ + options.login_deadline, "has logged in, or had time to");
@@ -507,7 +508,10 @@ void Simulation::run() {
   draining = random.percent(40);
   if (draining) ++tally.at("drains");
   if (draining)
-    for (auto* link : present_) link->stop_reading();
+    for (auto* link : present_) {
+      link->stop_reading();
+      if (in_cluster) link->client.leaves();  // it may miss what other servers' senders say from now on
+    }
   for (auto const most = steps_ + 30'000; !present_.empty() && faults.empty();) {
     if (draining && !drained &&
         std::none_of(present_.begin(), present_.end(), [](auto* link) { return link->stops(); })) {

@@ -92,14 +92,14 @@ class ChatService::Session {
 
   /// Continues with a login or a deferred command, or pauses again if the client was resumed too early.
   void on_resume() {
-    if (!waits()) catch_up();
+    catch_up();
     if (!waits() && kept_ && kept_->shared && std::exchange(kept_->shared->ends, false)) on_input_end();
     if (waits() || role_ == waiting) peer().pause();
   }
   /// Finishes what it waits for, if rooms span several servers. A receiver then gets what stands in its room's log.
   void on_input_end() {
     if (backplane() == nullptr) return;
-    if (!waits()) catch_up();
+    catch_up();
     if (waits()) {
       shared().ends = true;
       peer().pause();
@@ -109,7 +109,7 @@ class ChatService::Session {
   }
   /// Sends what was held back: the deliveries, then the replies. Then closes the client if its role is `gone`.
   void flush() {
-    if (!waits()) catch_up();  // which may hold back more
+    catch_up();  // which may hold back more
     flush_deliveries();
     if (waits()) return peer().pause();
     if (backplane() != nullptr && role_ == receiver && kept_ && !kept_->replies.empty())
@@ -205,10 +205,8 @@ class ChatService::Session {
     if (!kept().shared) kept_->shared = std::make_unique<Shared>(peer());
     return *kept_->shared;
   }
-  /// Returns whether the session waits for its room's members, or for the backplane.
-  bool waits() const noexcept {
-    return me_.waits() || (kept_ && kept_->shared && kept_->shared->request->is_pending());
-  }
+  /// Returns whether the session waits for its room's members, or for the backplane and has not acted on its answer.
+  bool waits() const noexcept { return me_.waits() || (kept_ && kept_->shared && kept_->shared->then != nullptr); }
   /// Waits for `outcomes` of requests to the backplane, then calls `then` with the worst.
   Shared& begin_request(unsigned outcomes, void (Session::*then)(Backplane::Outcome)) {
     auto& mine = shared();
@@ -233,20 +231,19 @@ class ChatService::Session {
   bool is_put_off(Command const& command, std::string_view payload) {
     if (!me_.is_in_room() || !command.leaves) return false;
     flush_deliveries();  // what was sent before belongs to this room
-    if (waits()) put_off(command.run, payload);
-    return waits();
+    if (!waits()) return false;
+    put_off(command.run, payload);
+    return true;
   }
   void put_off(void (Session::*run)(std::string_view), std::string_view payload) {
     kept().put_off.reset(new PutOff{run, std::string(payload)});
   }
-  /// Executes the deferred login or command, if there is one.
+  /// Acts on what the session has waited for, and executes the deferred command, if there is one.
   void catch_up() {
     if (!kept_) return;
     if (role_ == waiting) conclude_login();
-    if (waits()) return;
-    if (kept_->shared)
-      if (auto const then = std::exchange(kept_->shared->then, nullptr))
-        (this->*then)(kept_->shared->request->outcome());
+    if (auto* const mine = kept_->shared.get(); mine != nullptr && !mine->request->is_pending())
+      if (auto const then = std::exchange(mine->then, nullptr)) (this->*then)(mine->request->outcome());
     if (waits()) return;
     if (auto const command = std::exchange(kept_->put_off, nullptr)) (this->*command->run)(command->payload);
   }
@@ -399,7 +396,16 @@ class ChatService::Session {
   void input_ended(Backplane::Outcome outcome) {
     if (outcome != Backplane::Outcome::done) cut();
   }
-  void cut() { peer().queue().cut(MessageQueue::State::room_lost); }
+  /// Disconnects the client: neither ok nor err would be true.
+  void cut() {
+    peer().queue().cut(MessageQueue::State::room_lost);
+    kept_->deliveries.clear();
+    kept_->texts = 0;
+    kept_->replies.clear();
+    kept_->put_off.reset();
+    kept_->shared->answers.clear();
+    end();
+  }
 
   /// Appends the delivery of `text` to `lines`. Returns an empty string, or the reason for refusing it.
   std::string append_delivery(std::string& lines, std::string_view text) {
@@ -443,7 +449,7 @@ class ChatService::Session {
   /// Answers the texts that were under way.
   void appended(Backplane::Outcome outcome) {
     auto& mine = *kept_->shared;
-    if (outcome == Backplane::Outcome::unknown) return cut();  // neither ok nor err would be true
+    if (outcome == Backplane::Outcome::unknown) return cut();
     auto const answers = std::exchange(mine.answers, {});
     if (outcome == Backplane::Outcome::done) {
       service_.count_texts(mine.texts);
