@@ -46,7 +46,7 @@ struct RedisEvent {
 /// The options of a `RedisBackplane`.
 struct RedisOptions {
   /// Each room has its log in one of these, which a hash of its name and theirs chooses. All servers of a cluster must
-  /// name the same ones in the same way; their order does not matter.
+  /// name the same ones in the same way; their order does not matter. (A server that does not is not connected.)
   std::vector<RedisServer> servers = {};
   std::string user = {};                     ///< Redis' user; empty: its default user.
   std::string password = {};                 ///< The user's password; empty: no AUTH is sent.

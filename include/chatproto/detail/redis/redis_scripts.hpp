@@ -65,4 +65,14 @@ end
 return result
 )lua";
 
+/// KEYS: the list of Redis servers that servers have here. ARGV: this server's list; channel; the beat; how many seconds
+/// the list holds. Publishes the beat, or returns another server's list that differs. It must not fail if Redis is full.
+inline constexpr std::string_view beat_script = R"lua(
+local list = redis.call('GET', KEYS[1])
+if list and list ~= ARGV[1] then return list end
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+redis.pcall('SET', KEYS[1], ARGV[1], 'EX', ARGV[4])
+return 1
+)lua";
+
 }  // namespace chatproto::detail

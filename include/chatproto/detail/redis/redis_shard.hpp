@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <chrono>
 #include <cstddef>
@@ -143,6 +144,7 @@ class RedisShard {
         options_(options),
         node_(node),
         own_channel_("chat:node:" + node),
+        list_(list_of(options)),
         sink_(sink),
         attempt_(context),
         rules_(*this, options.times) {}
@@ -183,8 +185,9 @@ class RedisShard {
   void subscribe(std::string_view room) { pair_->messages().send({"SUBSCRIBE", channel_of(room)}); }
   void unsubscribe(std::string_view room) { pair_->messages().send({"UNSUBSCRIBE", channel_of(room)}); }
   void beat(std::uint64_t number) {
-    expected_.push_back({Expected::no_reply, {}, 0, {}});
-    pair_->commands().send({"PUBLISH", own_channel_, std::to_string(number)});
+    expected_.push_back({Expected::beats, {}, number, {}});
+    pair_->commands().send(
+        {"EVALSHA", beat_sha_, "1", "{chat:}:servers", list_, own_channel_, std::to_string(number), list_time});
   }
   void reconnect() { failed("it is silent"); }
 
@@ -235,9 +238,7 @@ class RedisShard {
     auto const expected = std::move(expected_.front());
     expected_.pop_front();
     switch (expected.what) {
-      case Expected::no_reply:
-        if (reply.type == REDIS_REPLY_ERROR) failed(text_of(reply));
-        return;
+      case Expected::beats: return beat_replied(expected, reply);
       case Expected::scripts: return script_loaded(reply);
       case Expected::appends: return append_replied(expected, reply);
       case Expected::waits: return wait_replied(expected, reply);
@@ -246,17 +247,30 @@ class RedisShard {
   }
 
  private:
+  static constexpr std::array scripts = {append_script, look_script, beat_script};
   static constexpr std::string_view counter_time = "600";  // seconds, far longer than an append is tried
   static constexpr std::string_view most_blocks = "64";    // in one look
+  static constexpr std::string_view list_time = "5";       // seconds
 
   /// The reply to a command under way.
   struct Expected {
-    enum What : std::uint8_t { no_reply, scripts, appends, waits, looks } what = no_reply;
+    enum What : std::uint8_t { scripts, beats, appends, waits, looks } what = scripts;
     std::string room;
     std::uint64_t sequence = 0;
     LogPosition at;
   };
 
+  /// All servers must find a room at the same Redis, so their lists are compared. (If there is only one Redis, it does
+  /// not matter how they call it.)
+  static std::string list_of(RedisOptions const& options) {
+    if (options.servers.size() < 2) return "only this one";
+    std::vector<std::string> names;
+    for (auto const& server : options.servers) names.push_back(server.name());
+    std::sort(names.begin(), names.end());
+    std::string list;
+    for (auto const& name : names) list.append(list.empty() ? "" : ", ").append(name);
+    return list;
+  }
   static std::string key(std::string_view room, std::string_view rest) {
     std::string all("{chat:");
     return all.append(room).append(1, '}').append(rest);
@@ -285,15 +299,15 @@ class RedisShard {
     });
   }
   void load_scripts() {
-    scripts_loading_ = 2;
-    for (auto const script : {append_script, look_script}) {
+    scripts_loading_ = scripts.size();
+    for (auto const script : scripts) {
       expected_.push_back({Expected::scripts, {}, 0, {}});
       pair_->commands().send({"SCRIPT", "LOAD", script});
     }
   }
   void script_loaded(::redisReply const& reply) {
     if (reply.type == REDIS_REPLY_ERROR) return failed(text_of(reply));
-    (scripts_loading_ == 2 ? append_sha_ : look_sha_) = text_of(reply);
+    *std::array{&append_sha_, &look_sha_, &beat_sha_}[scripts.size() - scripts_loading_] = text_of(reply);
     if (--scripts_loading_ > 0 || rules_.is_connected()) return;
     attempt_.cancel();
     last_fault_.clear();
@@ -341,6 +355,12 @@ class RedisShard {
     rules_.appended(expected.room, expected.sequence, result, incarnation);
     if (std::exchange(is_replica_, false)) failed("is a replica");
   }
+  void beat_replied(Expected const& expected, ::redisReply const& reply) {
+    if (has_no_script(reply)) return beat(expected.sequence);
+    if (reply.type == REDIS_REPLY_ERROR) return failed(text_of(reply));
+    if (reply.type == REDIS_REPLY_INTEGER) return;
+    failed("another server has other Redis servers, or calls them by other names: " + std::string(text_of(reply)));
+  }
   void look_replied(Expected const& expected, ::redisReply const& reply) {
     if (has_no_script(reply)) return look(expected.room, expected.at);
     auto const* const incarnation = element(reply, 0);
@@ -369,13 +389,13 @@ class RedisShard {
   asio::io_context& context_;
   RedisServer const server_;
   RedisOptions const& options_;
-  std::string const node_, own_channel_;
+  std::string const node_, own_channel_, list_;
   Backplane::Sink& sink_;
   asio::steady_timer attempt_;  // the time limit of an attempt to connect, or the time until the next one
   std::unique_ptr<RedisPair<RedisShard>> pair_, closed_;
   std::deque<Expected> expected_;
-  std::string append_sha_, look_sha_, life_, last_fault_;
-  int scripts_loading_ = 0;
+  std::string append_sha_, look_sha_, beat_sha_, life_, last_fault_;
+  std::size_t scripts_loading_ = 0;
   bool is_replica_ = false;
   std::pair<AppendResult, std::uint64_t> waited_;
   Rules rules_;
