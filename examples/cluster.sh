@@ -40,10 +40,10 @@ start() { # WHICH: starts this server, whose process is then pid_WHICH
   wait_until has_started "$1"
   at "$1"
   [ "$port" ] || fail "server $1 does not start: $(cat "$scratch/$1")"
-  wait_until may_join # not before the server has reached Redis
+  wait_until may_speak # not before the server has reached Redis
 }
 has_started() { grep -q . "$scratch/$1"; }
-may_join() { [ -z "$(echo '/join cafe' | "$bin/sender" localhost "$port" knock 2>&1)" ]; }
+may_speak() { [ -z "$(printf '/join cafe\nknock\n' | "$bin/sender" localhost "$port" knock 2>&1)" ]; }
 at() { # WHICH: the next actors connect to this server
   port=$(port_of "$1")
   place=" at $1"

@@ -62,11 +62,11 @@ def start_redis(folder):
     sys.exit("three_servers: Redis cannot be started")
 
 
-def is_admitted(port):
-    """Whether the server lets a client join a room: without its Redis it does not."""
+def takes_texts(port):
+    """Whether the server takes a text: without its Redis it does not."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
-        client.sendall(b"slogin:ready\njoin:ready\nquit:\n")
-        return b"".join(iter(lambda: client.recv(4096), b"")).count(b"ok:") == 3
+        client.sendall(b"slogin:ready\njoin:ready\nsendall:\nquit:\n")
+        return b"".join(iter(lambda: client.recv(4096), b"")).count(b"ok:") == 4
 
 
 class Server:
@@ -94,7 +94,7 @@ async def deal(port, servers):
     for server in servers:
         await server.listens.wait()
         await asyncio.get_running_loop().run_in_executor(
-            None, wait_until, lambda server=server: is_admitted(server.plain), "a server lets nobody join")
+            None, wait_until, lambda server=server: takes_texts(server.plain), "a server takes no texts")
     await Dealer([server.port for server in servers], listener(port)).run()
 
 

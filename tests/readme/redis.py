@@ -15,7 +15,7 @@ import tempfile
 source = pathlib.Path(sys.argv[1])
 server_program = os.path.abspath(sys.argv[2])
 sys.path.insert(0, str(source / "tests/cluster"))
-from three_servers import PATIENCE, is_admitted, start, wait_until  # noqa: E402
+from three_servers import PATIENCE, start, takes_texts, wait_until  # noqa: E402
 
 
 def check(right, what):
@@ -72,7 +72,7 @@ def play(folder, lines, options, redis_port):
                 running.append(start(server_program, "0", "--address", "127.0.0.1", *options, stderr=log))
             ports.append(int(wait_until(lambda log=logs[-1]: re.search(r"^listening on port (\d+)$", log.read_text(),
                                                                        re.M), "a server does not listen")[1]))
-            wait_until(lambda port=ports[-1]: is_admitted(port), "a server lets nobody join")
+            wait_until(lambda port=ports[-1]: takes_texts(port), "a server takes no texts")
         with socket.create_connection(("127.0.0.1", ports[0]), timeout=PATIENCE) as receiver:
             file = receiver.makefile("rw", encoding="ascii")
             file.write("rlogin:alice\njoin:cafe\n")
