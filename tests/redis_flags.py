@@ -202,7 +202,7 @@ def passwords(scratch):
               "--redis", name, "--redis-user", "info", "--redis-password-file", wrong)
         flags = "--redis", name, "--redis-user", "chat", "--redis-password-file", right
         finds("", *flags)
-        with Server(scratch, *flags) as server:  # the permissions that operate.md names are enough
+        with Server(scratch, *flags) as server:  # it needs no other rights
             converse(server)
             check("redis_refused" not in server.log(), server.log())
 

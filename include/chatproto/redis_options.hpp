@@ -55,8 +55,8 @@ struct RedisOptions {
   std::chrono::milliseconds retry{250};      ///< Between two attempts to connect.
   /// How many bytes of texts Redis keeps for each room, for servers whose connection was interrupted.
   std::size_t stream_bytes = 8 * 1024 * 1024;
-  std::chrono::seconds stream_time{300};   ///< How long Redis keeps them after the last one.
-  std::chrono::seconds room_time{86'400};  ///< How long Redis remembers a room after its last text.
+  std::chrono::seconds stream_time{300};                    ///< How long Redis keeps them after the last one.
+  std::chrono::seconds room_time = std::chrono::hours(24);  ///< How long Redis remembers a room after its last text.
   /// How many of Redis' replicas must have a text before its sender gets `ok` (WAIT). If they are too slow, the sender
   /// is disconnected, because the text may be delivered.
   unsigned replicas = 0;
