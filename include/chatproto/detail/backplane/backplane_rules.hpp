@@ -169,7 +169,7 @@ class BackplaneRules {
   /// The engine has answered an append.
   void appended(std::string_view name, std::uint64_t sequence, AppendResult result, std::uint64_t incarnation) {
     auto const at = rooms_.find(name);
-    if (at == rooms_.end() || at->second.sequence != sequence) return;  // given up meanwhile
+    if (at == rooms_.end() || at->second.sequence != sequence || sequence == 0) return;  // given up meanwhile
     auto& room = at->second;
     if (result == AppendResult::refused && room.is_retry) result = AppendResult::unknown;  // the first may be stored
     switch (result) {
