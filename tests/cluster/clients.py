@@ -427,7 +427,7 @@ class Receiver(Client):
         left = self.quitting and (self.commands[-1][1] == "end" or
                                   data[data.rfind(b"\n", 0, -1) + 1:].startswith(b"ok:"))
         if self.joined and not left:
-            self.worker.cut_rooms.append(self.worker.plan.rooms[self.room])
+            self.worker.cut_rooms.append(None if self.habit == "moves" else self.worker.plan.rooms[self.room])
         self.joined = False
         self.chunks = self.marks = None
         if self.worker.task >= RECEIVERS_LEAVE:
@@ -448,7 +448,7 @@ class Worker:
         self.timers = []
         self.timer_count = 0
         self.sent = self.errs = self.cut_senders = 0
-        self.cut_rooms = []  # of receivers
+        self.cut_rooms = []  # of receivers; None for those that move: they may be between two
         self.reasons = collections.Counter()  # what err said to senders
         self.complaints = []
         self.task = TALK
