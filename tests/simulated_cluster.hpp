@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The servers of a cluster and the engine between them, for the simulation: the real rules (backplane_rules.hpp), and in
-// place of Redis a double that loses connections, repeats, delays, forgets and stops on purpose. One step at a time.
+// The servers of a cluster and the engine between them, for the simulation: the real rules (backplane_rules.hpp), and
+// in place of Redis a double that loses connections, repeats, delays, forgets and stops on purpose. One step at a time.
 #pragma once
 
 #include <chatproto/backplane.hpp>

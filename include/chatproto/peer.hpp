@@ -55,9 +55,10 @@ class Peer {
   void abort() const { queue_->abort(); }
 
   /// Passes no more lines to the session until `resume()`. Only this session may call it, in `open`, `on_line`,
-  /// `on_bad_line`, `on_resume`, `on_input_end` or `flush`. Meanwhile the client's input waits in the network, which slows the client
-  /// down; at most 64 KiB that were already read are kept. A client that resets its connection meanwhile is ended at
-  /// once on Linux, and when the pause ends elsewhere. The end of its input is noticed when the pause ends.
+  /// `on_bad_line`, `on_resume`, `on_input_end` or `flush`. Meanwhile the client's input waits in the network, which
+  /// slows the client down; at most 64 KiB that were already read are kept. A client that resets its connection
+  /// meanwhile is ended at once on Linux, and when the pause ends elsewhere. The end of its input is noticed when the
+  /// pause ends.
   void pause() const { queue_->pause_input(); }
   /// Ends the pause, if the client is paused when its executor gets to the call. Any thread may call it.
   void resume() const { queue_->resume_input(); }

@@ -52,7 +52,7 @@ concept Opens = requires(S& service, Args... args) {
 /// | `void on_bad_line(std::error_code)` | for a line above `line_limit`, which is dropped | client | nothing |
 /// | `void flush()` | after the lines of a read or turn, a pause, or a posted task | client | nothing |
 /// | `void on_resume()` | first when a pause (`Peer::pause`) has ended | client | lines follow at once |
-/// | `void on_input_end()` | when no more lines will come: the client has closed its side, or the server drains | client | nothing |
+/// | `void on_input_end()` | when the client has closed its side, or the server drains | client | nothing |
 /// | `bool logged_in() const` | after `flush`, until it is true; at the login deadline | client | there is no login |
 /// | `std::string_view name() const` | once, when `logged_in` has become true | client | the name is empty |
 /// | **of a service** ||||

@@ -29,8 +29,8 @@ Text = collections.namedtuple("Text", "key sender to connection number sent outc
 # of the stay by ok, and it was asked for at `end`. Otherwise the connection had broken by the time `end`.
 Span = collections.namedtuple("Span", "receiver name room join_sent joined keys marks left end")
 
-# What a receiver's connection saw: commands: [(time, "login" or "join" or "quit" or "end", room)] in order, where "end" is
-# the end of its input, and is there only if the server's own end can be nothing but the answer to that; data: all that
+# What a receiver's connection saw: commands: [(time, "login" or "join" or "quit" or "end", room)] in order, where "end"
+# is the end of its input, and is there only if the server's own end can be nothing but the answer to that; data: all that
 # the server sent; marks: [(number of lines that had arrived, time)]; end: time at which the connection had ended.
 Connection = collections.namedtuple("Connection", "receiver name commands data marks end")
 
@@ -133,7 +133,9 @@ def judge(texts, spans, fault_end=None):
     source = [sources.setdefault((text.sender, text.connection), len(sources)) for text in texts]
 
     def name(i):
-        return texts[i].key[:40].decode(errors="replace") if i < len(texts) else f"moment {moments[i - len(texts)][0]:.6f}"
+        if i >= len(texts):
+            return f"moment {moments[i - len(texts)][0]:.6f}"
+        return texts[i].key[:40].decode(errors="replace")
 
     # --- What each span shows by itself, and the receivers' order
     seen = {span.receiver: bytearray(len(texts)) for span in spans}
@@ -151,8 +153,8 @@ def judge(texts, spans, fault_end=None):
         for i in [i for i in ids if i >= 0 and denied[i]]:
             findings.add("denied", f"{where} got {name(i)}, whose sender got err")
         for i in [i for i in ids if i >= 0 and answered[i] < span.join_sent]:
-            findings.add("stale", f"{where} got {name(i)}, which had its ok {span.join_sent - answered[i]:.6f} s before "
-                         "that join was sent")
+            early = span.join_sent - answered[i]
+            findings.add("stale", f"{where} got {name(i)}, which had its ok {early:.6f} s before that join was sent")
         first = 0
         for last, time in span.marks:
             for i in [i for i in ids[first:last] if sent[i] > time and i >= 0]:

@@ -159,8 +159,8 @@ def wire():
     found, breaches = parse(b"ok:\nok:joined\ndelivery:cafe:a:0\ndelivery:ca", [(2, 1.5), (3, 2.5)], login, cafe)
     expect(found == [Span("r", "r", "cafe", 1.0, 1.5, [b"a:0"], [(1, 2.5)], False, 9.0)] and not breaches,
            f"a stay that is cut: {found} {breaches}")
-    found, breaches = parse(b"ok:\nok:joined\ndelivery:cafe:a:0\nerr:no\ndelivery:cafe:a:1\nok:joined\ndelivery:bar:b:0\n",
-                            [(7, 3.5)], login, cafe, bar, bar)
+    data = b"ok:\nok:joined\ndelivery:cafe:a:0\nerr:no\ndelivery:cafe:a:1\nok:joined\ndelivery:bar:b:0\n"
+    found, breaches = parse(data, [(7, 3.5)], login, cafe, bar, bar)
     expect(found == [Span("r", "r", "cafe", 1.0, 3.5, [b"a:0", b"a:1"], [(1, 3.5), (2, 3.5)], True, 3.0),
                      Span("r", "r", "bar", 3.0, 3.5, [b"b:0"], [(1, 3.5)], False, 9.0)] and not breaches,
            f"a move that is refused, and one that is not: {found} {breaches}")

@@ -23,8 +23,8 @@
 
 namespace chatproto::detail {
 
-/// A place in a room's log. Blocks are numbered from 1 in each *incarnation* of the log; it gets a new one if the engine
-/// has forgotten the log.
+/// A place in a room's log. Blocks are numbered from 1 in each *incarnation* of the log; it gets a new one if the
+/// engine has forgotten the log.
 struct LogPosition {
   std::uint64_t incarnation = 0;  // 0: no position
   std::uint64_t number = 0;
@@ -63,8 +63,8 @@ enum class AppendResult : std::uint8_t {
 /// - Silence counts only while this process runs, in steps of at most two ticks. (Otherwise a process that was stopped
 ///   would drop its connections, and what waits in them.)
 ///
-/// `Owner` has these functions, none of which calls back: `deliver(room, said)` and `lost(room)`; and, called only while
-/// connected, `append(room, sequence, incarnation, is_retry, block)`, `look(room, position)`, `subscribe(room)`,
+/// `Owner` has these functions, none of which calls back: `deliver(room, said)` and `lost(room)`; and, called only
+/// while connected, `append(room, sequence, incarnation, is_retry, block)`, `look(room, position)`, `subscribe(room)`,
 /// `unsubscribe(room)`, `beat(number)` and `reconnect()`.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.

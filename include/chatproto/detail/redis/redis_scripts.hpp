@@ -7,8 +7,8 @@
 
 namespace chatproto::detail {
 
-// A room has three keys with one hash tag: a hash (i: the incarnation of its log, n: the number of its last block, a: the
-// average size of a block), a stream of blocks whose IDs are their numbers, and for each server a counter of what that
+// A room has three keys with one hash tag: a hash (i: the incarnation of its log, n: the number of its last block, a:
+// the average size of a block), a stream of blocks whose IDs are their numbers, and for each server a counter of what that
 // server has stored last, so that a second attempt does not store it twice.
 
 /// KEYS: hash, stream, the server's counter. ARGV: the server's sequence number; the incarnation that it must be, or
@@ -65,8 +65,9 @@ end
 return result
 )lua";
 
-/// KEYS: the list of Redis servers that servers have here. ARGV: this server's list; channel; the beat; how many seconds
-/// the list holds. Publishes the beat, or returns another server's list that differs. It must not fail if Redis is full.
+/// KEYS: the list of Redis servers that servers have here. ARGV: this server's list; channel; the beat; how many
+/// seconds the list holds. Publishes the beat, or returns another server's list that differs. It must not fail if Redis
+/// is full.
 inline constexpr std::string_view beat_script = R"lua(
 local list = redis.call('GET', KEYS[1])
 if list and list ~= ARGV[1] then return list end

@@ -103,8 +103,8 @@ concept Nowhere = Lacks<S, Member> && !HasFunction<S, Member>;
 
 /// Fails to compile for a session that has an optional member of a `LineSession` nearly right, so that a server would
 /// silently ignore it. Accepts members that may have another purpose: data; functions that are overloaded, templates or
-/// private (except `on_bad_line`, `on_resume` and `on_input_end`); a `name` that takes an argument; and common names, such as `resume`
-/// or `bad_line`.
+/// private (except `on_bad_line`, `on_resume` and `on_input_end`); a `name` that takes an argument; and common names,
+/// such as `resume` or `bad_line`.
 template <class S>
 constexpr bool has_no_near_miss() {
   static_assert(TakesBadLines<S> || Nowhere<S, member_on_bad_line>,
