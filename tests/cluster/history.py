@@ -30,8 +30,8 @@ Text = collections.namedtuple("Text", "key sender to connection number sent outc
 Span = collections.namedtuple("Span", "receiver name room join_sent joined keys marks left end")
 
 # What a receiver's connection saw: commands: [(time, "login" or "join" or "quit" or "end", room)] in order, where "end"
-# is the end of its input, and is there only if the server's own end can be nothing but the answer to that; data: all that
-# the server sent; marks: [(number of lines that had arrived, time)]; end: time at which the connection had ended.
+# is the end of its input, and is there only if the server's own end can be nothing but the answer to that; data: all
+# that the server sent; marks: [(number of lines that had arrived, time)]; end: time at which the connection had ended.
 Connection = collections.namedtuple("Connection", "receiver name commands data marks end")
 
 

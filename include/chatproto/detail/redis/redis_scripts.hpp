@@ -8,8 +8,8 @@
 namespace chatproto::detail {
 
 // A room has three keys with one hash tag: a hash (i: the incarnation of its log, n: the number of its last block, a:
-// the average size of a block), a stream of blocks whose IDs are their numbers, and for each server a counter of what that
-// server has stored last, so that a second attempt does not store it twice.
+// the average size of a block), a stream of blocks whose IDs are their numbers, and for each server a counter of what
+// that server has stored last, so that a second attempt does not store it twice.
 
 /// KEYS: hash, stream, the server's counter. ARGV: the server's sequence number; the incarnation that it must be, or
 /// nothing; block; channel; the stream's bytes and seconds; the hash's seconds; the counter's seconds.
