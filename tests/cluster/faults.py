@@ -43,6 +43,7 @@ class Scene:
     def __init__(self, cluster, shared, options):
         self.cluster, self.shared, self.quick = cluster, shared, options.quick
         self.some = max(100, options.texts // 100)  # texts
+        self.felt_before = self.felt_now()
         self.redis = cluster.redis
         self.servers = cluster.servers
 
@@ -56,9 +57,8 @@ class Scene:
 
     def until_felt(self, seconds):
         """Waits for this time, and until some client has got err or was disconnected."""
-        before = self.felt_now()
         limit = time.monotonic() + seconds
-        wait_for(lambda: self.felt_now() > before, "the fault to be felt")
+        wait_for(lambda: self.felt_now() > self.felt_before, "the fault to be felt")
         time.sleep(max(0.0, limit - time.monotonic()))
 
     def felt_now(self):
