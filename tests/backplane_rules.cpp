@@ -329,6 +329,21 @@ TEST_CASE("a silent engine is left, and in the end nobody waits for it", "[backp
   CHECK(again->outcome == Outcome::done);
 }
 
+TEST_CASE("an engine that cannot begin a log refuses who wants to follow it", "[backplane]") {
+  Scene s;
+  auto const waiter = s.follow();
+  s.rules.subscribed("a");
+  s.rules.looked("a", nullptr);
+  CHECK(waiter->outcome == Outcome::not_done);
+  CHECK(s.owner.take() == Calls{"subscribe a", "look a from 0/0"});
+  auto const later = s.follow();
+  s.beat();
+  s.pass(500ms);
+  CHECK(s.owner.take() == Calls{"look a from 0/0"});
+  s.looked({7, 0}, 0, {});
+  CHECK(later->outcome == Outcome::done);
+}
+
 TEST_CASE("time in which the process stood still is no silence", "[backplane]") {
   Scene s;
   s.follow_from({7, 2});
@@ -353,7 +368,7 @@ TEST_CASE("a room that nobody follows is unsubscribed, and forgotten after some 
   CHECK(s.owner.take() == Calls{"unsubscribe a"});
   s.come(7, 3, "late");
   CHECK(s.owner.take() == Calls{});
-  for (auto seconds = 0; seconds < 61; ++seconds) {
+  for (auto seconds = 0; seconds < 11; ++seconds) {
     s.pass(1s);
     s.beat();
   }

@@ -198,6 +198,8 @@ class BackplaneRules {
     if (view == nullptr) {
       refuse_waiting(room);
       room.looks_again = room.state == State::looking;  // at the next sweep
+      if (room.position.incarnation == 0)               // nobody follows it yet
+        for (auto& [waiter, since] : std::exchange(room.asked, {})) waiter.tell(Outcome::not_done);
       return;
     }
     room.incarnation = view->end.incarnation;
@@ -249,15 +251,12 @@ class BackplaneRules {
   bool is_connected() const noexcept { return is_connected_; }
   BackplaneCounts const& counts() const noexcept { return counts_; }
   /// How many rooms have a block under way.
-  std::size_t under_way() const noexcept {
-    return static_cast<std::size_t>(
-        std::count_if(rooms_.begin(), rooms_.end(), [](auto const& room) { return room.second.sequence != 0; }));
-  }
+  std::size_t under_way() const noexcept { return under_way_; }
 
  private:
   static constexpr std::size_t most_joined = 64 * 1024;      // bytes in one append, unless one entry has more
   static constexpr std::size_t most_held = 4 * 1024 * 1024;  // bytes of a room that wait for earlier ones
-  static constexpr Time remembered{60'000};                  // how long a room is that is no longer used
+  static constexpr Time remembered{10'000};                  // how long a room is that is no longer used
 
   enum class State : std::uint8_t {
     idle,         // not followed
@@ -321,6 +320,7 @@ class BackplaneRules {
     } while (++end != room.waiting.end() && room.block.size() + end->entry.size() <= most_joined);
     room.waiting.erase(begin, end);
     room.sequence = ++last_sequence_;
+    ++under_way_;
     room.sent_to = room.incarnation;
     room.sent_at = now_;
     send(room, false);
@@ -331,8 +331,8 @@ class BackplaneRules {
   }
   /// Ends what is under way.
   void conclude(Room& room, Outcome outcome) {
-    if (room.sequence == 0) return;
-    room.sequence = 0;
+    if (std::exchange(room.sequence, 0) == 0) return;
+    --under_way_;
     count_held(-room.block.size());
     room.block.clear();
     if (room.block.capacity() > most_joined) room.block.shrink_to_fit();
@@ -499,6 +499,7 @@ class BackplaneRules {
   Time now_{};              // time that has passed while the process ran
   Time beat_sent_{}, next_sweep_{};
   std::optional<Time> heard_;  // when the engine was last heard of
+  std::size_t under_way_ = 0;
   std::size_t held_bytes_ = 0;
   HeldShare held_;
   BackplaneCounts counts_;

@@ -174,7 +174,8 @@ class RedisShard {
                             std::to_string(options_.room_time.count()), counter_time});
     if (options_.replicas == 0) return;
     expected_.push_back({Expected::waits, std::string(room), sequence, {}});
-    pair_->commands().send({"WAIT", std::to_string(options_.replicas), std::to_string(options_.times.refuse.count())});
+    pair_->commands().send({"WAIT", std::to_string(options_.replicas),
+                            std::to_string(options_.times.refuse.count() / 2)});  // beats wait behind it
   }
   void look(std::string_view room, LogPosition const& at) {
     expected_.push_back({Expected::looks, std::string(room), 0, at});
@@ -247,7 +248,7 @@ class RedisShard {
   }
 
  private:
-  static constexpr std::array scripts = {append_script, look_script, beat_script};
+  static constexpr std::array all_scripts = {append_script, look_script, beat_script};
   static constexpr std::string_view counter_time = "600";  // seconds, far longer than an append is tried
   static constexpr std::string_view most_blocks = "64";    // in one look
   static constexpr std::string_view list_time = "5";       // seconds
@@ -299,16 +300,18 @@ class RedisShard {
     });
   }
   void load_scripts() {
-    scripts_loading_ = scripts.size();
-    for (auto const script : scripts) {
+    scripts_loading_ = all_scripts.size();
+    for (auto const script : all_scripts) {
       expected_.push_back({Expected::scripts, {}, 0, {}});
       pair_->commands().send({"SCRIPT", "LOAD", script});
     }
   }
   void script_loaded(::redisReply const& reply) {
     if (reply.type == REDIS_REPLY_ERROR) return failed(text_of(reply));
-    *std::array{&append_sha_, &look_sha_, &beat_sha_}[scripts.size() - scripts_loading_] = text_of(reply);
-    if (--scripts_loading_ > 0 || rules_.is_connected()) return;
+    *std::array{&append_sha_, &look_sha_, &beat_sha_}[all_scripts.size() - scripts_loading_] = text_of(reply);
+    if (--scripts_loading_ == 0 && !rules_.is_connected()) beat(0);  // whose answer ends the handshake
+  }
+  void connected() {
     attempt_.cancel();
     last_fault_.clear();
     tell(RedisEvent::Kind::connected, {});
@@ -358,7 +361,7 @@ class RedisShard {
   void beat_replied(Expected const& expected, ::redisReply const& reply) {
     if (has_no_script(reply)) return beat(expected.sequence);
     if (reply.type == REDIS_REPLY_ERROR) return failed(text_of(reply));
-    if (reply.type == REDIS_REPLY_INTEGER) return;
+    if (reply.type == REDIS_REPLY_INTEGER) return rules_.is_connected() ? void() : connected();
     failed("another server has other Redis servers, or calls them by other names: " + std::string(text_of(reply)));
   }
   void look_replied(Expected const& expected, ::redisReply const& reply) {

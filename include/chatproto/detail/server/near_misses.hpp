@@ -27,6 +27,8 @@ CHATPROTO_MEMBER(on_flush);
 CHATPROTO_MEMBER(onFlush);
 CHATPROTO_MEMBER(on_resumed);
 CHATPROTO_MEMBER(onResume);
+CHATPROTO_MEMBER(on_input_ended);
+CHATPROTO_MEMBER(onInputEnd);
 CHATPROTO_MEMBER(is_logged_in);
 CHATPROTO_MEMBER(isLoggedIn);
 CHATPROTO_MEMBER(loggedIn);
@@ -128,6 +130,8 @@ constexpr bool has_no_near_miss() {
                 "a session's on_flush or onFlush is never called: write void flush()");
   static_assert(Resumes<S> || !(HasCall<S, member_on_resumed> || HasCall<S, member_onResume>),
                 "a session's on_resumed or onResume is never called: write void on_resume()");
+  static_assert(SeesInputEnd<S> || !(HasCall<S, member_on_input_ended> || HasCall<S, member_onInputEnd>),
+                "a session's on_input_ended or onInputEnd is never called: write void on_input_end()");
   static_assert(
       TellsLogin<S> || !(HasQuestion<S, member_is_logged_in> || HasQuestion<S, member_isLoggedIn> ||
                          HasQuestion<S, member_loggedIn> || HasQuestion<S, member_loggedin>),
