@@ -31,8 +31,8 @@ TALK, LAST, SENDERS_LEAVE, RECEIVERS_LEAVE = range(4)
 class Plan:
     """Who is in which room, on which server. Everything follows from the arguments."""
 
-    def __init__(self, servers, rooms=6, receivers=4, senders=3, stay=0, churn=True, ends=False):
-        self.servers, self.stay, self.churn, self.ends = servers, stay, churn, ends
+    def __init__(self, servers, rooms=6, receivers=4, senders=3, stay=0, churn=True, ends=False, pause=(0.1, 0.5)):
+        self.servers, self.stay, self.churn, self.ends, self.pause = servers, stay, churn, ends, pause
         self.rooms = [f"room{number}" for number in range(rooms)]
         self.receivers = []  # (who, name, room, server, what it does besides)
         self.senders = []  # (name, rooms, server, window)
@@ -46,7 +46,7 @@ class Plan:
                 if receivers > 3 and number == receivers - 1:
                     name = f"r{room}x{number - 1}"
                 habit = "stays"
-                if churn and number == receivers - 1 or churn == "all" and number:
+                if churn and number == receivers - 1 or churn == "most" and number or churn == "all":
                     habit = ["leaves", "moves", "roams"][(room + receivers - 1 - number) % 3]
                 self.receivers.append((who, name, room, (room + number) % servers, habit))
         if stay:  # few senders, who go from room to room
@@ -396,7 +396,7 @@ class Receiver(Client):
                     self.leave()
                 elif self.habit != "stays":
                     connection = self.socket
-                    self.later(self.random.uniform(0.1, 0.5), lambda: self.wander(connection))
+                    self.later(self.random.uniform(*self.worker.plan.pause), lambda: self.wander(connection))
 
     def wander(self, connection):
         if self.socket is not connection or not self.joined or self.quitting or self.worker.task >= LAST:
@@ -406,7 +406,7 @@ class Receiver(Client):
             self.room = self.home if self.room != self.home else (self.home + 1) % len(rooms)
             self.commands.append((time.monotonic(), "join", rooms[self.room]))
             self.send(b"join:%s\n" % rooms[self.room].encode())
-            self.later(self.random.uniform(0.1, 0.5), lambda: self.wander(connection))
+            self.later(self.random.uniform(*self.worker.plan.pause), lambda: self.wander(connection))
         elif self.worker.plan.ends and self.random.random() < 0.5:
             # Nobody is cut here, so the server's end is its answer to this one.
             self.quitting = True

@@ -177,7 +177,8 @@ class Relay:
         self.port = free_port()
         self.held = multiprocessing.Value("i", 0, lock=False)
         self.forget = multiprocessing.Value("i", 0, lock=False)
-        self.jitter = multiprocessing.Value("i", 0, lock=False)  # most milliseconds that something is late
+        self.jitter = multiprocessing.Value("i", 0, lock=False)  # most milliseconds that anything is late
+        self.lag = multiprocessing.Value("i", 0, lock=False)  # and that published messages are late
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(("127.0.0.1", self.port))
@@ -196,7 +197,8 @@ class Relay:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         selector = selectors.DefaultSelector()
         selector.register(self.listener, selectors.EVENT_READ)
-        # socket: [other, bytes to write to the other, direction, has this one ended, is the end passed on, late until]
+        # socket: [other, bytes to write to the other, direction, has this one ended, is the end passed on, late until,
+        # does it bring published messages]
         pipes = {}
         dice = random.Random(self.port)
         self.listener.setblocking(False)
@@ -221,8 +223,8 @@ class Relay:
                         near.close()
                         far.close()
                     else:
-                        pipes[near] = [far, bytearray(), TO_REDIS, False, False, 0.0]
-                        pipes[far] = [near, bytearray(), TO_SERVER, False, False, 0.0]
+                        pipes[near] = [far, bytearray(), TO_REDIS, False, False, 0.0, False]
+                        pipes[far] = [near, bytearray(), TO_SERVER, False, False, 0.0, False]
                         for end in near, far:
                             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                             end.setblocking(False)
@@ -230,7 +232,7 @@ class Relay:
             dead = set()
             now = time.monotonic()
             for end, pipe in pipes.items():
-                other, waiting, direction, ended, passed_on, late = pipe
+                other, waiting, direction, ended, passed_on, late, _ = pipe
                 if held & direction or late and now < late:
                     continue
                 if self.jitter.value and dice.random() < 0.05:
@@ -242,6 +244,11 @@ class Relay:
                             data = end.recv(1 << 18)
                             waiting += data
                             pipe[3] = not data
+                            if direction == TO_REDIS and b"SUBSCRIBE" in data:
+                                pipes[other][6] = True
+                            if self.lag.value and pipe[6]:
+                                pipe[5] = now + dice.uniform(0.0, self.lag.value / 1000)
+                                continue
                     if waiting:
                         with contextlib.suppress(BlockingIOError):
                             del waiting[:other.send(waiting)]
@@ -257,7 +264,7 @@ class Relay:
                 end.close()
                 del pipes[end]
             # A held or ended socket stays readable, so there is a pause at least.
-            busy = held or self.jitter.value or any(pipe[1] or pipe[3] for pipe in pipes.values())
+            busy = held or self.jitter.value or self.lag.value or any(pipe[1] or pipe[3] for pipe in pipes.values())
             if busy:
                 time.sleep(0.001)
             else:

@@ -43,6 +43,7 @@ class Scene:
     def __init__(self, cluster, shared, options):
         self.cluster, self.shared, self.quick = cluster, shared, options.quick
         self.some = max(100, options.texts // 100)  # texts
+        self.felt_before = self.felt_now()
         self.redis = cluster.redis
         self.servers = cluster.servers
 
@@ -56,9 +57,8 @@ class Scene:
 
     def until_felt(self, seconds):
         """Waits for this time, and until some client has got err or was disconnected."""
-        before = self.felt_now()
         limit = time.monotonic() + seconds
-        wait_for(lambda: self.felt_now() > before, "the fault to be felt")
+        wait_for(lambda: self.felt_now() > self.felt_before, "the fault to be felt")
         time.sleep(max(0.0, limit - time.monotonic()))
 
     def felt_now(self):
@@ -99,7 +99,7 @@ def stop_server_8(scene):
     stop_server(scene, 8)
 
 
-@fault("stutter", redis=False, quick=False, keeps=True, lasts=6, plan={"churn": "all"})
+@fault("stutter", redis=False, quick=False, keeps=True, lasts=6, plan={"churn": "most"})
 def stutter(scene):
     """Each server stands still for a moment, again and again."""
     dice = random.Random(1)
@@ -198,7 +198,7 @@ def kill_pubsub(scene):
     return kill_connections(scene, "pubsub")
 
 
-@fault("kill-storm", quick=False, keeps=True, lasts=6, plan={"churn": "all"})
+@fault("kill-storm", quick=False, keeps=True, lasts=6, plan={"churn": "most"})
 def kill_storm(scene):
     """Connections are killed at any moment, so also while a server is busy with what it has missed."""
     dice = random.Random(1)
@@ -283,7 +283,7 @@ def partitions(scene):
         relay.held.value = 0
 
 
-@fault("jitter", keeps=True, lasts=3, cluster={"relayed": (0, 1, 2)}, plan={"churn": "all"})
+@fault("jitter", keeps=True, lasts=3, cluster={"relayed": (0, 1, 2)}, plan={"churn": "most"})
 def jitter(scene):
     """Each connection to Redis is late on its own, so replies and deliveries overtake each other."""
     for relays in scene.cluster.relay_of.values():
@@ -297,7 +297,30 @@ def jitter(scene):
             relay.jitter.value = 0
 
 
-@fault("jitter-kill", quick=False, keeps=True, lasts=6, cluster={"relayed": (0, 1, 2)}, plan={"churn": "all"})
+@fault("lag", lasts=3, keeps=True, cluster={"relayed": (0, 1, 2)}, plan={"churn": "most"})
+def lag(scene):
+    """What Redis publishes comes later than its replies, also after connections were made anew."""
+    relays = [relay for relays in scene.cluster.relay_of.values() for relay in relays]
+    for relay in relays:
+        relay.lag.value = 40
+    killed = 0
+    for _ in range(5 if scene.quick else 30):
+        scene.until_talked(20)
+        killed += sum(engine.kill_connections("pubsub") for engine in scene.redis)
+        scene.sleep(0.1)
+    for relay in relays:
+        relay.lag.value = 0
+    return f"{killed} connections killed"
+
+
+@fault("hurry", quick=False, keeps=True, lasts=4, cluster={"relayed": (0, 1, 2)},
+       plan={"rooms": 24, "receivers": 2, "senders": 1, "churn": "all", "pause": (0.0, 0.02)})
+def hurry(scene):
+    """As jitter, while all receivers come and go, so that servers follow rooms for moments only."""
+    jitter(scene)
+
+
+@fault("jitter-kill", quick=False, keeps=True, lasts=6, cluster={"relayed": (0, 1, 2)}, plan={"churn": "most"})
 def jitter_kill(scene):
     relays = [relay for relays in scene.cluster.relay_of.values() for relay in relays]
     for relay in relays:
@@ -394,6 +417,18 @@ def expire_hash_kill(scene):
     return f"{len(keys)} keys expired"
 
 
+@fault("forget-counters", quick=False)
+def forget_counters(scene):
+    """The counters against storing a text twice go, at the moment of connections' ends."""
+    gone = 0
+    for _ in range(100):
+        for engine in scene.redis:
+            keys = engine.keys("string")
+            gone += sum(engine.ask_all([("CLIENT", "KILL", "TYPE", "normal"), *(("DEL", key) for key in keys)])[1:])
+        scene.sleep(0.02)
+    return f"{gone} counters deleted"
+
+
 @fault("tiny-buffer", cluster={"relayed": (0,), "relay_buffer": 4096})
 def tiny_buffer(scene):
     """Redis disconnects subscribers that are behind by next to nothing; one of them is, until that has happened."""
@@ -478,7 +513,7 @@ def kill_all_servers(scene):
         server.start()
 
 
-@fault("chaos", quick=False, lasts=20, cluster={"relayed": (0, 1, 2), "append_only": True}, plan={"churn": "all"})
+@fault("chaos", quick=False, lasts=20, cluster={"relayed": (0, 1, 2), "append_only": True}, plan={"churn": "most"})
 def chaos(scene):
     """Everything at any moment. The seed is in the environment: CHAOS=1."""
     dice = random.Random(int(os.environ.get("CHAOS", "1")))
