@@ -230,7 +230,7 @@ class ClusterNode final : public Backplane {
   void subscribe(std::string_view room) {
     auto const confirm = [this, name = std::string(room)] { rules.subscribed(name); };
     auto const at_once = wrong_ == "confirms at once";
-    pair_->subscriptions.push_back([=, this, name = std::string(room), pair = pair_.get()] {
+    pair_->subscriptions.push_back([=, name = std::string(room), pair = pair_.get()] {
       pair->channels.insert(name);
       if (!at_once && pair->node != nullptr) pair->messages.push_back(confirm);
     });

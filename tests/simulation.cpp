@@ -535,7 +535,7 @@ void Simulation::judge() {
     tally.at("appends refused") += counts.refused;
     tally.at("appends unknown") += counts.unknown;
   }
-  services.clear();
+  if (in_cluster) services.clear();  // what waits for the engine holds clients
   nodes.clear();
   verdicts.clear();  // on clients that have gone
   history::History history;

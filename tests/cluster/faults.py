@@ -417,18 +417,6 @@ def expire_hash_kill(scene):
     return f"{len(keys)} keys expired"
 
 
-@fault("forget-counters", quick=False)
-def forget_counters(scene):
-    """The counters against storing a text twice go, at the moment of connections' ends."""
-    gone = 0
-    for _ in range(100):
-        for engine in scene.redis:
-            keys = engine.keys("string")
-            gone += sum(engine.ask_all([("CLIENT", "KILL", "TYPE", "normal"), *(("DEL", key) for key in keys)])[1:])
-        scene.sleep(0.02)
-    return f"{gone} counters deleted"
-
-
 @fault("tiny-buffer", cluster={"relayed": (0,), "relay_buffer": 4096})
 def tiny_buffer(scene):
     """Redis disconnects subscribers that are behind by next to nothing; one of them is, until that has happened."""

@@ -7,28 +7,40 @@
 
 namespace chatproto::detail {
 
-// A room has three keys with one hash tag: a hash (i: the incarnation of its log, n: the number of its last block, a:
-// the average size of a block), a stream of blocks whose IDs are their numbers, and for each server a counter of what
-// that server has stored last, so that a second attempt does not store it twice.
+// A room has two keys with one hash tag: a stream of blocks whose IDs are their numbers, and a hash. The hash has the
+// incarnation of the log (i), the number of its last block (n), the average size of a block (a), and for each server
+// what it has stored last, so that a second attempt does not store it twice: its sequence number and the block's number.
+// These belong to the hash, because they must not be forgotten (evicted, for example) as long as the incarnation is
+// remembered. If there are many, those that were used least recently are dropped.
 
-/// KEYS: hash, stream, the server's counter. ARGV: the server's sequence number; the incarnation that it must be, or
-/// nothing; block; channel; the stream's bytes and seconds; the hash's seconds; the counter's seconds.
+/// KEYS: hash, stream. ARGV: the server's sequence number; the incarnation that it must be, or nothing; block; channel;
+/// the stream's bytes and seconds; the hash's seconds; the server's name.
 /// Returns the outcome and the incarnation.
 inline constexpr std::string_view append_script = R"lua(
-local sequence, block = tonumber(ARGV[1]), ARGV[3]
-local incarnation = redis.call('HGET', KEYS[1], 'i')
-if tonumber(redis.call('GET', KEYS[3]) or '0') >= sequence then return {'stored', incarnation or '0'} end
+local block = ARGV[3]
+local known = redis.call('HMGET', KEYS[1], 'i', ARGV[8])
+local incarnation, last = known[1], known[2]
+if last and tonumber(string.match(last, '%d+')) >= tonumber(ARGV[1]) then return {'stored', incarnation} end
 if ARGV[2] ~= '' and ARGV[2] ~= incarnation then return {'unknown', '0'} end
 if not incarnation then
   local now = redis.call('TIME')
   incarnation = now[1] .. string.format('%06d', now[2])
-  redis.call('DEL', KEYS[2])
+  redis.call('DEL', KEYS[1], KEYS[2])
   redis.call('HSET', KEYS[1], 'i', incarnation)
 end
 local number = redis.call('HINCRBY', KEYS[1], 'n', 1)
 local id = string.format('%.0f', number)
 redis.call('XADD', KEYS[2], id .. '-0', 'b', block)
-redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[8])
+redis.call('HSET', KEYS[1], ARGV[8], ARGV[1] .. ' ' .. id)
+if not last and redis.call('HLEN', KEYS[1]) > 1000 then
+  local servers, all = {}, redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    local block_number = string.match(all[i + 1], ' (%d+)')
+    if block_number then table.insert(servers, {tonumber(block_number), all[i]}) end
+  end
+  table.sort(servers, function(one, other) return one[1] < other[1] end)
+  for i = 1, #servers / 2 do redis.call('HDEL', KEYS[1], servers[i][2]) end
+end
 if number % 16 == 0 then
   local average = tonumber(redis.call('HGET', KEYS[1], 'a') or #block)
   average = average + (#block - average) / 8
@@ -49,7 +61,7 @@ local incarnation = redis.call('HGET', KEYS[1], 'i')
 if not incarnation then
   local now = redis.call('TIME')
   incarnation = now[1] .. string.format('%06d', now[2])
-  redis.call('DEL', KEYS[2])
+  redis.call('DEL', KEYS[1], KEYS[2])
   redis.call('HSET', KEYS[1], 'i', incarnation, 'n', '0')
   redis.call('EXPIRE', KEYS[1], ARGV[4])
 end

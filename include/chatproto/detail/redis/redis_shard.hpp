@@ -168,10 +168,10 @@ class RedisShard {
               std::string_view block) {
     expected_.push_back({Expected::appends, std::string(room), sequence, {}});
     auto const retries = is_retry ? std::to_string(incarnation) : std::string();
-    pair_->commands().send({"EVALSHA", append_sha_, "3", hash_of(room), stream_of(room), counter_of(room),
-                            std::to_string(sequence), retries, block, channel_of(room),
-                            std::to_string(options_.stream_bytes), std::to_string(options_.stream_time.count()),
-                            std::to_string(options_.room_time.count()), counter_time});
+    pair_->commands().send({"EVALSHA", append_sha_, "2", hash_of(room), stream_of(room), std::to_string(sequence),
+                            retries, block, channel_of(room), std::to_string(options_.stream_bytes),
+                            std::to_string(options_.stream_time.count()), std::to_string(options_.room_time.count()),
+                            node_});
     if (options_.replicas == 0) return;
     expected_.push_back({Expected::waits, std::string(room), sequence, {}});
     pair_->commands().send({"WAIT", std::to_string(options_.replicas),
@@ -249,9 +249,8 @@ class RedisShard {
 
  private:
   static constexpr std::array all_scripts = {append_script, look_script, beat_script};
-  static constexpr std::string_view counter_time = "600";  // seconds, far longer than an append is tried
-  static constexpr std::string_view most_blocks = "64";    // in one look
-  static constexpr std::string_view list_time = "5";       // seconds
+  static constexpr std::string_view most_blocks = "64";  // in one look
+  static constexpr std::string_view list_time = "5";     // seconds
 
   /// The reply to a command under way.
   struct Expected {
@@ -279,7 +278,6 @@ class RedisShard {
   static std::string channel_of(std::string_view room) { return key(room, ""); }
   static std::string hash_of(std::string_view room) { return key(room, ":log"); }
   static std::string stream_of(std::string_view room) { return key(room, ":stream"); }
-  std::string counter_of(std::string_view room) const { return key(room, ":node:" + node_); }
   static std::string_view room_of(std::string_view channel) {
     if (!channel.starts_with("{chat:") || !channel.ends_with('}')) return {};
     return channel.substr(6, channel.size() - 7);
