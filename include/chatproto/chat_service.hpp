@@ -50,14 +50,14 @@ struct ChatOptions {
 /// The chat service, which is the default service of `Server`.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: safe; but only its own client uses a session.
-class ChatService : private Backplane::Sink {
+class ChatService {
  public:
   class Session;
 
   /// Constructs a chat without rooms. Throws what `Backplane::start` throws, if there is a backplane.
   explicit ChatService(ChatOptions options = {})
       : options_(std::move(options)), rooms_(options_.max_rooms, options_.max_members) {
-    if (options_.backplane) options_.backplane->start(*this);
+    if (options_.backplane) options_.backplane->start(from_backplane_);
   }
   ~ChatService() {
     if (options_.backplane) options_.backplane->stop();
@@ -154,19 +154,27 @@ class ChatService : private Backplane::Sink {
     deliveries_.fetch_add(texts * receivers, std::memory_order_relaxed);
   }
 
-  // What comes from the backplane:
-  void deliver(std::string_view name, Backplane::Said const& said) noexcept final try {
-    auto const stay = rooms_.enter_existing(name);
-    if (!stay) return;
-    auto& room = stay.room();
-    count_deliveries(said.texts,
-                     said.to.empty() ? room.broadcast(said.from, said.lines) : room.send_to(said.to, said.lines));
-  } catch (...) {  // out of memory: nobody has got it
-    lost(name);
-  }
-  void lost(std::string_view name) noexcept final {
-    if (auto const stay = rooms_.enter_existing(name)) stay.room().disconnect_all(MessageQueue::State::room_lost);
-  }
+  /// Gets what comes from the backplane.
+  struct Deliveries final : Backplane::Sink {
+    explicit Deliveries(ChatService& its_service) noexcept : service(its_service) {}
+    void deliver(std::string_view name, Backplane::Said const& said) noexcept override {
+      try {
+        auto const stay = service.rooms_.enter_existing(name);
+        if (!stay) return;
+        auto& room = stay.room();
+        service.count_deliveries(
+            said.texts, said.to.empty() ? room.broadcast(said.from, said.lines) : room.send_to(said.to, said.lines));
+      } catch (...) {  // out of memory: nobody has got it
+        lost(name);
+      }
+    }
+    void lost(std::string_view name) noexcept override {
+      if (auto const stay = service.rooms_.enter_existing(name))
+        stay.room().disconnect_all(MessageQueue::State::room_lost);
+    }
+
+    ChatService& service;
+  };
 
   bool asks_for_logins() const noexcept { return static_cast<bool>(options_.authenticate); }
   /// Returns a login that waits for its verdict, or null if too many do.
@@ -190,6 +198,7 @@ class ChatService : private Backplane::Sink {
   std::atomic<bool> has_banned_ = false;
   RoomTable rooms_;
   std::atomic<std::uint64_t> texts_ = 0, deliveries_ = 0;
+  Deliveries from_backplane_{*this};
 };
 
 }  // namespace chatproto
