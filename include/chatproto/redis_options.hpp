@@ -66,11 +66,11 @@ struct RedisOptions {
 
 /// The figures of one Redis; see `RedisBackplane::stats`.
 struct RedisStats {
-  std::string server;                 ///< its name, as `RedisServer::name`
-  bool is_connected = false;          ///< whether both connections are made
-  std::chrono::milliseconds silence;  ///< since it was last heard of; `max()`: never
-  std::size_t under_way = 0;          ///< rooms with a block whose outcome is not known yet
-  BackplaneCounts counts;             ///< what was done so far
+  std::string server;                   ///< its name, as `RedisServer::name`
+  bool is_connected = false;            ///< whether both connections are made
+  std::chrono::milliseconds silence{};  ///< since it was last heard of; `max()`: never
+  std::size_t under_way = 0;            ///< rooms with a block whose outcome is not known yet
+  BackplaneCounts counts;               ///< what was done so far
 };
 
 }  // namespace chatproto
