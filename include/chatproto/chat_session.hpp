@@ -131,8 +131,8 @@ class ChatService::Session {
   static auto const& commands() noexcept;
 
   // For a service with commands of its own. Its session has one of these, and passes on every line that is not its own,
-  // and `on_bad_line`, `on_resume`, `on_input_end`, `flush` and `logged_in`. It answers its own lines with what follows,
-  // so that all replies keep their order.
+  // and `on_bad_line`, `on_resume`, `on_input_end`, `flush` and `logged_in`. It answers its own lines with what
+  // follows, so that all replies keep their order.
 
   /// Returns whether the client has one of these roles (bits of `Role`). If not, refuses, unless the role is `gone`.
   bool admits(unsigned roles) {
