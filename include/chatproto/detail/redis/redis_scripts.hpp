@@ -10,8 +10,8 @@ namespace chatproto::detail {
 // A room has two keys with one hash tag: a stream of blocks whose IDs are their numbers, and a hash. The hash has the
 // incarnation of the log (i), the number of its last block (n), the average size of a block (a), and for each server
 // what it has stored last, so that a second attempt does not store it twice: its sequence number and the block's
-// number. These belong to the hash, because they must not be forgotten (evicted, for example) as long as the incarnation is
-// remembered. If there are many, those that were used least recently are dropped.
+// number. These belong to the hash, because they must not be forgotten (evicted, for example) as long as the
+// incarnation is remembered. If there are many, those that were used least recently are dropped.
 
 /// KEYS: hash, stream. ARGV: the server's sequence number; the incarnation that it must be, or nothing; block; channel;
 /// the stream's bytes and seconds; the hash's seconds; the server's name.
