@@ -17,8 +17,8 @@ SERVER = os.path.abspath(sys.argv[1])
 CERTIFICATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "certificates.sh")
 PATIENCE = 120  # seconds, after which something has gone wrong; nothing is expected to take long
 USER = ("user chat on >chatting resetchannels ~{chat:* &{chat:* &chat:node:* -@all +info +publish +subscribe "
-        "+unsubscribe +evalsha +script|load +wait +get +set +del +hget +hset +hincrby +xadd +xrange +xtrim +expire "
-        "+time")
+        "+unsubscribe +evalsha +script|load +wait +get +set +del +hget +hmget +hgetall +hlen +hset +hdel +hincrby "
+        "+xadd +xrange +xtrim +expire +time")
 
 
 def check(right, what):

@@ -31,7 +31,7 @@ def free_port():
 def check_rights(lines):
     """Compares the rights of the user with the commands in the library's headers."""
     headers = [file.read_text(encoding="utf-8") for file in (source / "include/chatproto/detail/redis").glob("*.hpp")]
-    used = {command.lower() for header in headers for command in re.findall(r"redis\.call\('(\w+)'", header)}
+    used = {command.lower() for header in headers for command in re.findall(r"redis\.p?call\('(\w+)'", header)}
     for command, first in re.findall(r'send\(\{"([A-Z]+)"(?:, "([A-Z]+)")?', "".join(headers)):
         used.add((command + ("|" + first if first else "")).lower())
     used.remove("auth")  # needs no right
