@@ -106,7 +106,7 @@ class Engine {
     }
     if (from.incarnation != view.end.incarnation || from.number + 1 < log.first_kept) return view;
     for (auto number = from.number + 1; number <= log.last && view.blocks.size() < most_blocks; ++number)
-      view.blocks.push_back(log.blocks[number - log.first_kept]);
+      view.blocks.push_back(log.blocks[static_cast<std::size_t>(number - log.first_kept)]);
     return view;
   }
 

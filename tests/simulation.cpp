@@ -565,7 +565,7 @@ Tally no_tally() {
 
 /// Runs a history. Returns whether nothing was wrong.
 bool happens(std::string_view wrong, bool told, Tally& tally) {
-  Simulation world(seed, wrong, told, tally, servers);
+  Simulation world(seed, wrong, told, tally, static_cast<std::size_t>(servers));
   world.run();
   ++tally.at("histories");
   if (wrong.empty() && !told)
