@@ -109,7 +109,7 @@ class BackplaneRules {
     }
     auto& room = this->room(name);
     count_held(entry.size());
-    room.waiting.push_back({std::move(entry), std::move(waiter), now_});
+    room.waiting.push_back({std::move(entry), std::move(waiter)});
     append_next(room);
   }
   void follow(std::string_view name, Waiter waiter) {
@@ -267,7 +267,6 @@ class BackplaneRules {
   struct Waiting {
     std::string entry;
     Waiter waiter;
-    Time since;
   };
   struct Asked {
     Waiter waiter;
@@ -341,7 +340,7 @@ class BackplaneRules {
   }
   /// Refuses what waits to be sent.
   void refuse_waiting(Room& room) {
-    for (auto& [entry, waiter, since] : std::exchange(room.waiting, {})) {
+    for (auto& [entry, waiter] : std::exchange(room.waiting, {})) {
       count_held(-entry.size());
       waiter.tell(Outcome::not_done);
       ++counts_.refused;

@@ -84,7 +84,7 @@ class RedisPair {
         : pair(its_pair), connection(std::make_shared<RedisConnection>(context, *this)) {}
 
     void connected() override {
-      auto const& [user, password] = std::pair(pair.options_.user, pair.options_.password);
+      auto const &user = pair.options_.user, &password = pair.options_.password;
       if (!password.empty()) {
         ++skipped;
         user.empty() ? connection->send({"AUTH", password}) : connection->send({"AUTH", user, password});
