@@ -70,6 +70,11 @@ class RedisFlags {
         ->check(decimal(0, 100))
         ->needs(redis)
         ->capture_default_str();
+    app.add_option("--redis-new-rooms", options_.new_rooms,
+                   "Maximum number of rooms that begin per second, with 40 times as many at once")
+        ->check(decimal(1, 1'000'000))
+        ->needs(redis)
+        ->capture_default_str();
   }
 
   /// Returns the backplane; null if there is none. With `--check`, tries each Redis. `log` may be null. Throws

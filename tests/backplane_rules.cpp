@@ -53,6 +53,7 @@ struct Owner {
   }
   void subscribe(std::string_view room) { note("subscribe ", room); }
   void unsubscribe(std::string_view room) { note("unsubscribe ", room); }
+  void renew(std::string_view room) { note("renew ", room); }
   void beat(std::uint64_t number) { beats.push_back(number); }
   void reconnect() { note("reconnect"); }
 
@@ -74,7 +75,7 @@ std::string entry(std::string const& from, std::string const& text) {
 /// Rules that are connected to an engine, and their first beat has come back.
 struct Scene {
   Owner owner;
-  Rules rules{owner, {}};
+  Rules rules{owner, {}, 30s};
 
   Scene() {
     rules.connected("first life");
@@ -374,6 +375,35 @@ TEST_CASE("a room that nobody follows is unsubscribed, and forgotten after some 
   }
   s.append("1");
   CHECK(s.owner.take() == Calls{"look a from 0/0"});  // its incarnation is forgotten
+}
+
+TEST_CASE("a room that is followed is renewed, if nothing else does that", "[backplane]") {
+  Scene s;
+  s.follow_from({7, 2});
+  auto const pass_seconds = [&s](int seconds) {
+    for (; seconds > 0; --seconds) {
+      s.pass(1s);
+      s.beat();
+    }
+  };
+  pass_seconds(25);
+  s.come(7, 3, "three");  // which has renewed it
+  pass_seconds(25);
+  CHECK(s.owner.take() == Calls{delivery("three")});
+  pass_seconds(25);
+  CHECK(s.owner.take() == Calls{"renew a"});
+  s.rules.unfollow("a");
+  pass_seconds(60);
+  CHECK(s.owner.take() == Calls{"unsubscribe a"});
+}
+
+TEST_CASE("time passes for each of many rooms", "[backplane]") {
+  Scene s;
+  std::vector<std::string> rooms;
+  std::vector<std::shared_ptr<Waiter>> waiters;
+  for (auto i = 0; i < 100; ++i) waiters.push_back(s.append("1", rooms.emplace_back("room" + std::to_string(i))));
+  s.pass(2s);  // no beat comes back
+  for (auto const& waiter : waiters) CHECK(waiter->outcome == Outcome::not_done);
 }
 
 TEST_CASE("a waiter that is dropped hears that the outcome is unknown", "[backplane]") {

@@ -60,11 +60,14 @@ def wrong_arguments(scratch):
         refused("server: --redis: '' is not HOST:PORT (usage: server [OPTION]... PORT)", "0", "--redis", text)
     refused("server: --redis: 'a:1' is there twice (usage: server [OPTION]... PORT)", "0", "--redis", "a:1,b:1,a:1")
     for flag, needed in (("--redis-password-file", "--redis"), ("--redis-ca", "--redis"),
-                         ("--redis-replicas", "--redis"), ("--redis-user", "--redis-password-file")):
+                         ("--redis-replicas", "--redis"), ("--redis-new-rooms", "--redis"),
+                         ("--redis-user", "--redis-password-file")):
         refused(f"usage: server [OPTION]... PORT ({flag} requires {needed}; see --help)", "0", flag, "1",
                 *([] if needed == "--redis" else ["--redis", "a:1"]))
     refused("server: --redis-replicas: '101' is not a number from 0 to 100 (usage: server [OPTION]... PORT)",
             "0", "--redis", "a:1", "--redis-replicas", "101")
+    refused("server: --redis-new-rooms: '0' is not a number from 1 to 1000000 (usage: server [OPTION]... PORT)",
+            "0", "--redis", "a:1", "--redis-new-rooms", "0")
     for first in "0", "--check":
         refused("server: --overflow block-sender cannot be used with --redis: a server cannot hold up the senders of "
                 "other servers", first, "--redis", "a:1", "--overflow", "block-sender")
@@ -313,6 +316,27 @@ def converse(server):
         alice.hears(b"hello")
 
 
+def new_rooms(scratch):
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(Redis(scratch))
+        server = stack.enter_context(Server(scratch, "--redis", redis.name(), "--redis-new-rooms", "1"))
+        alice, bob, spammer = (stack.enter_context(contextlib.closing(Client(server, login)))
+                               for login in ("rlogin:alice", "slogin:bob", "slogin:spammer"))
+        room = 0
+        spammer.ask("join:0")
+        while spammer.say("sendall:spam") == b"ok":
+            room += 1
+            spammer.ask(f"join:{room}")
+        check(room >= 39, f"only {room} more rooms could begin")
+        server.await_lines('level=error event=redis_refused redis=[^ ]* error="too many new rooms at once"\n', 1)
+        bob.ask("sendall:hello")  # the cafe is not new
+        alice.hears(b"hello")
+        carol = stack.enter_context(contextlib.closing(Client(server, "rlogin:carol")))
+        bob.ask("sendall:again")
+        for receiver in alice, carol:
+            receiver.hears(b"again")
+
+
 def coming_and_going(scratch):
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(Redis(scratch))
@@ -358,6 +382,7 @@ def main():
             return
         passwords(scratch)
         encrypted(scratch)
+        new_rooms(scratch)
         coming_and_going(scratch)
 
 

@@ -245,6 +245,7 @@ class ClusterNode final : public Backplane {
       if (pair.node != nullptr) pair.messages.push_back([=, this] { rules.beat_came(number); });
     });
   }
+  void renew(std::string_view) {}
   void reconnect() { break_off(); }
 
   /// Something that came in the room `name`.
@@ -339,7 +340,7 @@ class ClusterNode final : public Backplane {
   bool has_requests_ = false;
 
  public:
-  Rules rules{*this, {}};
+  Rules rules{*this, {}, 10s};
 };
 
 inline void Engine::publish(std::string const& room, LogPosition const& at, std::string const& block) {

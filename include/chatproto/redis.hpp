@@ -45,10 +45,11 @@ namespace chatproto {
 /// Thread safety: distinct objects: safe. Shared objects: safe, except `start` and `stop`.
 class RedisBackplane final : public Backplane {
  public:
-  /// Does not connect yet. Throws `std::invalid_argument` if no Redis is named, or one twice.
+  /// Does not connect yet. Throws `std::invalid_argument` if no Redis is named, or one twice, or if no room may begin.
   explicit RedisBackplane(RedisOptions options) : options_(std::move(options)) {
     auto const& servers = options_.servers;
     if (servers.empty()) throw std::invalid_argument("a RedisBackplane needs a Redis");
+    if (options_.new_rooms == 0) throw std::invalid_argument("a RedisBackplane needs new rooms");
     for (auto at = servers.begin(); at != servers.end(); ++at)
       if (std::any_of(servers.begin(), at, [&](auto const& other) { return other.name() == at->name(); }))
         throw std::invalid_argument("Redis " + at->name() + " is named twice");

@@ -55,8 +55,11 @@ struct RedisOptions {
   std::chrono::milliseconds retry{250};      ///< Between two attempts to connect.
   /// How many bytes of texts Redis keeps for each room, for servers whose connection was interrupted.
   std::size_t stream_bytes = 8 * 1024 * 1024;
-  std::chrono::seconds stream_time{300};                    ///< How long Redis keeps them after the last one.
-  std::chrono::seconds room_time = std::chrono::hours(24);  ///< How long Redis remembers a room after its last text.
+  std::chrono::seconds stream_time{60};  ///< How long Redis keeps them after the last one.
+  std::chrono::seconds room_time{600};   ///< How long Redis remembers a room that no server uses.
+  /// How many rooms per second may be new to Redis, with 40 times as many at once. What is said in more of them, and
+  /// who joins them, is refused. So clients that make up names of rooms do not fill Redis. At least 1.
+  unsigned new_rooms = 500;
   /// How many of Redis' replicas must have a text before its sender gets `ok` (WAIT). If they are too slow, the sender
   /// is disconnected, because the text may be delivered.
   unsigned replicas = 0;

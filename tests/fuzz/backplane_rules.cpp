@@ -35,6 +35,7 @@ struct Owner {
   void look(std::string_view, LogPosition const&) {}
   void subscribe(std::string_view) {}
   void unsubscribe(std::string_view) {}
+  void renew(std::string_view) {}
   void beat(std::uint64_t number) { beat_number = number; }
   void reconnect() { wants_reconnect = true; }
 
@@ -70,7 +71,7 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   };
   {
     Owner owner;
-    BackplaneRules<Owner> rules(owner, {});
+    BackplaneRules<Owner> rules(owner, {}, std::chrono::seconds(2));
     while (!rest.empty()) {
       auto const event = byte();
       std::string_view const room = event % 2 == 0 ? "a" : "b";

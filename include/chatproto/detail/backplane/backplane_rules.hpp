@@ -65,7 +65,7 @@ enum class AppendResult : std::uint8_t {
 ///
 /// `Owner` has these functions, none of which calls back: `deliver(room, said)` and `lost(room)`; and, called only
 /// while connected, `append(room, sequence, incarnation, is_retry, block)`, `look(room, position)`, `subscribe(room)`,
-/// `unsubscribe(room)`, `beat(number)` and `reconnect()`.
+/// `unsubscribe(room)`, `renew(room)` (so that the engine does not forget it), `beat(number)` and `reconnect()`.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
 template <class Owner>
@@ -95,7 +95,9 @@ class BackplaneRules {
 
   static constexpr Time tick_period{100};
 
-  BackplaneRules(Owner& owner, BackplaneTimes const& times) : owner_(owner), times_(times) {}
+  /// `renewal`: the time between two renewals of a room that is followed.
+  BackplaneRules(Owner& owner, BackplaneTimes const& times, Time renewal)
+      : owner_(owner), times_(times), renewal_(renewal) {}
   BackplaneRules(BackplaneRules const&) = delete;
   BackplaneRules& operator=(BackplaneRules const&) = delete;
 
@@ -241,8 +243,6 @@ class BackplaneRules {
     now_ += std::min(passed, 2 * tick_period);
     if (is_connected_ && beat_ == 0 && now_ - beat_sent_ >= times_.beat) send_beat();
     if (is_connected_ && silence() >= times_.reconnect) owner_.reconnect();
-    if (now_ < next_sweep_) return;
-    next_sweep_ = now_ + 5 * tick_period;
     sweep();
   }
 
@@ -280,10 +280,9 @@ class BackplaneRules {
     std::string block;
   };
   struct Room {
-    explicit Room(std::string_view its_name) : name(its_name) {}
-
-    std::string const name;
-    Time used{};  // last
+    std::string_view name;  // the key in `rooms_`
+    Time used{};            // last
+    Time renewed{};         // last
     // What is appended:
     std::vector<Waiting> waiting;
     std::string block;              // under way
@@ -357,7 +356,7 @@ class BackplaneRules {
   }
   void deliver(Room& room, LogPosition const& at, std::string_view block) {
     room.position = at;
-    room.used = now_;
+    room.used = room.renewed = now_;
     ++counts_.delivered;
     for (Backplane::Said said; !block.empty();) {
       if (!decode_said(block, said)) return lose(room, at);  // somebody else writes to the engine
@@ -377,6 +376,7 @@ class BackplaneRules {
       room.looks_again = true;
       return;
     }
+    room.renewed = now_;
     owner_.look(room.name, room.state == State::looking ? room.position : LogPosition());
   }
   void keep(Room& room, LogPosition const& at, std::string_view block) {
@@ -446,7 +446,9 @@ class BackplaneRules {
     if (silence() >= times_.give_up && !std::exchange(has_given_up_, true)) give_up();
     auto const is_late = [this](Asked const& one) { return has_given_up_ || now_ - one.since >= times_.give_up; };
     for (auto* const questions : {&this_beat_, &next_beat_}) end_late(*questions, is_late);
-    for (auto at = rooms_.begin(); at != rooms_.end();) {
+    // A part of the rooms at a time: 100,000 of them would hold up for milliseconds what comes meanwhile.
+    auto at = rooms_.lower_bound(next_swept_);
+    for (auto left = rooms_.size() / 5 + 1; left > 0 && at != rooms_.end(); --left) {
       auto& room = at->second;
       if (is_silent) refuse_waiting(room);
       if (room.sequence != 0 && now_ - room.sent_at >= times_.give_up) {
@@ -458,10 +460,15 @@ class BackplaneRules {
         room.looks_again = false;
         look(room);
       }
+      if (is_connected_ && room.state == State::following && now_ - room.renewed >= renewal_) {
+        room.renewed = now_;
+        owner_.renew(room.name);
+      }
       auto const is_used = room.state != State::idle || room.sequence != 0 || !room.waiting.empty() || room.looks ||
                            now_ - room.used < remembered;
       is_used ? ++at : at = rooms_.erase(at);
     }
+    next_swept_ = at != rooms_.end() ? at->first : std::string();
   }
   static void end_late(auto& all, auto const& is_late) {
     for (auto& one : all)
@@ -480,23 +487,28 @@ class BackplaneRules {
   }
 
   Room& room(std::string_view name) {
-    auto const at = rooms_.find(name);
-    auto& room = at != rooms_.end() ? at->second : rooms_.try_emplace(std::string(name), name).first->second;
-    room.used = now_;
-    return room;
+    auto at = rooms_.find(name);
+    if (at == rooms_.end()) {
+      at = rooms_.try_emplace(std::string(name)).first;
+      at->second.name = at->first;
+    }
+    at->second.used = now_;
+    return at->second;
   }
   /// Adds to the bytes that are held for rooms.
   void count_held(std::size_t bytes) noexcept { held_.set(held_bytes_ += bytes); }
 
   Owner& owner_;
   BackplaneTimes const times_;
+  Time const renewal_;
   std::map<std::string, Room, std::less<>> rooms_;  // not a hash table: clients choose the names
   std::vector<Question> this_beat_, next_beat_;     // who waits for the beat under way, and for the one after it
   std::string epoch_;                               // of the engine
   std::uint64_t last_sequence_ = 0, last_beat_ = 0;
   std::uint64_t beat_ = 0;  // under way; 0: none
   Time now_{};              // time that has passed while the process ran
-  Time beat_sent_{}, next_sweep_{};
+  Time beat_sent_{};
+  std::string next_swept_;     // a room; empty: the first
   std::optional<Time> heard_;  // when the engine was last heard of
   std::size_t under_way_ = 0;
   std::size_t held_bytes_ = 0;

@@ -54,18 +54,21 @@ return {'stored', incarnation}
 )lua";
 
 /// KEYS: hash, stream. ARGV: incarnation and number of the last block that is known, or nothing; the most blocks; the
-/// hash's seconds. Returns the log's incarnation and last number, then the blocks after the known one. Begins a log, so
-/// that whoever looks knows an incarnation.
+/// hash's seconds; 1 if a log may begin. Returns the log's incarnation and last number, whether the log has begun now,
+/// then the blocks after the known one. Begins a log, so that whoever looks knows an incarnation; if it must not, and
+/// there is none, returns nothing.
 inline constexpr std::string_view look_script = R"lua(
 local incarnation = redis.call('HGET', KEYS[1], 'i')
-if not incarnation then
+local begins = not incarnation
+if begins and ARGV[5] ~= '1' then return {} end
+if begins then
   local now = redis.call('TIME')
   incarnation = now[1] .. string.format('%06d', now[2])
   redis.call('DEL', KEYS[1], KEYS[2])
   redis.call('HSET', KEYS[1], 'i', incarnation, 'n', '0')
-  redis.call('EXPIRE', KEYS[1], ARGV[4])
 end
-local result = {incarnation, redis.call('HGET', KEYS[1], 'n')}
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+local result = {incarnation, redis.call('HGET', KEYS[1], 'n'), begins and '1' or '0'}
 if ARGV[1] ~= incarnation then return result end
 local next = tonumber(ARGV[2]) + 1
 local found = redis.call('XRANGE', KEYS[2], string.format('%.0f', next), '+', 'COUNT', ARGV[3])

@@ -27,6 +27,7 @@
 #include <chatproto/detail/redis/redis_connection.hpp>
 #include <chatproto/detail/redis/redis_scripts.hpp>
 #include <chatproto/redis_options.hpp>
+#include <chatproto/token_bucket.hpp>
 
 namespace chatproto::detail {
 
@@ -147,7 +148,8 @@ class RedisShard {
         list_(list_of(options)),
         sink_(sink),
         attempt_(context),
-        rules_(*this, options.times) {}
+        new_rooms_(options.new_rooms, 40. * options.new_rooms),
+        rules_(*this, options.times, options.room_time / 3) {}
   RedisShard(RedisShard const&) = delete;
   RedisShard& operator=(RedisShard const&) = delete;
 
@@ -179,9 +181,15 @@ class RedisShard {
   }
   void look(std::string_view room, LogPosition const& at) {
     expected_.push_back({Expected::looks, std::string(room), 0, at});
-    auto const from = at.incarnation != 0 ? std::to_string(at.incarnation) : std::string();
+    auto const is_known = at.incarnation != 0;
+    auto const from = is_known ? std::to_string(at.incarnation) : std::string();
+    auto const may_begin = is_known || new_rooms_.wait(TokenBucket::Clock::now()) == TokenBucket::Clock::duration();
     pair_->commands().send({"EVALSHA", look_sha_, "2", hash_of(room), stream_of(room), from, std::to_string(at.number),
-                            most_blocks, std::to_string(options_.room_time.count())});
+                            most_blocks, std::to_string(options_.room_time.count()), may_begin ? "1" : "0"});
+  }
+  void renew(std::string_view room) {
+    expected_.push_back({Expected::renews, {}, 0, {}});
+    pair_->commands().send({"EXPIRE", hash_of(room), std::to_string(options_.room_time.count())});
   }
   void subscribe(std::string_view room) { pair_->messages().send({"SUBSCRIBE", channel_of(room)}); }
   void unsubscribe(std::string_view room) { pair_->messages().send({"UNSUBSCRIBE", channel_of(room)}); }
@@ -244,6 +252,7 @@ class RedisShard {
       case Expected::appends: return append_replied(expected, reply);
       case Expected::waits: return wait_replied(expected, reply);
       case Expected::looks: return look_replied(expected, reply);
+      case Expected::renews: return;  // a log that is not there begins with the next text
     }
   }
 
@@ -254,7 +263,7 @@ class RedisShard {
 
   /// The reply to a command under way.
   struct Expected {
-    enum What : std::uint8_t { scripts, beats, appends, waits, looks } what = scripts;
+    enum What : std::uint8_t { scripts, beats, appends, waits, looks, renews } what = scripts;
     std::string room;
     std::uint64_t sequence = 0;
     LogPosition at;
@@ -366,14 +375,17 @@ class RedisShard {
     if (has_no_script(reply)) return look(expected.room, expected.at);
     auto const* const incarnation = element(reply, 0);
     auto const* const last = element(reply, 1);
-    if (incarnation == nullptr || last == nullptr || number(*incarnation) == 0) {
-      if (reply.type == REDIS_REPLY_ERROR) tell(RedisEvent::Kind::refused, text_of(reply));
+    auto const* const begins = element(reply, 2);
+    if (incarnation == nullptr || last == nullptr || begins == nullptr || number(*incarnation) == 0) {
+      auto const is_error = reply.type == REDIS_REPLY_ERROR;
+      tell(RedisEvent::Kind::refused, is_error ? text_of(reply) : "too many new rooms at once");
       return rules_.looked(expected.room, nullptr);
     }
+    if (number(*begins) == 1) new_rooms_.owe(TokenBucket::Clock::now());
     LogView view;
     view.end = {number(*incarnation), number(*last)};
     view.first = expected.at.number + 1;
-    for (std::size_t i = 2; i < static_cast<std::size_t>(reply.elements); ++i)
+    for (std::size_t i = 3; i < static_cast<std::size_t>(reply.elements); ++i)
       view.blocks.push_back(text_of(*element(reply, i)));
     rules_.looked(expected.room, &view);
   }
@@ -399,6 +411,7 @@ class RedisShard {
   std::size_t scripts_loading_ = 0;
   bool is_replica_ = false;
   std::pair<AppendResult, std::uint64_t> waited_;
+  TokenBucket new_rooms_;
   Rules rules_;
 };
 
