@@ -333,7 +333,10 @@ class BackplaneRules {
     --under_way_;
     count_held(-room.block.size());
     room.block.clear();
-    if (room.block.capacity() > most_joined) room.block.shrink_to_fit();
+    if (room.waiting.empty()) {  // a room that falls silent holds no buffers
+      room.block.shrink_to_fit();
+      room.waiting.shrink_to_fit();
+    }
     for (auto& waiter : std::exchange(room.waiters, {})) waiter.tell(outcome);
     ++(outcome == Outcome::done ? counts_.appended : outcome == Outcome::unknown ? counts_.unknown : counts_.refused);
   }
