@@ -456,11 +456,10 @@ def read_only(scene):
         engine.ask("REPLICAOF", "NO", "ONE")
 
 
-@fault("evict", quick=False)
-def evict(scene):
-    """Redis is so short of memory that it evicts any keys, as it should not be told to."""
+def evict(scene, policy):
+    """Redis is so short of memory that it evicts keys by this policy."""
     engine = scene.redis[0]
-    engine.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+    engine.ask("CONFIG", "SET", "maxmemory-policy", policy)
     for _ in range(30):
         used = int(next(line for line in engine.ask("INFO", "memory").split(b"\r\n")
                         if line.startswith(b"used_memory:")).split(b":")[1])
@@ -469,6 +468,16 @@ def evict(scene):
         engine.ask("CONFIG", "SET", "maxmemory", 0)
     stats = dict(line.split(":", 1) for line in engine.ask("INFO", "stats").decode().split("\r\n") if ":" in line)
     return f"{stats['evicted_keys']} keys evicted"
+
+
+@fault("evict-oldest", keeps=True)
+def evict_oldest(scene):
+    return evict(scene, "volatile-ttl")
+
+
+@fault("evict-any", quick=False, keeps=True)
+def evict_any(scene):
+    return evict(scene, "allkeys-random")
 
 
 @fault("replica", quick=False)
