@@ -440,3 +440,36 @@ TEST_CASE("requests are passed on in their order, and those of which nobody was 
   CHECK(pass_on(true) == Calls{"unfollow a"});
   CHECK(pass_on(true) == Calls{});
 }
+
+TEST_CASE("a room that is followed again before the sweep stays followed", "[backplane]") {
+  Noted noted;
+  BackplaneInbox inbox;
+  auto const pass_on = [&] {
+    inbox.pass_on(
+        true, [&](auto const&) -> auto& { return noted; });
+    return std::exchange(noted.calls, {});
+  };
+  auto const follow = [&](std::string_view room) { inbox.follow(room, nullptr, [] {}); };
+  for (auto const* const room : {"a", "b", "c"}) follow(room);
+  for (auto const* const room : {"a", "b", "c"}) inbox.unfollow(room);
+  follow("b");
+  CHECK(pass_on() == Calls{"follow a", "follow b", "follow c", "follow b", "unfollow c", "unfollow a"});
+  inbox.unfollow("b");
+  follow("b");
+  inbox.unfollow("b");
+  CHECK(pass_on() == Calls{"follow b", "unfollow b"});
+  CHECK_THROWS_AS(inbox.follow("d", nullptr, [] { throw std::bad_alloc(); }), std::bad_alloc);
+  inbox.unfollow("d");  // of a follow that never was
+  CHECK(pass_on() == Calls{});
+}
+
+TEST_CASE("if memory is short, those whose requests are not passed on hear that the outcome is unknown",
+          "[backplane]") {
+  BackplaneInbox inbox;
+  auto const first = std::make_shared<Waiter>(), second = std::make_shared<Waiter>();
+  inbox.at_end("a", first, [] {});
+  inbox.at_end("b", second, [] {});
+  CHECK_THROWS_AS(inbox.pass_on(false, [](auto const&) -> Noted& { throw std::bad_alloc(); }), std::bad_alloc);
+  CHECK(first->outcome == Outcome::unknown);
+  CHECK(second->outcome == Outcome::unknown);
+}

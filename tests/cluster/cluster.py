@@ -90,6 +90,11 @@ class Process:
             fields = stat.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def memory(self):
+        """Returns the bytes of memory that it uses (RSS)."""
+        with open(f"/proc/{self.child.pid}/statm") as pages:
+            return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
 
 class Redis(Process):
     def __init__(self, folder, number, append_only=False, program="redis-server"):

@@ -42,27 +42,40 @@ class BackplaneInbox {
   void follow(std::string_view room, Waiter waiter, auto const& wake) {
     Request request{Request::follow, std::string(room), {}, std::move(waiter)};
     std::lock_guard const lock(mutex_);
-    auto const followers = followers_.try_emplace(request.room, 0).first;  // if that is all, it does no harm
-    ask(std::move(request), wake);
-    ++followers->second;
+    auto const followed = followed_.try_emplace(request.room).first;
+    try {
+      ask(std::move(request), wake);
+    } catch (...) {
+      if (followed->second.count == 0 && !followed->second.is_left) followed_.erase(followed);
+      throw;
+    }
+    ++followed->second.count;
   }
-  /// Needs no memory and does not wake: the rooms that nobody follows any more are found when time passes.
+  /// Needs no memory and does not wake: those who sweep find the room.
   void unfollow(std::string_view room) noexcept {
     std::lock_guard const lock(mutex_);
-    if (auto const at = followers_.find(room); at != followers_.end()) --at->second;
+    auto const at = followed_.find(room);
+    if (at == followed_.end() || --at->second.count > 0 || std::exchange(at->second.is_left, true)) return;
+    at->second.next_left = std::exchange(left_, &*at);
   }
 
   /// Passes the requests to `rules_of(room)`, in their order. `sweeps`: then also tells it of each room that nobody
-  /// follows any more.
+  /// follows any more. If memory is short, it throws, and those who wait hear that the outcome is unknown.
   void pass_on(bool sweeps, auto const& rules_of) {
-    std::vector<Request> requests;
-    std::vector<std::string> unfollowed;
+    struct Taken {
+      std::vector<Request> requests;
+      std::vector<std::string> unfollowed;
+      ~Taken() {
+        for (auto& request : requests)
+          if (request.waiter) request.waiter->tell(Backplane::Outcome::unknown);
+      }
+    } taken;
     {
       std::lock_guard const lock(mutex_);
-      if (sweeps) unfollowed = take_unfollowed();
-      requests.swap(requests_);
+      if (sweeps) take_unfollowed(taken.unfollowed);
+      taken.requests.swap(requests_);
     }
-    for (auto& [what, room, entry, waiter] : requests) {
+    for (auto& [what, room, entry, waiter] : taken.requests) {
       auto& rules = rules_of(room);
       switch (what) {
         case Request::append: rules.append(room, std::move(entry), std::move(waiter)); break;
@@ -70,10 +83,16 @@ class BackplaneInbox {
         case Request::at_end: rules.at_end(room, std::move(waiter)); break;
       }
     }
-    for (auto const& room : unfollowed) rules_of(room).unfollow(room);
+    for (auto const& room : taken.unfollowed) rules_of(room).unfollow(room);
   }
 
  private:
+  /// A room that is followed, or was until the last sweep.
+  struct Followed {
+    std::size_t count = 0;  // how often
+    bool is_left = false;   // it is in the list `left_`
+    std::pair<std::string const, Followed>* next_left = nullptr;
+  };
   struct Request {
     enum What : std::uint8_t { append, follow, at_end } what;
     std::string room;
@@ -92,22 +111,20 @@ class BackplaneInbox {
     }
   }
 
-  std::vector<std::string> take_unfollowed() {
-    std::vector<std::string> rooms;
-    for (auto at = followers_.begin(); at != followers_.end();) {
-      if (at->second > 0) {
-        ++at;
-        continue;
-      }
-      rooms.push_back(at->first);
-      at = followers_.erase(at);
+  void take_unfollowed(std::vector<std::string>& rooms) {
+    while (left_ != nullptr) {
+      auto& [room, followed] = *left_;
+      if (followed.count == 0) rooms.push_back(room);
+      left_ = followed.next_left;
+      followed.is_left = false;
+      if (followed.count == 0) followed_.erase(room);
     }
-    return rooms;
   }
 
   std::mutex mutex_;
   std::vector<Request> requests_;
-  std::map<std::string, std::size_t, std::less<>> followers_;  // by room
+  std::map<std::string, Followed, std::less<>> followed_;
+  std::pair<std::string const, Followed>* left_ = nullptr;  // rooms that lost their last follower
 };
 
 }  // namespace chatproto::detail
