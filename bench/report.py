@@ -25,20 +25,28 @@ POLICIES = {"pool": ("#0072b2", "-", "o", 8), "strand": ("#d55e00", "--", "s", 5
             "floor": ("#000000", (0, (1, 1)), "", 0),
            # of run.sh --tls
            "plain": ("#000000", (0, (1, 1)), "", 0), "tls": ("#0072b2", "-", "o", 8),
-           "stunnel": ("#d55e00", "--", "s", 5), "haproxy": ("#009e73", "-.", "^", 7)}
+           "stunnel": ("#d55e00", "--", "s", 5), "haproxy": ("#009e73", "-.", "^", 7),
+           # of run.sh --redis
+           "alone": ("#000000", (0, (1, 1)), "", 0), "one": ("#0072b2", "-", "o", 8),
+           "three": ("#d55e00", "--", "s", 5), "three-two": ("#009e73", "-.", "^", 7)}
 
 # Keys of run.sh's results; a pair is a key and a percentage.
 DELIVERY, TEXT, MEMORY = "cpu_us_per_delivery", "cpu_us_per_message", "rss_bytes_per_client"
 HANDSHAKE = "cpu_us_per_handshake"
+ENGINE, RATE = "engine_cpu_us_per_message", "messages_per_second"
+ENGINE_SHARE = "engine_cpu / server_cpu"  # made by read()
 P50, P99 = ("latency_us", 50), ("latency_us", 99)
 
+CLUSTER = ["many", "saturated"]
 FAN = ["fan1x100", "fan4x100", "fan1x1000", "fan4x1000", "sync1x100", "sync50x100"]
 REQUESTS = ["rooms", "latency", "rooms-curve", "threads"]
 # title, cases, keys of one cell
 TABLES = [
     ("Server CPU per delivery, us", FAN + ["receivers", "text", "slow"], [DELIVERY]),
-    ("Server CPU per text with its deliveries, us", REQUESTS, [TEXT]),
-    ("From sending to delivery, us: median / 99 %", FAN + REQUESTS + ["storm"], [P50, P99]),
+    ("Server CPU per text with its deliveries, us", REQUESTS + CLUSTER, [TEXT]),
+    ("CPU of Redis per text, us", FAN + REQUESTS + CLUSTER, [ENGINE]),
+    ("Texts per second", CLUSTER, [RATE]),
+    ("From sending to delivery, us: median / 99 %", FAN + REQUESTS + CLUSTER + ["storm"], [P50, P99]),
     ("Server CPU per TLS handshake, us", ["handshakes"], [HANDSHAKE]),
     ("TLS handshakes beside the chat / of these failed", ["storm"], ["handshakes", "failed_handshakes"]),
     ("Memory per idle client, bytes / CPU for its login and join, us", ["idle", "clients"], [MEMORY, "login_cpu_us"]),
@@ -108,6 +116,24 @@ BOUNDS += [(most, key, (case, point, "tls"), (case, point, other), f"tls / {othe
            for most, other, wanted, reason in TO_OTHERS for case, point, key in OVER_TLS if case == wanted]
 BOUNDS.append((20_480, MEMORY, ("idle", 1000, "tls"), None, "memory per idle receiver, bytes, tls",
                "OpenSSL's state for a connection, and no buffers"))
+# What three servers cost that share a Redis is compared with one alone: (case, point, key)
+OVER_REDIS = [*[(case, 0, DELIVERY) for case in FAN], *[(case, 0, TEXT) for case in ("latency", "many")],
+              ("rooms", 500, TEXT), ("latency", 0, P50), ("sync1x100", 0, P50), ("idle", 5000, "login_cpu_us"),
+              ("idle", 5000, MEMORY)]
+# (at most, (case, point, key), reason)
+TO_ALONE = [
+    (1.5, ("fan1x100", 0, DELIVERY), "a block that comes is decoded once by each server"),
+    (1.5, ("sync1x100", 0, DELIVERY), "the same for a block of one text"),
+    (7, ("latency", 0, P50), "a text makes its way through Redis"),
+]
+BOUNDS += [(most, where[2], (*where[:2], "three"), (*where[:2], "alone"),
+            f"three servers / alone, {NAMES[where[2]]}, {where[0]}", reason) for most, where, reason in TO_ALONE]
+BOUNDS += [
+    (1, ENGINE_SHARE, ("latency", 0, "three"), None, "CPU of Redis / of the servers, latency",
+     "one script numbers, stores and publishes a text"),
+    (1 / 1.8, RATE, ("saturated", 500, "three"), ("saturated", 500, "three-two"),
+     "texts per second with one Redis / with two, saturated", "they share nothing"),
+]
 # (at most, key, (case, point, policy), the same of what is subtracted, name, reason)
 DIFFERENCES = [
     (50_000, P99, ("storm", 5000, "tls"), ("storm", 0, "tls"), "p99 with a storm of handshakes - without, us, tls",
@@ -132,6 +158,8 @@ def read(path):
                     turn, last, seen = turn + 1, where, set()
                 seen.add(run["policy"])
                 run["turn"] = turn
+                if run.get(ENGINE) and run.get(TEXT):
+                    run[ENGINE_SHARE] = run[ENGINE] / run[TEXT]
             except (ValueError, KeyError, TypeError):
                 sys.exit(f"report.py: {path}:{number} is no result of run.sh")
     if not runs:
@@ -188,6 +216,10 @@ def tables(runs):
     found.append(("TLS: multiples of the others' figures in the same round", others, [
         [f"{case}: {NAMES[key]}"] + [cell(values(runs, (case, point, "tls"), key, (case, point, other)))
                                      for other in others] for case, point, key in OVER_TLS]))
+    shared = [policy for policy in ("one", "three", "three-two") if policy in policies]
+    found.append(("Redis: multiples of the figures of a server alone in the same round", shared, [
+        [f"{case}: {NAMES[key]}"] + [cell(values(runs, (case, point, policy), key, (case, point, "alone")))
+                                     for policy in shared] for case, point, key in OVER_REDIS]))
     for title, columns, rows in found:
         rows = [row for row in rows if any(text != "-" for text in row[1:])]
         if rows:
@@ -282,7 +314,7 @@ def check_bounds(runs):
         if value is None:
             continue  # not measured
         missed += value > most
-        lines.append(f"  {'ok    ' if value <= most else 'MISSED'}  {short(value):>6} <= {most:<6,}  {name}\n"
+        lines.append(f"  {'ok    ' if value <= most else 'MISSED'}  {short(value):>6} <= {short(most):<6}  {name}\n"
                      f"{'':28}{reason}")
     if lines:
         print("Bounds\n\n" + "\n".join(lines) + "\n")

@@ -1,22 +1,24 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSL-1.0
-# bash bench/run.sh: measures the three threading policies and the floor under load, or TLS beside two proxies, prints
-# tables, draws pictures and checks bounds.
+# bash bench/run.sh: measures the three threading policies and the floor under load, or TLS beside two proxies, or
+# servers that share their rooms through Redis, prints tables, draws pictures and checks bounds.
 set -euo pipefail
 export LC_ALL=C
 
 usage() {
   cat <<'END'
-usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--server COMMAND | --tls] [--bin DIR] [--no-bounds]
-                    [CASE...]
+usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--server COMMAND | --tls | --redis] [--bin DIR]
+                    [--no-bounds] [CASE...]
 
   --rounds N        how often each run is repeated, alternating with the others (3)
   --quick           one round of short runs, which only shows that everything works
-  --out DIR         folder for results.jsonl, tables.md and pictures (build/bench, or build/bench-tls)
+  --out DIR         folder for results.jsonl, tables.md and pictures (build/bench, build/bench-tls or build/bench-redis)
   --append          adds to the existing results.jsonl instead of starting a new one
   --server COMMAND  also measures another server of this protocol; {port} in COMMAND becomes the port
   --tls             measures the pool with one thread without TLS, with its own TLS 1.3, and without TLS behind stunnel
                     and behind haproxy, whose CPU time and memory are added to the server's
+  --redis           measures the pool with one thread: one server alone, one with Redis, three that share a Redis, and
+                    three that share two of them. The CPU time of Redis is shown apart
   --no-bounds       fails only if a run fails or a delivery is lost, out of order or wrong, however slow it was
   --bin DIR         takes the programs from DIR instead of building them with the preset release
 
@@ -40,6 +42,13 @@ Cases only with --tls:
 
 With --tls, idle has 1,000 receivers, and the cases are by default fan1x100 fan4x100 sync1x100 sync50x100 rooms latency
 idle handshakes storm.
+
+Cases only with --redis, where the clients of each room are dealt out to the servers in turn:
+  many                                    20 rooms of 4 senders that pipeline and 5 receivers
+  saturated                               500 rooms of one sender who waits and one receiver, and each Redis has a tenth
+                                          of a core
+
+With --redis, the cases are by default fan1x100 sync1x100 sync50x100 rooms latency idle many saturated.
 END
 }
 fail() {
@@ -50,13 +59,15 @@ fail() {
 all_cases=(fan1x100 fan4x100 fan1x1000 fan4x1000 sync1x100 sync50x100 rooms latency idle slow
   receivers rooms-curve clients threads text)
 tls_cases=(fan1x100 fan4x100 sync1x100 sync50x100 rooms latency idle handshakes storm)
-rounds='' quick='' append='' out='' command='' tls='' bin='' bounds=() cases=()
+redis_cases=(fan1x100 sync1x100 sync50x100 rooms latency idle many saturated)
+rounds='' quick='' append='' out='' command='' tls='' redis='' bin='' bounds=() cases=()
 while (($# > 0)); do
   case $1 in
     --help | -h) usage && exit 0 ;;
     --quick) quick=yes ;;
     --append) append=yes ;;
     --tls) tls=yes ;;
+    --redis) redis=yes ;;
     --no-bounds) bounds=(--no-bounds) ;;
     --rounds | --out | --server | --bin)
       (($# > 1)) || fail "$1 needs a value (see --help)"
@@ -70,7 +81,7 @@ while (($# > 0)); do
       ;;
     -*) fail "there is no option $1 (see --help)" ;;
     *)
-      [[ " ${all_cases[*]} ${tls_cases[*]} " == *" $1 "* ]] || fail "there is no case $1 (see --help)"
+      [[ " ${all_cases[*]} ${tls_cases[*]} ${redis_cases[*]} " == *" $1 "* ]] || fail "there is no case $1 (see --help)"
       cases+=("$1")
       ;;
   esac
@@ -80,17 +91,24 @@ done
 rounds=${rounds:-3}
 [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || fail "'$rounds' is not a number of rounds"
 [[ -z $command || $command == *'{port}'* ]] || fail 'the command of --server has no {port}'
-[[ ! $command || ! $tls ]] || fail '--server does not go with --tls'
+[[ ! $command || ! $tls$redis ]] || fail '--server goes with neither --tls nor --redis'
+[[ ! $tls || ! $redis ]] || fail '--tls does not go with --redis'
 [[ $tls || " ${cases[*]-} " != *' handshakes '* && " ${cases[*]-} " != *' storm '* ]] ||
   fail 'the cases handshakes and storm need --tls'
-((${#cases[@]} > 0)) || if [[ $tls ]]; then cases=("${tls_cases[@]}"); else cases=("${all_cases[@]}"); fi
+[[ $redis || " ${cases[*]-} " != *' many '* && " ${cases[*]-} " != *' saturated '* ]] ||
+  fail 'the cases many and saturated need --redis'
+if ((${#cases[@]} == 0)); then
+  cases=("${all_cases[@]}")
+  [[ ! $tls ]] || cases=("${tls_cases[@]}")
+  [[ ! $redis ]] || cases=("${redis_cases[@]}")
+fi
 [[ $(uname) == Linux ]] || fail 'this needs Linux' 1
 root=$(cd "$(dirname "$0")/.." && pwd)
-out=${out:-$root/build/bench${tls:+-tls}}
+out=${out:-$root/build/bench${tls:+-tls}${redis:+-redis}}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-times=(--seconds 2 --warmup 0.5) plots=python3-matplotlib handshakes=2000 storm=5000 proxies=()
+times=(--seconds 2 --warmup 0.5) plots=python3-matplotlib handshakes=2000 storm=5000 others=() libraries=()
 if [[ $quick ]]; then
   plots='' # it takes minutes to install
   rounds=1
@@ -99,7 +117,10 @@ if [[ $quick ]]; then
 fi
 if [[ $tls ]]; then
   PATH+=:/usr/sbin # there Debian has haproxy
-  proxies=(stunnel4 haproxy openssl)
+  others=(stunnel4 haproxy openssl) libraries=(libssl-dev)
+fi
+if [[ $redis ]]; then
+  others=(redis-server) libraries=(libhiredis-dev pkg-config)
 fi
 
 if [[ -z $bin ]]; then
@@ -107,7 +128,7 @@ if [[ -z $bin ]]; then
   (
     cd "$root" && # set -e has no effect here
       sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev catch2 libbenchmark-dev \
-        python3 $plots ${proxies[@]+libssl-dev "${proxies[@]}"} &&
+        python3 $plots ${libraries[@]+"${libraries[@]}" "${others[@]}"} &&
       cmake --preset release -DCHATPROTO_BUILD_BENCH=ON -DCHATPROTO_BUILD_EXAMPLES=ON &&
       cmake --build --preset release --target server bench_load bench_floor bench_core
   ) >"$out/build.log" 2>&1 || {
@@ -118,8 +139,8 @@ fi
 for program in server bench_load bench_floor; do
   [[ -x $bin/$program ]] || fail "there is no $bin/$program" 1
 done
-for program in ${proxies[@]+"${proxies[@]}"}; do
-  command -v "$program" >/dev/null || fail "there is no $program (Debian: apt-get install ${proxies[*]})" 1
+for program in ${others[@]+"${others[@]}"}; do
+  command -v "$program" >/dev/null || fail "there is no $program (Debian: apt-get install ${others[*]})" 1
 done
 
 # --- What fits on this machine ----------------------------------------------------------------------------------------
@@ -153,14 +174,13 @@ fi
 # --- One run ----------------------------------------------------------------------------------------------------------
 
 scratch=$(mktemp -d)
-server='' proxy='' load=''
-end_of() { # PID: kills it and waits for it
-  [[ -z $1 ]] || { kill -9 "$1" && wait "$1"; } 2>/dev/null || :
+processes=() measured=() load='' # measured: options of bench_load that name processes and ports
+end_of() { # PID...: kills them and waits for them, the last first
+  local i
+  for ((i = $#; i > 0; --i)); do { kill -9 "${!i}" && wait "${!i}"; } 2>/dev/null || :; done
 }
 at_exit() {
-  end_of "$load"
-  end_of "$proxy"
-  end_of "$server"
+  end_of ${processes[@]+"${processes[@]}"} $load
   rm -rf "$scratch"
 }
 trap at_exit EXIT
@@ -173,8 +193,23 @@ if [[ $tls ]]; then
   cat "$scratch/cert.pem" "$scratch/key.pem" >"$scratch/both.pem"
 fi
 
-is_there() { kill -0 "$server" 2>/dev/null && { [[ ! $proxy ]] || kill -0 "$proxy" 2>/dev/null; }; }
+started() { # PID OPTION...: a process has been started, and these options of bench_load name it
+  processes+=("$1")
+  shift
+  measured+=("$@")
+}
+are_there() {
+  local each
+  for each in "${processes[@]}"; do kill -0 "$each" 2>/dev/null || return 1; done
+}
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+wait_until() { # COMMAND...: returns 1 if a process ends meanwhile, or if it takes too long
+  local tries=0
+  until "$@"; do
+    are_there && ((++tries < 500)) || return 1
+    sleep 0.02
+  done
+}
 
 serves() { # POLICY
   if [[ $1 == other || $1 == floor || $1 == tls ]]; then
@@ -190,11 +225,15 @@ free_port() { # sets port
   while listens; do port=$((20000 + RANDOM % 10000)); done
 }
 
-start_server() { # POLICY THREADS CASE: sets server, proxy and port
-  local pin=() tries=0 policy=$1
+start_server() { # POLICY THREADS CASE: sets processes, measured and port
+  local pin=() policy=$1
   [[ ! $pinned ]] || pin=("${pin_server[@]}")
   : >"$scratch/server"
   port=''
+  if [[ $redis ]]; then
+    start_cluster "$1" "$3"
+    return
+  fi
   [[ $1 != other && $1 != floor && $1 != tls ]] || free_port
   if [[ $1 == other ]]; then
     "${pin[@]}" bash -c "exec ${command//\{port\}/$port}" 2>"$scratch/server" >/dev/null &
@@ -207,16 +246,77 @@ start_server() { # POLICY THREADS CASE: sets server, proxy and port
     [[ ! $tls ]] || policy=pool
     "${pin[@]}" "$bin/server" 0 --address 127.0.0.1 --policy "$policy" --threads "$2" 2>"$scratch/server" &
   fi
-  server=$!
-  until serves "$1"; do
-    is_there && ((++tries < 500)) || return 1
-    sleep 0.02
-  done
+  started $! --pid $!
+  wait_until serves "$1" || return 1
   [[ $1 != stunnel && $1 != haproxy ]] || start_proxy "$1" "$3" "${pin[@]}"
 }
 
-start_proxy() { # PROXY CASE PIN...: puts it before the server, and sets proxy and port
-  local name=$1 behind=$port tries=0 to="server chat 127.0.0.1:$port"
+# --- Several servers and Redis
+
+is_connected() { # PORT of a server's metrics: whether it has reached each Redis
+  local metrics
+  exec 3<>"/dev/tcp/127.0.0.1/$1"
+  printf 'GET /metrics HTTP/1.1\r\n\r\n' >&3
+  metrics=$(cat <&3)
+  exec 3>&-
+  [[ $metrics == *'chatproto_redis_connected{'* && ! $metrics =~ chatproto_redis_connected\{[^}]*\}\ 0 ]]
+}
+
+has_port() { # NUMBER WHAT: whether the server has said its port for this; sets found
+  found=$(sed -n "s/^$2 on port //p" "$scratch/server$1")
+  [[ $found ]]
+}
+
+start_cluster() { # POLICY CASE: the servers, and Redis beside them, on one core: what they cost is what is read
+  local servers=1 engines=1 list='' i first='' flags=() pin_engine=("${pin_server[@]}")
+  case $1 in
+    alone) engines=0 ;;
+    three) servers=3 ;;
+    three-two) servers=3 engines=2 ;;
+  esac
+  [[ $2 != saturated ]] || pin_engine=("${pin_load[@]}") # so that only its share limits it
+  for ((i = 0; i < engines; ++i)); do
+    free_port
+    "${pin_engine[@]}" redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$scratch" \
+      >"$scratch/server" 2>&1 &
+    started $! --engine-pid $!
+    wait_until listens || return 1
+    list+=${list:+,}127.0.0.1:$port
+    [[ $2 != saturated ]] || limit $! $i
+  done
+  [[ ! $list ]] || flags=(--redis "$list" --metrics 0)
+  for ((i = 0; i < servers; ++i)); do
+    : >"$scratch/server$i"
+    "${pin_server[@]}" "$bin/server" 0 --address 127.0.0.1 --policy pool --threads 1 \
+      ${flags[@]+"${flags[@]}"} 2>"$scratch/server$i" &
+    started $! --pid $!
+    wait_until has_port $i listening || return 1
+    [[ ! $first ]] || measured+=(--also "$found")
+    first=${first:-$found}
+    [[ ! $list ]] || { wait_until has_port $i metrics && wait_until is_connected "$found"; } || return 1
+  done
+  port=$first
+}
+
+# limit PID NUMBER: lets the process run for 2 of each 20 ms. (A control group would do this better, where one may make
+# any.) The second one runs while the first does not.
+limit() {
+  python3 -c '
+import os, signal, sys, time
+pid, number = map(int, sys.argv[1:])
+begin = time.monotonic() + number * 0.01
+while True:
+    for signal_number, share in ((signal.SIGCONT, 0.002), (signal.SIGSTOP, 0.018)):
+        os.kill(pid, signal_number)
+        begin += share
+        time.sleep(max(0, begin - time.monotonic()))' "$1" "$2" 2>/dev/null &
+  started $!
+}
+
+# --- Proxies
+
+start_proxy() { # PROXY CASE PIN...: puts it before the server, and sets port
+  local name=$1 behind=$port to="server chat 127.0.0.1:$port"
   [[ $2 != handshakes ]] || to='tcp-request session reject' # after the handshake; no connection to the server
   shift 2
   free_port
@@ -248,11 +348,8 @@ listen chat
 END
     "$@" haproxy -db -f "$scratch/proxy.conf" 2>"$scratch/server" &
   fi
-  proxy=$!
-  until listens; do
-    is_there && ((++tries < 500)) || return 1
-    sleep 0.02
-  done
+  started $! --pid $!
+  wait_until listens
 }
 
 run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the results
@@ -260,25 +357,25 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
   shift 5
   [[ ! $tls || $policy == plain ]] || over=(--tls)
   [[ ! $pinned ]] || pin=("${pin_load[@]}")
+  [[ $case != saturated ]] || pin=("${pin_server[@]}")
   : >"$scratch/json"
   if start_server "$policy" "$threads" "$case"; then
-    "${pin[@]}" "$bin/bench_load" 127.0.0.1 "$port" --pid "$server" ${proxy:+--pid "$proxy"} ${over[@]+"${over[@]}"} \
-      "${times[@]}" "$@" >"$scratch/json" 2>"$scratch/load" &
+    "${pin[@]}" "$bin/bench_load" 127.0.0.1 "$port" "${measured[@]}" ${over[@]+"${over[@]}"} "${times[@]}" "$@" \
+      >"$scratch/json" 2>"$scratch/load" &
     load=$!
     wait "$load" || code=$?
     load=''
   else
     code=1
-    echo "the server does not start: $(head -n 1 "$scratch/server")" >"$scratch/load"
+    echo "the server does not start: $(cat "$scratch"/server* | head -n 1)" >"$scratch/load"
   fi
-  if is_there; then
+  if are_there; then
     result=$(cat "$scratch/json")
   elif ((code == 0)); then # otherwise the load's own message says more
-    echo "the server has ended: $(head -n 1 "$scratch/server")" >"$scratch/load"
+    echo "the server has ended: $(cat "$scratch"/server* | head -n 1)" >"$scratch/load"
   fi
-  end_of "$proxy"
-  end_of "$server"
-  server='' proxy=''
+  end_of "${processes[@]}"
+  processes=() measured=()
   if [[ -z $result ]]; then
     result="{\"failed\": \"$(head -n 1 "$scratch/load" | tr -d '\\"' | tr -c '[:print:]' ' ')\"}"
     code=1
@@ -302,7 +399,8 @@ runs_of() {
       echo 0 1 $((${n%x*} + ${n#*x})) --senders "${n%x*}" --receivers "${n#*x}" "${fan[@]}"
       ;;
     rooms) echo 500 1 1500 --rooms 500 "${rooms[@]}" ;;
-    latency) echo 0 1 2 --window 1 --spin ;;
+    # In a cluster the ok may come before the delivery: the next text must not be under way with the one measured.
+    latency) echo 0 1 2 --window 1 --spin ${redis:+--lag 1} ;;
     idle)
       n=50
       [[ ! $tls ]] || n=10
@@ -314,6 +412,8 @@ runs_of() {
       echo 0 1 2 --interval 0.002 --window 1024 --lag 1024
       echo "$storm" 1 $((storm + 2)) --interval 0.002 --window 1024 --lag 1024 --storm "$storm"
       ;;
+    many) echo 20 1 180 --rooms 20 --senders 4 --receivers 5 --window 64 --lag 512 ;;
+    saturated) echo 500 1 1000 --rooms 500 --senders 1 --receivers 1 --window 1 --lag 8 ;;
     slow) for n in 0 1; do echo $n 1 $((11 + n)) --receivers 10 --slow $n "${fan[@]}"; done ;;
     receivers) for n in 10 30 100 300 1000 3000 5000; do echo $n 1 $((n + 1)) --receivers $n "${fan[@]}"; done ;;
     rooms-curve) for n in 1 10 100 1000 5000; do echo $n 1 $((3 * n)) --rooms $n "${rooms[@]}"; done ;;
@@ -336,6 +436,7 @@ once() { # TEXT: prints it, but not again in the next round
 policies=(pool strand thread-per-client floor)
 [[ -z $command ]] || policies+=(other)
 [[ ! $tls ]] || policies=(plain tls stunnel haproxy)
+[[ ! $redis ]] || policies=(alone one three three-two)
 total=0
 [[ $append ]] || rm -f "$out/results.jsonl"
 [[ ! -s $out/results.jsonl ]] ||
@@ -349,6 +450,7 @@ for ((round = 1; round <= rounds; ++round)); do
         # The floor does not implement what these cases measure.
         [[ $policy != floor || " slow threads " != *" $case "* ]] || continue
         [[ $policy != plain || " handshakes storm " != *" $case "* ]] || continue # these are about TLS
+        [[ $case != saturated || $policy == three* ]] || continue                 # this is about Redis
         read -ra words <<<"$options"
         fits=$most why="the $descriptors descriptors that a process may have"
         if [[ $policy == thread-per-client ]]; then

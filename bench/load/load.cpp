@@ -54,8 +54,8 @@ void write_text(char* to, size_t size, uint32_t sender, uint32_t sequence) {
   for (size_t i = head_size; i < size; ++i) to[i] = static_cast<char>('a' + (i + sequence) % 26);
 }
 
-[[noreturn]] void cannot_connect(Options const& options, std::string const& why) {
-  throw std::runtime_error("cannot connect to " + options.host + ' ' + options.port + ": " + why);
+[[noreturn]] void cannot_connect(std::string const& host, std::string const& port, std::string const& why) {
+  throw std::runtime_error("cannot connect to " + host + ' ' + port + ": " + why);
 }
 
 struct Client {
@@ -91,7 +91,7 @@ struct Client {
 
 struct Room {
   std::vector<Client*> senders = {};
-  uint32_t receivers = 0, undelivered = 0, turn = 0;
+  uint32_t receivers = 0, undelivered = 0, turn = 0, connected = 0;
   bool may_speak = false;
   std::vector<uint32_t> order = {};  // the sender of the text at a position, modulo its size; only with several senders
   uint64_t heard = 0;                // positions that some receiver has reached
@@ -100,7 +100,10 @@ struct Room {
 class Load {
  public:
   explicit Load(Options const& options)
-      : options_(options), ring_(std::bit_ceil(std::max(options.window, options.lag))), rooms_(options.rooms) {}
+      : options_(options), ring_(std::bit_ceil(std::max(options.window, options.lag))), rooms_(options.rooms) {
+    addresses_.push_back(find_server(options.host, options.port));
+    for (auto const& port : options.also) addresses_.push_back(find_server(options.host, port));
+  }
   ~Load() {
     for (auto const& client : clients_)
       if (client.fd >= 0) close(client.fd);
@@ -196,8 +199,8 @@ class Load {
   uint64_t lost() const;
 
   Options const options_;
-  uint32_t const ring_;  // most texts of one sender that can be on their way; a power of two
-  Address const address_ = find_server(options_);
+  uint32_t const ring_;             // most texts of one sender that can be on their way; a power of two
+  std::vector<Address> addresses_;  // of the servers
   crowd::Epoll epoll_;
   std::deque<Client> clients_;
   std::vector<Room> rooms_;
@@ -219,10 +222,12 @@ class Load {
 
 // --- Sockets ---------------------------------------------------------------------------------------------------------
 
+/// The clients of a room are dealt out to the servers in turn.
 void Load::connect(Client& client) {
-  client.fd = crowd::open_socket(address_.get()->sa_family, client.role == Role::slow);
+  auto const& address = addresses_[(client.room + rooms_[client.room].connected++) % addresses_.size()];
+  client.fd = crowd::open_socket(address.get()->sa_family, client.role == Role::slow);
   crowd::reset_at_close(client.fd);  // else many runs would use up the ports
-  auto source = *reinterpret_cast<sockaddr_in const*>(&address_.bytes);
+  auto source = *reinterpret_cast<sockaddr_in const*>(&address.bytes);
   auto const index = static_cast<uint32_t>(clients_.size() - 1) / clients_per_address;
   if (index > 0 && source.sin_family == AF_INET && ntohl(source.sin_addr.s_addr) >> 24 == 127) {
     source.sin_addr.s_addr = htonl(0x7f000001 + index);
@@ -230,7 +235,7 @@ void Load::connect(Client& client) {
     crowd::set_option(client.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (bind(client.fd, reinterpret_cast<sockaddr const*>(&source), sizeof source) != 0) throw crowd::failure("bind");
   }
-  if (::connect(client.fd, address_.get(), address_.size) != 0 && errno != EINPROGRESS)
+  if (::connect(client.fd, address.get(), address.size) != 0 && errno != EINPROGRESS)
     lose(client, std::generic_category().message(errno));
   epoll_.watch(client, EPOLLOUT);
   ++under_way_;
@@ -338,7 +343,7 @@ void Load::flush(Client& client) {
 
 /// Stops waiting for what a disconnected client should have got.
 void Load::lose(Client& client, std::string const& why) {
-  if (client.state == State::connecting) cannot_connect(options_, why);
+  if (client.state == State::connecting) cannot_connect(options_.host, options_.port, why);
   if (client.state != State::ready) throw std::runtime_error(name_of(client) + " cannot log in: " + why);
   close_silently(client);
   if (client.role == Role::slow) {
@@ -549,6 +554,7 @@ void Load::add(Role role, uint32_t room) {
 Result Load::run() {
   auto const own_cpu = [] { return crowd::usage_of(getpid()).value_or(crowd::Usage{}).cpu; };
   auto const cpu = [&] { return usage_of(options_.pids).value_or(crowd::Usage{}).cpu; };
+  auto const engine_cpu = [&] { return usage_of(options_.engine_pids).value_or(crowd::Usage{}).cpu; };
   result_.at_first = usage_of(options_.pids);
   log_in();
   auto& joined = result_.joined = usage_of(options_.pids);
@@ -570,6 +576,7 @@ Result Load::run() {
     recording_ = true;
     auto const begin = Clock::now();
     auto const cpu_before = cpu();
+    auto const engine_before = engine_cpu();
     auto const own_before = own_cpu();
     if (options_.count > 0) {
       limit_ = sent_ + options_.count;
@@ -584,6 +591,7 @@ Result Load::run() {
     }
     result_.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     result_.server_cpu = cpu() - cpu_before;
+    result_.engine_cpu = engine_cpu() - engine_before;
     result_.own_cpu = own_cpu() - own_before;
     recording_ = speaking_ = false;
     if (options_.count == 0) wait_until(Clock::now() + patience, all_arrived);
@@ -607,7 +615,7 @@ void Load::sit_out_storm() {
     sched_param const none{};
     sched_setscheduler(0, SCHED_BATCH, &none);  // 0: this thread
     try {
-      result_.handshakes = load::shake_hands(address_, options_.storm, options_.storm);
+      result_.handshakes = load::shake_hands(addresses_[0], options_.storm, options_.storm);
     } catch (std::exception const& error) {
       result_.handshakes = {.failed = options_.storm, .why = error.what()};
     }
@@ -647,11 +655,11 @@ void Load::read_slow() {
 }  // namespace
 
 /// A host may have several addresses, as localhost has, and the server may listen on only one of them.
-Address find_server(Options const& options) {
+Address find_server(std::string const& host, std::string const& port) {
   addrinfo hints{}, *found = nullptr;
   hints.ai_socktype = SOCK_STREAM;
-  if (auto const error = getaddrinfo(options.host.c_str(), options.port.c_str(), &hints, &found); error != 0)
-    throw std::runtime_error("cannot find the host " + options.host + ": " + gai_strerror(error));
+  if (auto const error = getaddrinfo(host.c_str(), port.c_str(), &hints, &found); error != 0)
+    throw std::runtime_error("cannot find the host " + host + ": " + gai_strerror(error));
   std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> const all(found, &freeaddrinfo);
   auto error = 0;
   for (auto const* each = found; each != nullptr; each = each->ai_next) {
@@ -664,7 +672,7 @@ Address find_server(Options const& options) {
     std::memcpy(&address.bytes, each->ai_addr, each->ai_addrlen);
     return address;
   }
-  cannot_connect(options, std::generic_category().message(error));
+  cannot_connect(host, port, std::generic_category().message(error));
 }
 
 std::optional<crowd::Usage> usage_of(std::vector<int> const& pids) {

@@ -29,13 +29,14 @@ constexpr size_t longest_text = chatproto::max_line - text_at - 1;
 
 struct Options {
   std::string host, port;
+  std::vector<std::string> also = {};  // further ports
   uint32_t senders = 1, receivers = 1, rooms = 1, slow = 0;
   uint32_t text = 64, window = 1, lag = 512;
   std::chrono::milliseconds seconds{2000}, warmup{500}, interval{0};
   uint64_t count = 0;
   bool idle = false, spin = false, tls = false;
   uint32_t handshakes = 0, at_once = 100, storm = 0;
-  std::vector<int> pids = {};
+  std::vector<int> pids = {}, engine_pids = {};
 
   uint64_t clients() const { return uint64_t{rooms} * (uint64_t{senders} + receivers) + slow; }
 };
@@ -69,7 +70,7 @@ class Histogram {
   uint64_t total_ = 0, most_ = 0;
 };
 
-/// The server's address that answers.
+/// A server's address that answers.
 struct Address {
   sockaddr_storage bytes{};
   socklen_t size = 0;
@@ -93,7 +94,7 @@ struct Result {
   // During the measurement:
   uint64_t deliveries = 0, messages = 0;
   double seconds = 0;
-  std::chrono::nanoseconds server_cpu{}, own_cpu{};
+  std::chrono::nanoseconds server_cpu{}, engine_cpu{}, own_cpu{};
   Histogram latency, ack;
 
   bool is_good() const {
@@ -102,7 +103,7 @@ struct Result {
 };
 
 /// Throws if there is no such host, or if nobody listens.
-Address find_server(Options const& options);
+Address find_server(std::string const& host, std::string const& port);
 
 /// Returns what these processes use together, or nothing if there are none or one is not there.
 std::optional<crowd::Usage> usage_of(std::vector<int> const& pids);

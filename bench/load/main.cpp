@@ -24,6 +24,10 @@ int main(int argc, char** argv) {
   };
   app.add_option("HOST", options.host, "Name or address of the server")->required();
   app.add_option("PORT", options.port, "Its TCP port")->required()->check(program::decimal(1, 65535));
+  app.add_option(
+         "--also", options.also,
+         "TCP port of a further server of the same cluster, on this host; a room's clients are dealt out in turn")
+      ->check(program::decimal(1, 65535));
   number("--rooms", options.rooms, 1, 99'999, "Rooms");
   number("--senders", options.senders, 0, 99'999, "Senders in each room");
   number("--receivers", options.receivers, 0, 99'999, "Receivers in each room");
@@ -48,6 +52,9 @@ int main(int argc, char** argv) {
          "Measure while this number of other clients, all at once, connect over TLS, shake hands and close");
   app.add_option("--pid", options.pids, "A process of the server, for CPU time and memory; several are added up")
       ->check(program::decimal(1, std::numeric_limits<int>::max()));
+  app.add_option("--engine-pid", options.engine_pids,
+                 "A process between the servers, whose CPU time is shown apart; several are added up")
+      ->check(program::decimal(1, std::numeric_limits<int>::max()));
   try {
     app.parse(argc, argv);
     if (options.clients() == 0 || (!options.idle && (options.senders == 0 || options.receivers == 0)))
@@ -59,8 +66,11 @@ int main(int argc, char** argv) {
       throw CLI::ValidationError("--storm goes with neither --count nor --idle");
     if (!options.tls && options.handshakes + options.storm > 0)
       throw CLI::ValidationError("--handshakes and --storm need --tls");
-    for (auto const pid : options.pids)
-      if (!crowd::usage_of(pid)) throw CLI::ValidationError("there is no process " + std::to_string(pid));
+    if (!options.also.empty() && options.handshakes + options.storm > 0)
+      throw CLI::ValidationError("--handshakes and --storm go with one server only");
+    for (auto const& pids : {options.pids, options.engine_pids})
+      for (auto const pid : pids)
+        if (!crowd::usage_of(pid)) throw CLI::ValidationError("there is no process " + std::to_string(pid));
     constexpr std::uint64_t others = 16;
     auto const clients = options.handshakes > 0 ? options.at_once : options.clients() + options.storm;
     if (auto const descriptors = program::raise_descriptor_limit(); clients + others > descriptors)

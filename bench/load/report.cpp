@@ -45,6 +45,8 @@ std::string load::to_json(Options const& options, Result const& result) {
   measured("messages_per_second", result.seconds > 0, messages / result.seconds);
   measured("cpu_us_per_delivery", known && result.deliveries > 0, cpu / deliveries);
   measured("cpu_us_per_message", known && result.messages > 0, cpu / messages);
+  measured("engine_cpu_us_per_message", !options.engine_pids.empty() && result.messages > 0,
+           us(result.engine_cpu) / messages);
   auto const handshakes = static_cast<double>(result.handshakes.done);
   measured("cpu_us_per_handshake", known && options.handshakes > 0 && handshakes > 0, cpu / handshakes);
   measured("server_cpu_share", known && result.seconds > 0, cpu / 1e6 / result.seconds);
