@@ -3,6 +3,7 @@
 /// `RedisConnection`: commands to Redis and its replies.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -126,8 +127,8 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
  private:
   static constexpr std::size_t read_size = 64 * 1024;  // bytes
   static constexpr int reads_at_once = 16;
-  // Of one reply. The largest has 64 blocks of 64 KiB.
-  static constexpr std::size_t most_bytes = 16 * 1024 * 1024, most_elements = 1024;
+  // Of one reply. The largest has 64 blocks of 64 KiB; only errors, numbers and sizes are lines.
+  static constexpr std::size_t most_bytes = 16 * 1024 * 1024, most_line = 64 * 1024, most_elements = 1024;
 
   struct Free {
     void operator()(::redisReader* reader) const noexcept { ::redisReaderFree(reader); }
@@ -209,7 +210,9 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
         events_->replied(*reply);
         if (events_ == nullptr) return;
       }
-      if (!is_within(unfinished_, most_bytes)) return fail_to_read();
+      std::string_view const rest(reader_->buf + reader_->pos, reader_->len - reader_->pos);
+      auto const line = std::min(rest.find('\n'), rest.size());  // the reader searches it from its begin each time
+      if (!is_within(unfinished_, most_bytes) || !is_within(line, most_line)) return fail_to_read();
     }
     asio::post(socket_.get_executor(), [self = shared_from_this()] {  // others have waited
       if (self->events_ != nullptr) self->guarded([&] { self->read(); });

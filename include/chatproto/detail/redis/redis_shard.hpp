@@ -242,8 +242,8 @@ class RedisShard {
     LogPosition at;
     auto const room = room_of(channel);
     // What is no block is left out: if it was one, the next one's number will tell.
-    if (!room.empty() && digits(at.incarnation) && is(' ') && digits(at.number) && is('\n'))
-      rules_.came(room, at, payload);
+    auto const is_block = digits(at.incarnation) && is(' ') && digits(at.number) && is('\n') && at.incarnation != 0;
+    if (!room.empty() && is_block) rules_.came(room, at, payload);
   }
   void replied(::redisReply const& reply) {
     if (expected_.empty()) return failed("a reply without a command");
