@@ -72,7 +72,7 @@ constexpr std::string_view replies[] = {
     "*2\r\n$7\r\nunknown\r\n$1\r\n0\r\n",
     "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n",
     "*3\r\n$-1\r\n$-1\r\n$-1\r\n",
-    "*3\r\n$1\r\n1\r\n$20\r\n18446744073709551615\r\n$-1\r\n",
+    "*4\r\n$1\r\n1\r\n$20\r\n18446744073709551615\r\n$1\r\n0\r\n$-1\r\n",
     "*4\r\n:1\r\n:2\r\n:3\r\n*1\r\n+x\r\n",
 };
 
@@ -253,7 +253,8 @@ class Scene {
   }
   std::string look_reply(Link::Words const& words, LogPosition const& end, std::size_t blocks) const {
     auto const known = LogPosition{number_of(words[5]), number_of(words[6])};
-    std::vector<std::string> items = {bulk(std::to_string(end.incarnation)), bulk(std::to_string(end.number))};
+    std::vector<std::string> items = {bulk(std::to_string(end.incarnation)), bulk(std::to_string(end.number)),
+                                      bulk(end.number == 0 ? "1" : "0")};
     if (known.incarnation == end.incarnation)
       for (auto at = known; blocks > 0; --blocks) {
         ++at.number;
