@@ -187,6 +187,7 @@ class Scene {
     options_.times.reconnect = std::chrono::milliseconds(2500);
     if (choices / 4 % 2 == 0) options_.times.refuse = std::chrono::minutes(1);
     options_.retry = std::chrono::hours(1);
+    options_.room_time = std::chrono::seconds(3);
     shard_ = std::make_unique<RedisShard>(net.context, options_.servers[0], options_, "node", sink_);
     connect();
     if (choices / 8 % 2 != 0) return;  // the input decides about the handshake too
