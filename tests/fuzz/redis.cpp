@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // Whatever comes from Redis at the socket, or from what is no Redis: what is delivered stays in order, each waiter is
-// told once, a wrong reply ends the connections, and no memory stays held. The target plays Redis. The first byte of the
-// input chooses options, each other one an event; some events take more.
+// told once, a wrong reply ends the connections, and no memory stays held. The target plays Redis. The input's first
+// byte chooses options, each other one an event; some events take more.
 #include "fuzz.hpp"
 
 #include <array>
@@ -36,7 +36,7 @@ using chatproto::Backplane;
 
 namespace {
 
-constexpr std::string_view our_sender = "redis";  // of texts whose number is known
+constexpr std::string_view our_sender = "fake";  // of texts whose number is known
 
 /// What no Redis says to our commands, so that nothing may be heard any more behind it.
 constexpr std::string_view ends[] = {
@@ -293,7 +293,7 @@ class Scene {
           if (publishes) publish(room, log);
           return array({bulk("stored"), bulk(std::to_string(log.incarnation))});
         case 'b':
-          if (publishes) publish(words[4], words[5]);
+          if (publishes) publish(words[5], words[6]);
           return ":1\r\n";
         case 'c': return look_reply(words, log, log.number - std::min(log.number, number_of(words[6])));
       }
