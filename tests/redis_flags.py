@@ -2,7 +2,9 @@
 """redis_flags.py SERVER: the server's flags for Redis: which ones are wrong, what --check finds, and what the log says
 when a Redis refuses texts, goes and comes back. Needs redis-server for the most of it."""
 import contextlib
+import http.server
 import os
+import random
 import re
 import shutil
 import signal
@@ -94,23 +96,42 @@ def wrong_arguments(scratch):
 
 
 @contextlib.contextmanager
-def answering(answer):
-    """A server that answers whatever it gets. Yields its name."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def talking(talk):
+    """A server that does this with each connection. Yields its port; at the end all its connections are closed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
         def serve():
             with contextlib.suppress(OSError):
                 while True:
                     client = listener.accept()[0]
-                    threading.Thread(target=talk, args=[client], daemon=True).start()
+                    stack.callback(shut, client)
+                    threading.Thread(target=converse_with, args=[client], daemon=True).start()
 
-        def talk(client):
+        def converse_with(client):
             with client, contextlib.suppress(OSError):
-                while client.recv(4096):
-                    client.sendall(answer)
+                talk(client)
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield "127.0.0.1:%d" % listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+        def shut(connection):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+        accepting = threading.Thread(target=serve)
+        accepting.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            shut(listener)
+            accepting.join()
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """A server that answers whatever it gets. Yields its name."""
+    def talk(client):
+        while client.recv(4096):
+            client.sendall(answer)
+
+    with talking(talk) as port:
+        yield f"127.0.0.1:{port}"
 
 
 def no_redis():
@@ -137,9 +158,9 @@ def no_redis():
 class Redis:
     """A Redis with these lines of configuration."""
 
-    def __init__(self, scratch, *lines, tls=False):
+    def __init__(self, scratch, *lines, tls=False, port=0):
         self.scratch, self.lines, self.tls = scratch, lines, tls
-        self.port = 0
+        self.port = port
         self.start()
 
     def start(self):
@@ -262,6 +283,12 @@ class Server:
                   f"waited in vain for {count} of {pattern}: {self.log()}")
             time.sleep(0.02)
 
+    def check_memory(self):
+        """Checks that it never had much memory, where that is known. (A sanitizer keeps more of it.)"""
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
+            peak = int(re.search("^VmHWM:\\s+([0-9]+) kB$", file.read(), re.M)[1])
+            check(peak < 1 << 20, f"{peak} KiB of memory")
+
     def await_metrics(self, redis, **expected):
         """Waits for these figures of a Redis, which may be a tenth of a second old."""
         deadline = time.monotonic() + PATIENCE
@@ -279,13 +306,13 @@ class Server:
 class Client:
     """A client in the cafe. It tries again until the server, which may not have reached Redis, lets it in."""
 
-    def __init__(self, server, login):
+    def __init__(self, server, login, joins=True):
         deadline = time.monotonic() + PATIENCE
         while True:
             self.socket = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
             self.file = self.socket.makefile("rb")
             self.ask(login)
-            if self.say("join:cafe") == b"ok":
+            if not joins or self.say("join:cafe") == b"ok":
                 return
             check(time.monotonic() < deadline, f"{login} cannot join: {server.log()}")
             self.close()
@@ -314,6 +341,62 @@ def converse(server):
             contextlib.closing(Client(server, "slogin:bob")) as bob:
         bob.ask("sendall:hello")
         alice.hears(b"hello")
+
+
+def echo(client):
+    while data := client.recv(4096):
+        client.sendall(data)
+
+
+def sending(first, *then):
+    """What sends something at once, and the rest again and again."""
+    def talk(client):
+        client.sendall(first)
+        while True:
+            for data in then:
+                client.sendall(data)
+
+    return talk
+
+
+@contextlib.contextmanager
+def web_server():
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def strangers(scratch):
+    """Something else listens where Redis should. The server lives on, and says so; later Redis takes the port."""
+    noise = random.Random(1).randbytes(1 << 20)
+    too_large = "a reply is too large"
+    for stranger, said in (
+            (web_server(), r'Protocol error, got \\"[H<]\\" as reply type byte'),
+            (talking(echo), "does not answer INFO like Redis"),
+            (talking(lambda client: client.recv(1 << 20, socket.MSG_WAITALL)), "it does not answer"),
+            (talking(sending(b"!", noise)), "Protocol error, got .* as reply type byte"),
+            (talking(sending(b"+", b"no end" * 10000)), too_large),
+            (talking(sending(b"$2147483647\r\n", noise)), too_large),
+            (talking(sending(b"*1000000000\r\n", b":1\r\n" * 10000)), too_large),
+            (talking(sending(b"*1000\r\n", b"*1000\r\n")), too_large)):
+        with contextlib.ExitStack() as stack:
+            with stranger as port:
+                server = stack.enter_context(Server(scratch, "--redis", f"127.0.0.1:{port}"))
+                server.await_lines(f'level=error event=redis_disconnected redis=127.0.0.1:{port} error="{said}"\n', 1)
+                with contextlib.closing(Client(server, "rlogin:alice", joins=False)) as alice:
+                    check(alice.say("join:cafe") == b"err", "nobody can join")
+                server.check_memory()
+            stack.enter_context(Redis(scratch, port=port))
+            converse(server)
 
 
 def new_rooms(scratch):
@@ -380,6 +463,7 @@ def main():
         if shutil.which("redis-server") is None:
             print("skipped: the rest, because there is no redis-server")
             return
+        strangers(scratch)
         passwords(scratch)
         encrypted(scratch)
         new_rooms(scratch)

@@ -361,10 +361,11 @@ class BackplaneRules {
     room.position = at;
     room.used = room.renewed = now_;
     ++counts_.delivered;
-    for (Backplane::Said said; !block.empty();) {
+    Backplane::Said said;
+    do {
       if (!decode_said(block, said)) return lose(room, at);  // somebody else writes to the engine
       owner_.deliver(room.name, said);
-    }
+    } while (!block.empty());
   }
   /// Goes on behind `at`, where the next block need not follow what was delivered.
   void lose(Room& room, LogPosition const& at) {

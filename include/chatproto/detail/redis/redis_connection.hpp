@@ -3,6 +3,7 @@
 /// `RedisConnection`: commands to Redis and its replies.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -52,7 +53,8 @@ class RedisEvents {
   ~RedisEvents() = default;
 };
 
-/// A connection to Redis. It has no time limit; whoever has one calls `close`.
+/// A connection to Redis. It has no time limit; whoever has one calls `close`. It fails if a reply is larger than any of
+/// Redis to our commands, because the other end may be something else.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe; everything happens in the context's one thread.
 class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
@@ -62,6 +64,14 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
       : events_(&events), resolver_(context), socket_(context), reader_(::redisReaderCreate()) {
     if (!reader_) throw std::bad_alloc();
     reader_->maxbuf = 4 * read_size;  // otherwise it allocates its buffer anew for each large read
+    reader_->privdata = this;
+    unlimited_ = limited_ = *std::exchange(reader_->fn, &limited_);
+    limited_.createString = [](::redisReadTask const* task, char* text, std::size_t size) -> void* {
+      // In a program of 32 bits, the reader takes a size for one that it has read.
+      auto& self = *static_cast<RedisConnection*>(task->privdata);
+      return self.is_within(size, most_bytes) ? self.unlimited_.createString(task, text, size) : nullptr;
+    };
+    limited_.createArray = &create_array;
   }
   RedisConnection(RedisConnection const&) = delete;
   RedisConnection& operator=(RedisConnection const&) = delete;
@@ -117,11 +127,28 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
  private:
   static constexpr std::size_t read_size = 64 * 1024;  // bytes
   static constexpr int reads_at_once = 16;
+  // Of one reply. The largest has 64 blocks of 64 KiB; only errors, numbers and sizes are lines.
+  static constexpr std::size_t most_bytes = 16 * 1024 * 1024, most_line = 64 * 1024, most_elements = 1024;
 
   struct Free {
     void operator()(::redisReader* reader) const noexcept { ::redisReaderFree(reader); }
     void operator()(::redisReply* reply) const noexcept { ::freeReplyObject(reply); }
   };
+
+  bool is_within(std::size_t size, std::size_t limit) noexcept {
+    is_too_large_ = is_too_large_ || size > limit;
+    return !is_too_large_;
+  }
+  /// The reader would allocate memory for as many elements as are announced. `Size`: the type depends on its version.
+  template <class Size>
+  static void* create_array(::redisReadTask const* task, Size size) {
+    auto& self = *static_cast<RedisConnection*>(task->privdata);
+    auto const elements = static_cast<std::size_t>(size);
+    if (!self.is_within(elements, most_elements - self.elements_)) return nullptr;
+    self.elements_ += elements;
+    return self.unlimited_.createArray(task, size);
+  }
+  void fail_to_read() { fail(is_too_large_ ? "a reply is too large" : reader_->errstr); }
 
   void begin(std::string const& host, LayerFactory* layer) {
     socket_.non_blocking(true);
@@ -172,15 +199,20 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
       if (would_block(ec))
         return wait(wanted == Layer::Wait::nothing ? Layer::Wait::read : wanted, &RedisConnection::read);
       if (ec) return fail(ec == asio::error::eof ? "Redis has closed the connection" : ec.message());
-      if (::redisReaderFeed(reader_.get(), buffer_.data(), size) != REDIS_OK) return fail(reader_->errstr);
+      if (::redisReaderFeed(reader_.get(), buffer_.data(), size) != REDIS_OK) return fail_to_read();
+      unfinished_ += size;
       for (;;) {
         void* found = nullptr;
-        if (::redisReaderGetReply(reader_.get(), &found) != REDIS_OK) return fail(reader_->errstr);
+        if (::redisReaderGetReply(reader_.get(), &found) != REDIS_OK) return fail_to_read();
         if (found == nullptr) break;
+        unfinished_ = elements_ = 0;
         std::unique_ptr<::redisReply, Free> const reply(static_cast<::redisReply*>(found));
         events_->replied(*reply);
         if (events_ == nullptr) return;
       }
+      std::string_view const rest(reader_->buf + reader_->pos, reader_->len - reader_->pos);
+      auto const line = std::min(rest.find('\n'), rest.size());  // the reader searches it from its begin each time
+      if (!is_within(unfinished_, most_bytes) || !is_within(line, most_line)) return fail_to_read();
     }
     asio::post(socket_.get_executor(), [self = shared_from_this()] {  // others have waited
       if (self->events_ != nullptr) self->guarded([&] { self->read(); });
@@ -221,7 +253,10 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
   asio::ip::tcp::resolver resolver_;
   asio::ip::tcp::socket socket_;
   std::unique_ptr<Layer> layer_;
+  ::redisReplyObjectFunctions unlimited_, limited_;  // the reader's own, and those that it uses
   std::unique_ptr<::redisReader, Free> reader_;
+  std::size_t unfinished_ = 0, elements_ = 0;  // bytes and elements of a reply that is not complete
+  bool is_too_large_ = false;
   std::array<char, read_size> buffer_;
   std::string output_;
   std::size_t written_ = 0;      // bytes of output_

@@ -110,8 +110,10 @@ class RedisPair {
     auto const* const channel = element(reply, 1);
     auto const* const payload = element(reply, 2);
     if (kind == nullptr || channel == nullptr || payload == nullptr) return owner_.failed("an unexpected reply");
+    auto const is_subscription = text_of(*kind) == "subscribe";
+    if (!is_ready_ && (!is_subscription || !commands_.identity)) return owner_.failed("an early message");
     if (text_of(*kind) == "message") return owner_.published(text_of(*channel), text_of(*payload));
-    if (text_of(*kind) != "subscribe") return;
+    if (!is_subscription) return;
     if (is_ready_) return owner_.subscribed(text_of(*channel));
     is_ready_ = true;
     owner_.ready(*commands_.identity);
@@ -212,6 +214,7 @@ class RedisShard {
     closed_ = std::move(pair_);  // it may be calling
     attempt_.cancel();
     expected_.clear();
+    is_replica_ = false;
     if (was_connected || std::exchange(last_fault_, why) != why) tell(RedisEvent::Kind::disconnected, why);
     last_fault_ = why;
     if (was_connected) rules_.disconnected();
@@ -239,8 +242,8 @@ class RedisShard {
     LogPosition at;
     auto const room = room_of(channel);
     // What is no block is left out: if it was one, the next one's number will tell.
-    if (!room.empty() && digits(at.incarnation) && is(' ') && digits(at.number) && is('\n'))
-      rules_.came(room, at, payload);
+    auto const is_block = digits(at.incarnation) && is(' ') && digits(at.number) && is('\n') && at.incarnation != 0;
+    if (!room.empty() && is_block) rules_.came(room, at, payload);
   }
   void replied(::redisReply const& reply) {
     if (expected_.empty()) return failed("a reply without a command");
@@ -396,7 +399,8 @@ class RedisShard {
     return value;
   }
   void tell(RedisEvent::Kind kind, std::string_view what) const {
-    if (options_.on_event) options_.on_event({kind, server_, what});
+    constexpr std::size_t most_told = 512;  // bytes; an error of Redis or a room's name has fewer
+    if (options_.on_event) options_.on_event({kind, server_, what.substr(0, most_told)});
   }
 
   asio::io_context& context_;
