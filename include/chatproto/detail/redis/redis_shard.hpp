@@ -380,8 +380,10 @@ class RedisShard {
     auto const* const last = element(reply, 1);
     auto const* const begins = element(reply, 2);
     if (incarnation == nullptr || last == nullptr || begins == nullptr || number(*incarnation) == 0) {
-      auto const is_error = reply.type == REDIS_REPLY_ERROR;
-      tell(RedisEvent::Kind::refused, is_error ? text_of(reply) : "too many new rooms at once");
+      auto const is_empty = reply.type == REDIS_REPLY_ARRAY && reply.elements == 0;  // what the script says
+      tell(RedisEvent::Kind::refused, reply.type == REDIS_REPLY_ERROR ? text_of(reply)
+                                      : is_empty                      ? "too many new rooms at once"
+                                                                      : "an unexpected reply");
       return rules_.looked(expected.room, nullptr);
     }
     if (number(*begins) == 1) new_rooms_.owe(TokenBucket::Clock::now());
