@@ -21,7 +21,7 @@ except ImportError:
     sys.exit(77)
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "cluster"))
-from three_servers import PATIENCE, start, wait_until  # noqa: E402
+from three_servers import PATIENCE, free_port, start, wait_until  # noqa: E402
 
 SERVER = os.path.abspath(sys.argv[1])
 FOLDER = pathlib.Path(__file__).parents[1] / "packaging/compose"
@@ -54,11 +54,6 @@ def check_files(services, networks, config):
     shown = subprocess.run([SERVER, "--help"], capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     unknown = set(options) - set(re.findall(r"--[a-z-]+", shown))
     check(not unknown, f"the server does not know {unknown}")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 class Client:

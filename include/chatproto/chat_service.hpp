@@ -83,7 +83,7 @@ class ChatService {
   /// Throws only `std::bad_alloc`. In all these cases nothing was sent.
   ///
   /// With a backplane, the text goes to the receivers of all servers, and comes to those of this server, whose number
-  /// is returned, a moment later. If the backplane cannot be reached, nobody gets it, and the caller is not told.
+  /// is returned, a moment later. The caller is not told whether the backplane has taken it.
   std::size_t say(std::string_view room, std::string_view from, std::string_view text, std::error_code& ec) {
     if (!is_valid_name(room) || !is_valid_name(from)) {
       ec = Errc::invalid_name;

@@ -56,8 +56,9 @@ class RedisBackplane final : public Backplane {
   }
   ~RedisBackplane() override { stop(); }
 
-  /// Connects to each Redis and returns what is wrong with it; nothing if all can be used. Waits for at most
-  /// `times.refuse`. Throws `std::system_error` or `std::bad_alloc`.
+  /// Connects to each Redis and returns what is wrong with it; nothing if all can be used. Waits for little
+  /// more than `times.refuse`, unless the look-up of a host's name takes longer. Throws `std::system_error` or
+  /// `std::bad_alloc`.
   static std::vector<std::string> errors(RedisOptions options) {
     std::map<std::string, std::string> found;
     asio::io_context context;
@@ -85,8 +86,11 @@ class RedisBackplane final : public Backplane {
     return all;
   }
 
+  /// Also throws `std::logic_error` if it was started before, even if it was stopped since.
   void start(Sink& sink) override {
-    if (thread_.joinable()) throw std::logic_error("a RedisBackplane is used by one service only");
+    if (thread_.joinable() || context_.stopped())
+      throw std::logic_error("a RedisBackplane is used by one service only");
+    shards_.clear();  // of an attempt that failed
     auto const node = make_node_name();
     for (auto const& server : options_.servers)
       shards_.push_back(std::make_unique<detail::RedisShard>(context_, server, options_, node, sink));

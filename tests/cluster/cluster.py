@@ -7,10 +7,10 @@ import random
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
+
+import three_servers
 
 PATIENCE = 120  # seconds; only a hang lasts longer
 
@@ -59,7 +59,7 @@ class Process:
 
     def start(self):
         with open(self.log, "ab") as log:
-            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.child = three_servers.start(*self.command, stdout=log, stderr=log)
         wait_for(lambda: self.child.poll() is not None or answers(self.port), f"{self.command[0]} to listen")
         if self.child.poll() is not None:
             with open(self.log, errors="replace") as log:

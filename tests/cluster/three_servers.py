@@ -44,11 +44,15 @@ def wait_until(succeeds, what):
     return result
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
 def start_redis(folder):
     """Returns the process and its port."""
     for _ in range(5):  # another program may take the port first
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         log = os.path.join(folder, f"redis-{port}.log")
         redis = start("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                       "--dir", folder, "--logfile", log)
