@@ -396,7 +396,10 @@ class ChatService::Session {
     ok("bye");
     end();
   }
-  void reply_at_end(Backplane::Outcome) { send_replies(); }
+  void reply_at_end(Backplane::Outcome outcome) {
+    if (outcome != Backplane::Outcome::done) return cut();
+    send_replies();
+  }
   void input_ended(Backplane::Outcome outcome) {
     if (outcome != Backplane::Outcome::done) cut();
   }

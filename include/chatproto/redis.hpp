@@ -15,7 +15,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,7 +22,6 @@
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
-#include <asio/steady_timer.hpp>
 
 #include <chatproto/backplane.hpp>
 #include <chatproto/detail/backplane/inbox.hpp>
@@ -71,15 +69,13 @@ class RedisBackplane final : public Backplane {
       auto const is_good = event.kind == RedisEvent::Kind::connected;
       found[event.server.name()] = is_good ? std::string() : std::string(event.what);
     };
-    std::vector<std::unique_ptr<detail::RedisShard>> shards;
-    for (auto const& server : options.servers) {
+    Shards shards;
+    for (auto const& server : options.servers)
       shards.push_back(std::make_unique<detail::RedisShard>(context, server, options, "check", nowhere));
-      shards.back()->start();
-    }
-    auto const end = std::chrono::steady_clock::now() + options.times.refuse + std::chrono::milliseconds(100);
+    auto const end = Clock::now() + options.times.refuse + std::chrono::milliseconds(100);
     auto const is_known = [](auto const& one) { return one.second != "does not answer"; };
-    while (!std::all_of(found.begin(), found.end(), is_known) && context.run_one_until(end) > 0) {
-    }
+    auto const work = asio::make_work_guard(context);
+    while (!std::all_of(found.begin(), found.end(), is_known) && Clock::now() < end) run_one(context, shards, end);
     std::vector<std::string> all;
     for (auto const& [server, fault] : found)
       if (!fault.empty()) all.push_back("Redis " + server + ": " + fault);
@@ -95,17 +91,9 @@ class RedisBackplane final : public Backplane {
     for (auto const& server : options_.servers)
       shards_.push_back(std::make_unique<detail::RedisShard>(context_, server, options_, node, sink));
     note_stats();
-    ticked_ = std::chrono::steady_clock::now();
+    ticked_ = Clock::now();
     thread_ = std::thread([this] {
-      for (auto& shard : shards_) shard->start();
-      tick();
-      while (!context_.stopped()) {
-        try {
-          context_.run();
-        } catch (std::exception const& error) {  // memory is short; the rooms catch up when they are connected again
-          for (auto& shard : shards_) shard->failed(error.what());
-        }
-      }
+      while (!context_.stopped()) guarded([this] { run(); });
     });
   }
   void stop() noexcept override {
@@ -140,6 +128,34 @@ class RedisBackplane final : public Backplane {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+  using Shards = std::vector<std::unique_ptr<detail::RedisShard>>;
+
+  /// Runs one handler, or waits for one until `end` or until something else has to be done.
+  static void run_one(asio::io_context& context, Shards& shards, Clock::time_point end) {
+    auto const now = Clock::now();
+    for (auto& shard : shards) {
+      shard->act(now);
+      end = std::min(end, shard->due());
+    }
+    context.run_one_until(end);
+  }
+  void run() {
+    while (!context_.stopped()) {
+      if (auto const now = Clock::now(); now >= ticked_ + detail::RedisShard::Rules::tick_period) tick(now);
+      run_one(context_, shards_, ticked_ + detail::RedisShard::Rules::tick_period);
+    }
+  }
+  /// If memory is short, the connections are made anew, and then the rooms catch up.
+  void guarded(auto const& work) noexcept {
+    try {
+      work();
+    } catch (std::exception const& error) {
+      for (auto& shard : shards_)
+        guarded([&, what = error.what()] { shard->failed(what); });  // does nothing if it has failed already
+    }
+  }
+
   /// Returns a name that no other server has, nor this one had before.
   static std::string make_node_name() {
     std::random_device random;
@@ -184,10 +200,7 @@ class RedisBackplane final : public Backplane {
     inbox_.pass_on(
         sweeps, [this](auto const& room) -> auto& { return rules_of(room); });
   }
-  void tick() {
-    timer_.expires_after(detail::RedisShard::Rules::tick_period);
-    timer_.async_wait([this](std::error_code) { tick(); });
-    auto const now = std::chrono::steady_clock::now();
+  void tick(Clock::time_point now) {
     auto const passed = std::chrono::duration_cast<std::chrono::milliseconds>(now - ticked_);
     ticked_ += passed;
     for (auto& shard : shards_) shard->rules().tick(passed);
@@ -203,9 +216,9 @@ class RedisBackplane final : public Backplane {
 
   RedisOptions const options_;
   asio::io_context context_{1};
-  asio::steady_timer timer_{context_};
-  std::vector<std::unique_ptr<detail::RedisShard>> shards_;  // in the order of the options
-  std::chrono::steady_clock::time_point ticked_;
+  asio::executor_work_guard<asio::io_context::executor_type> const work_{context_.get_executor()};
+  Shards shards_;             // in the order of the options
+  Clock::time_point ticked_;  // last
   detail::BackplaneInbox inbox_;
   mutable std::mutex mutex_;  // guards stats_
   std::vector<RedisStats> stats_;

@@ -266,7 +266,7 @@ class Scene {
 
  private:
   void connect() {
-    shard_->start();
+    shard_->act(RedisShard::Clock::now() + std::chrono::hours(2));
     for (auto& link : links_) {
       tcp::socket socket(net_.context);
       for (std::error_code ec = asio::error::would_block; ec; net_.acceptor.accept(socket, ec))

@@ -63,8 +63,8 @@ enum class AppendResult : std::uint8_t {
 /// - Silence counts only while this process runs, in steps of at most two ticks. (Otherwise a process that was stopped
 ///   would drop its connections, and what waits in them.)
 ///
-/// `Owner` has these functions, none of which calls back: `deliver(room, said)` and `lost(room)`; and, called only
-/// while connected, `append(room, sequence, incarnation, is_retry, block)`, `look(room, position)`, `subscribe(room)`,
+/// `Owner` has these functions, none of which calls back, except that `reconnect` may call `disconnected`:
+/// `deliver(room, said)` and `lost(room)`; and, called only while connected, `append(room, sequence, incarnation, is_retry, block)`, `look(room, position)`, `subscribe(room)`,
 /// `unsubscribe(room)`, `renew(room)` (so that the engine does not forget it), `beat(number)` and `reconnect()`.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
@@ -164,9 +164,9 @@ class BackplaneRules {
   void disconnected() {
     is_connected_ = false;
     beat_ = 0;
-    next_beat_.insert(next_beat_.begin(), std::move_iterator(this_beat_.begin()), std::move_iterator(this_beat_.end()));
-    this_beat_.clear();
     for (auto& [name, room] : rooms_) room.looks = room.looks_again = room.has_dropped = false;
+    auto questions = std::exchange(this_beat_, {});
+    next_beat_.insert(next_beat_.begin(), std::move_iterator(questions.begin()), std::move_iterator(questions.end()));
   }
   /// The engine has answered an append.
   void appended(std::string_view name, std::uint64_t sequence, AppendResult result, std::uint64_t incarnation) {
@@ -337,8 +337,12 @@ class BackplaneRules {
       room.block.shrink_to_fit();
       room.waiting.shrink_to_fit();
     }
-    for (auto& waiter : std::exchange(room.waiters, {})) waiter.tell(outcome);
-    ++(outcome == Outcome::done ? counts_.appended : outcome == Outcome::unknown ? counts_.unknown : counts_.refused);
+    auto waiters = std::exchange(room.waiters, {});
+    for (auto& waiter : waiters) waiter.tell(outcome);
+    if (outcome == Outcome::done)
+      ++counts_.appended;
+    else
+      (outcome == Outcome::unknown ? counts_.unknown : counts_.refused) += waiters.size();
   }
   /// Refuses what waits to be sent.
   void refuse_waiting(Room& room) {

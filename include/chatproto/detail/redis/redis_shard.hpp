@@ -20,7 +20,6 @@
 #include <vector>
 
 #include <asio/io_context.hpp>
-#include <asio/steady_timer.hpp>
 
 #include <chatproto/backplane.hpp>
 #include <chatproto/detail/backplane/backplane_rules.hpp>
@@ -134,9 +133,11 @@ class RedisPair {
   bool is_ready_ = false;
 };
 
-/// One Redis. Its functions are called in the context's one thread.
+/// One Redis. Its functions are called in the context's one thread. It has no timers, for which memory may be short:
+/// its owner calls `act` and `rules().tick`.
 class RedisShard {
  public:
+  using Clock = std::chrono::steady_clock;
   using Rules = BackplaneRules<RedisShard>;
 
   /// `node`: the name of this server among all that use this Redis.
@@ -149,13 +150,21 @@ class RedisShard {
         own_channel_("chat:node:" + node),
         list_(list_of(options)),
         sink_(sink),
-        attempt_(context),
         new_rooms_(options.new_rooms, 40. * options.new_rooms),
         rules_(*this, options.times, options.room_time / 3) {}
   RedisShard(RedisShard const&) = delete;
   RedisShard& operator=(RedisShard const&) = delete;
 
-  void start() { attempt(); }
+  /// When `act` has to be called.
+  Clock::time_point due() const noexcept { return due_; }
+  /// Connects if it is time for that, or gives up an attempt that takes too long.
+  void act(Clock::time_point now) {
+    if (now < due_) return;
+    if (pair_) return failed("it does not answer");
+    due_ = now + options_.times.refuse;
+    closed_.reset();
+    pair_ = std::make_unique<RedisPair<RedisShard>>(context_, server_, options_, own_channel_, *this);
+  }
   Rules& rules() noexcept { return rules_; }
   /// Copies the figures to where other threads may look.
   RedisStats stats() const {
@@ -212,13 +221,12 @@ class RedisShard {
     if (!pair_) return;
     pair_->close();
     closed_ = std::move(pair_);  // it may be calling
-    attempt_.cancel();
+    due_ = Clock::now() + (was_connected ? std::chrono::milliseconds(20) : options_.retry);
     expected_.clear();
     is_replica_ = false;
     if (was_connected || std::exchange(last_fault_, why) != why) tell(RedisEvent::Kind::disconnected, why);
     last_fault_ = why;
     if (was_connected) rules_.disconnected();
-    retry_in(was_connected ? std::chrono::milliseconds(20) : options_.retry);
   }
   void subscribed(std::string_view channel) {
     if (auto const room = room_of(channel); !room.empty()) rules_.subscribed(room);
@@ -295,20 +303,6 @@ class RedisShard {
     return channel.substr(6, channel.size() - 7);
   }
 
-  void attempt() {
-    closed_.reset();
-    attempt_.expires_after(options_.times.refuse);
-    attempt_.async_wait([this](std::error_code ec) {
-      if (!ec && pair_ && !rules_.is_connected()) failed("it does not answer");
-    });
-    pair_ = std::make_unique<RedisPair<RedisShard>>(context_, server_, options_, own_channel_, *this);
-  }
-  void retry_in(std::chrono::milliseconds time) {
-    attempt_.expires_after(time);
-    attempt_.async_wait([this](std::error_code ec) {
-      if (!ec) attempt();
-    });
-  }
   void load_scripts() {
     scripts_loading_ = all_scripts.size();
     for (auto const script : all_scripts) {
@@ -322,7 +316,7 @@ class RedisShard {
     if (--scripts_loading_ == 0 && !rules_.is_connected()) beat(0);  // whose answer ends the handshake
   }
   void connected() {
-    attempt_.cancel();
+    due_ = Clock::time_point::max();
     last_fault_.clear();
     tell(RedisEvent::Kind::connected, {});
     rules_.connected(life_);
@@ -410,7 +404,7 @@ class RedisShard {
   RedisOptions const& options_;
   std::string const node_, own_channel_, list_;
   Backplane::Sink& sink_;
-  asio::steady_timer attempt_;  // the time limit of an attempt to connect, or the time until the next one
+  Clock::time_point due_{};  // the next attempt to connect, or the time limit of the present one
   std::unique_ptr<RedisPair<RedisShard>> pair_, closed_;
   std::deque<Expected> expected_;
   std::string append_sha_, look_sha_, beat_sha_, life_, last_fault_;
