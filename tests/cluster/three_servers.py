@@ -44,14 +44,14 @@ def wait_until(succeeds, what):
     return result
 
 
-def start_redis(folder):
+def start_redis(folder, *settings):
     """Returns the process and its port."""
     for _ in range(5):  # another program may take the port first
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         log = os.path.join(folder, f"redis-{port}.log")
         redis = start("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                      "--dir", folder, "--logfile", log)
+                      "--dir", folder, "--logfile", log, *settings)
 
         def is_ready():
             with contextlib.suppress(FileNotFoundError), open(log, encoding="utf-8") as file:
