@@ -188,7 +188,7 @@ def pair(control, ports, texts, size):
 
 # A group of `count` clients of one kind. `hello(i)` is the first two lines of the i-th. If there is a burst, one client
 # in `every` writes it repeatedly, each time that the last one has been answered in full. A client that does not read
-# its replies, or that reads them at a pace (bytes per second), does not wait for them. `at`: the server that all of them
+# its replies, or that reads them at a pace (bytes per second), does not wait for them. `at`: the server that they all
 # use (0 or 1).
 Crowd = collections.namedtuple("Crowd", "count hello burst reads pace every at", defaults=(b"", True, 0, 1, None))
 
@@ -461,8 +461,8 @@ def strange(title, act, count, cut=False):
     return Case(title, [Strangers(count, act, cut)], [Strangers(count, act, cut)], only="tls")
 
 
-def across(title, *crowds):
-    return Case(title, crowds, crowds, only="redis")
+def across(title, *crowds, **how):
+    return Case(title, crowds, crowds, only="redis", **how)
 
 
 CASES = {
@@ -493,8 +493,12 @@ CASES = {
     "new-rooms": across("32 senders say 500 texts in one new room after the other",
                         Strangers(32, shared.speak_in_new_rooms)),
     "new-ears": across("300 receivers join one new room after the other", Strangers(300, shared.listen_in_new_rooms)),
+    "all-rooms": across("300 senders flood a room each, whose receiver is at the other server",
+                        Crowd(300, lambda i: f"rlogin:listener{i}\njoin:own{i}\n", at=1),
+                        Crowd(300, lambda i: f"slogin:attacker{i}\njoin:own{i}\n", repeated("sendall:" + "x" * 200),
+                              at=0), delay=250),
     "unison": across("300 senders and 300 receivers in one room, all speak", receivers(300, "a"),
-                     senders(300, "sendall:hello")._replace(burst=b"sendall:hello\n")),
+                     Crowd(300, lambda i: f"slogin:attacker{i}\njoin:a\n", b"sendall:hello\n")),
     "deaf": across("300 receivers do not read what 32 senders at the other server say",
                    receivers(300, "a")._replace(reads=False, at=1), senders(32, "sendall:" + "x" * 200, at=0)),
     "vanish": across("16 clients at once are reset while their texts are under way", Strangers(16, shared.vanish)),
