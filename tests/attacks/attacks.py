@@ -496,7 +496,7 @@ CASES = {
     "all-rooms": across("300 senders flood a room each, whose receiver is at the other server",
                         Crowd(300, lambda i: f"rlogin:listener{i}\njoin:own{i}\n", at=1),
                         Crowd(300, lambda i: f"slogin:attacker{i}\njoin:own{i}\n", repeated("sendall:" + "x" * 200),
-                              at=0), delay=250),
+                              at=0), delay=400),
     "unison": across("300 senders and 300 receivers in one room, all speak", receivers(300, "a"),
                      Crowd(300, lambda i: f"slogin:attacker{i}\njoin:a\n", b"sendall:hello\n")),
     "deaf": across("300 receivers do not read what 32 senders at the other server say",
