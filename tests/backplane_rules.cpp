@@ -345,6 +345,43 @@ TEST_CASE("an engine that cannot begin a log refuses who wants to follow it", "[
   CHECK(later->outcome == Outcome::done);
 }
 
+TEST_CASE("a room that was refused and that nobody wants any more is not asked for again", "[backplane]") {
+  Scene s;
+  s.follow();
+  SECTION("left after the refusal") {
+    s.rules.subscribed("a");
+    s.rules.looked("a", nullptr);
+    s.rules.unfollow("a");
+  }
+  SECTION("left before the refusal") {
+    s.rules.subscribed("a");
+    s.rules.unfollow("a");
+    s.rules.looked("a", nullptr);
+  }
+  SECTION("left before the subscription was confirmed") {
+    s.rules.unfollow("a");
+    s.rules.subscribed("a");
+    s.rules.looked("a", nullptr);
+  }
+  s.pass(900ms);
+  CHECK(s.owner.take() == Calls{"subscribe a", "look a from 0/0", "unsubscribe a"});
+}
+
+TEST_CASE("a room that is entered again while it is still looked at is looked at again", "[backplane]") {
+  Scene s;
+  s.follow();
+  s.rules.subscribed("a");
+  s.rules.unfollow("a");
+  auto const waiter = s.follow();
+  s.rules.subscribed("a");
+  s.owner.take();
+  s.looked({7, 2}, 0, {});  // what was seen before the new subscription
+  CHECK_FALSE(waiter->outcome);
+  CHECK(s.owner.take() == Calls{"look a from 0/0"});
+  s.looked({7, 3}, 0, {});
+  CHECK(waiter->outcome == Outcome::done);
+}
+
 TEST_CASE("time in which the process stood still is no silence", "[backplane]") {
   Scene s;
   s.follow_from({7, 2});

@@ -93,7 +93,13 @@ class RedisBackplane final : public Backplane {
     note_stats();
     ticked_ = Clock::now();
     thread_ = std::thread([this] {
-      while (!context_.stopped()) guarded([this] { run(); });
+      while (!context_.stopped()) {
+        try {
+          run();
+        } catch (std::exception const& error) {  // memory is short; the rooms catch up when they are connected again
+          fail(error.what());
+        }
+      }
     });
   }
   void stop() noexcept override {
@@ -146,13 +152,13 @@ class RedisBackplane final : public Backplane {
       run_one(context_, shards_, ticked_ + detail::RedisShard::Rules::tick_period);
     }
   }
-  /// If memory is short, the connections are made anew, and then the rooms catch up.
-  void guarded(auto const& work) noexcept {
-    try {
-      work();
-    } catch (std::exception const& error) {
-      for (auto& shard : shards_)
-        guarded([&, what = error.what()] { shard->failed(what); });  // does nothing if it has failed already
+  /// Closes the connections, which are then made anew.
+  void fail(char const* why) noexcept {
+    for (auto& shard : shards_) {
+      try {
+        shard->failed(why);
+      } catch (std::exception const&) {  // memory is short; it is closed
+      }
     }
   }
 

@@ -9,6 +9,9 @@ A receiver that finds more waiting than its socket holds was late itself, becaus
 process, and may be disconnected. Such a run shows nothing, and is repeated.
 
 With --tls, all clients speak TLS, and there are attacks on TLS itself (encrypted.py) besides.
+
+With --redis there are two servers with a Redis between them, one for the innocent sender and one for the receiver. The
+attackers use both, and there are attacks on what the servers share (shared.py) besides.
 """
 import argparse
 import collections
@@ -29,6 +32,7 @@ import sys
 import time
 
 import encrypted
+import shared
 
 PATIENCE = 60  # seconds; only a hang lasts longer
 TICK = 0.005  # between two bursts of the innocent sender
@@ -86,12 +90,12 @@ def reset(connection):
 class Pair:
     """A sender that sends texts at each tick without waiting for replies, and a receiver that reads at once."""
 
-    def __init__(self, port, texts, size):
+    def __init__(self, ports, texts, size):
         self.texts = texts
         self.padding = b"x" * (size - len(b"sendall:0000000 \n"))
         self.ends = selectors.DefaultSelector()
         # Small buffers: what the server could have written must not wait in the system's.
-        self.sender, self.receiver = connect(port), connect(port, 32768)
+        self.sender, self.receiver = connect(ports[0]), connect(ports[-1], 32768)
         for connection, login in ((self.sender, b"slogin:ann"), (self.receiver, b"rlogin:bob")):
             connection.sendall(login + b"\njoin:quiet\n")
             expect_oks(connection, 2)
@@ -173,8 +177,8 @@ class Pair:
                 self.wrong.append(f"the {'sender' if connection is self.sender else 'receiver'} got {line[:60]!r}")
 
 
-def pair(control, port, texts, size):
-    innocent = Pair(port, texts, size)
+def pair(control, ports, texts, size):
+    innocent = Pair(ports, texts, size)
     control.send(True)
     while seconds := control.recv():
         control.send(innocent.talk(seconds))
@@ -184,10 +188,12 @@ def pair(control, port, texts, size):
 
 # A group of `count` clients of one kind. `hello(i)` is the first two lines of the i-th. If there is a burst, one client
 # in `every` writes it repeatedly, each time that the last one has been answered in full. A client that does not read
-# its replies, or that reads them at a pace (bytes per second), does not wait for them.
-Crowd = collections.namedtuple("Crowd", "count hello burst reads pace every", defaults=(b"", True, 0, 1))
+# its replies, or that reads them at a pace (bytes per second), does not wait for them. `at`: the server that they all
+# use (0 or 1).
+Crowd = collections.namedtuple("Crowd", "count hello burst reads pace every at", defaults=(b"", True, 0, 1, None))
 
-# A group of `count` clients that do what the function `act` of encrypted.py does. `cut`: the server must cut them.
+# A group of `count` clients that do what the function `act` of encrypted.py or shared.py does. `cut`: the server must
+# cut them.
 Strangers = collections.namedtuple("Strangers", "count act cut", defaults=(False,))
 
 
@@ -198,10 +204,11 @@ class Progress:
         self.written = self.unanswered = 0
 
 
-def attack_tls(control, port, strangers, niceness):
+def attack_strangely(control, ports, strangers, niceness):
     """Until it is told to end, and until something was done. Returns how often it was, and how many were cut."""
     os.nice(niceness)
-    act = strangers.act(lambda: connect(port, plain=True), strangers.count)
+    turns = itertools.cycle(ports)
+    act = strangers.act(lambda: connect(next(turns), plain=True), strangers.count)
     next(act)
     control.send(True)
     control.recv()
@@ -217,15 +224,16 @@ def attack_tls(control, port, strangers, niceness):
     control.send({"cut": cut, "taken": done})
 
 
-def attack(control, port, crowd, niceness):
+def attack(control, ports, crowd, niceness):
     if isinstance(crowd, Strangers):
-        return attack_tls(control, port, crowd, niceness)
+        return attack_strangely(control, ports, crowd, niceness)
+    ports = ports if crowd.at is None else [ports[crowd.at]]
     os.nice(niceness)
     connections = []
     for first in range(0, crowd.count, 100):
         some = []
         for i in range(first, min(first + 100, crowd.count)):
-            some.append(connect(port))
+            some.append(connect(ports[i // 2 % len(ports)]))  # i % 2 may have a meaning of its own
             some[-1].sendall(crowd.hello(i).encode())  # at once: there is a deadline for it
         for connection in some:
             expect_oks(connection, 2)
@@ -308,6 +316,14 @@ def attack(control, port, crowd, niceness):
 # --- The server -------------------------------------------------------------------------------------------------------
 
 
+def peak_memory(process):
+    """Returns the MiB that the process has held at its peak; 0 if it has ended."""
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+        if found := re.search(r"VmHWM:\s*(\d+) kB", status.read()):
+            return int(found[1]) / 1024
+    return 0
+
+
 class Server:
     def __init__(self, program, policy, *options, niceness=0):
         command = ["nice", "-n", str(niceness), program, "0", "--address", "127.0.0.1", "--policy", policy,
@@ -330,9 +346,7 @@ class Server:
         self.process.stderr.close()
 
     def watch_memory(self):
-        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
-            if found := re.search(r"VmHWM:\s*(\d+) kB", status.read()):
-                self.peak = max(self.peak, int(found[1]) / 1024)
+        self.peak = max(self.peak, peak_memory(self.process))
 
     def stop(self):
         """Sends SIGTERM. Returns how long the server took to end, or None if it hangs."""
@@ -343,6 +357,45 @@ class Server:
             self.watch_memory()
             time.sleep(0.01)
         return time.monotonic() - begin if self.process.poll() == 0 else None
+
+
+class Cluster:
+    """A server; with --redis, two of them and their Redis."""
+
+    def __init__(self, *arguments, **how):
+        with contextlib.ExitStack() as stack:
+            self.redis, options = stack.enter_context(shared.redis()) if shared.is_on else (None, [])
+            self.servers = [stack.enter_context(Server(*arguments, *options, **how))
+                            for _ in range(2 if shared.is_on else 1)]
+            if shared.is_on:
+                for server in self.servers:
+                    shared.wait_for(server)
+            self.ports = [server.port for server in self.servers]
+            self.stack = stack.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def watch_memory(self):
+        for server in self.servers:
+            server.watch_memory()
+
+    def peak(self):
+        return max(server.peak for server in self.servers)
+
+    def redis_peak(self):
+        return peak_memory(self.redis) if self.redis else None
+
+    def stop(self):
+        """Stops one server after the other. Returns how long the slowest took to end, or None if one hangs."""
+        ends = [server.stop() for server in self.servers]
+        return None if None in ends else max(ends)
+
+    def codes(self):
+        return ", ".join(str(server.process.returncode) for server in self.servers)
 
 
 class Process:
@@ -372,9 +425,9 @@ class Process:
 
 # What happens while the pair talks. `texts` (per tick) and `size` are the pair's. A polite crowd must not be
 # disconnected. In a short run `short` replaces `crowds`; a case without it is left out. `drain`: SIGTERM in the middle.
-# `tls`: only with TLS; under the attack, a new client must get in.
-Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain tls",
-                              defaults=(None, 1, 40, DELAY, False, False, False))
+# `only`: "tls" or "redis", without which there is no such case; under the attack, a new client must then get in.
+Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain only",
+                              defaults=(None, 1, 40, DELAY, False, False, None))
 
 
 def receivers(count, *rooms):
@@ -405,7 +458,11 @@ def empty(count, **how):
 
 
 def strange(title, act, count, cut=False):
-    return Case(title, [Strangers(count, act, cut)], [Strangers(count, act, cut)], tls=True)
+    return Case(title, [Strangers(count, act, cut)], [Strangers(count, act, cut)], only="tls")
+
+
+def across(title, *crowds, **how):
+    return Case(title, crowds, crowds, only="redis", **how)
 
 
 CASES = {
@@ -433,6 +490,20 @@ CASES = {
     "garbage": strange("64 clients at once send what is no hello", encrypted.send_garbage, 64),
     "records": strange("records of one byte from 40 clients", encrypted.send_tiny_records, 40),
     "new-keys": strange("100 clients ask for new keys all the time", encrypted.ask_for_keys, 100, cut=True),
+    "new-rooms": across("32 senders say 500 texts in one new room after the other",
+                        Strangers(32, shared.speak_in_new_rooms)),
+    "new-ears": across("300 receivers join one new room after the other", Strangers(300, shared.listen_in_new_rooms)),
+    "all-rooms": across("300 senders flood a room each, whose receiver is at the other server",
+                        Crowd(300, lambda i: f"rlogin:listener{i}\njoin:own{i}\n", at=1),
+                        Crowd(300, lambda i: f"slogin:attacker{i}\njoin:own{i}\n", repeated("sendall:" + "x" * 200),
+                              at=0), delay=400),
+    "unison": across("300 senders and 300 receivers in one room, all speak", receivers(300, "a"),
+                     Crowd(300, lambda i: f"slogin:attacker{i}\njoin:a\n", b"sendall:hello\n")),
+    "deaf": across("300 receivers do not read what 32 senders at the other server say",
+                   receivers(300, "a")._replace(reads=False, at=1), senders(32, "sendall:" + "x" * 200, at=0)),
+    "vanish": across("16 clients at once are reset while their texts are under way", Strangers(16, shared.vanish)),
+    "whispers": across("100 senders of `senduser:` to two of 300 in turn", receivers(300, "a"),
+                       senders(100, "senduser:listener0:", "senduser:listener1:")),
 }
 PLACES = {"addresses": "64 addresses take all places that they get",
           "places-rate": "59 senders die above their rate",
@@ -440,7 +511,7 @@ PLACES = {"addresses": "64 addresses take all places that they get",
 
 # What one run of a case measured: p50 and p99 in ms, undisturbed and under attack, memory in MiB, and the seconds until
 # the server had ended or the places of dead clients were free.
-Seen = collections.namedtuple("Seen", "before during peak lost end notes", defaults=([],))
+Seen = collections.namedtuple("Seen", "before during peak lost end notes redis", defaults=([], None))
 
 
 def percentile(waits, part):
@@ -459,10 +530,10 @@ def disturb_once(program, policy, case, short):
     if policy == "thread-per-client":  # a thread and four descriptors for each
         crowds = [crowd._replace(count=min(crowd.count, 500)) for crowd in crowds]
     options = ["--drain", DRAIN] if case.drain else []
-    if short and encrypted.is_on and not case.tls:  # handshakes take long where all of this has the lowest priority
+    if short and encrypted.is_on and not case.only:  # handshakes take long where all of this has the lowest priority
         crowds = [crowd._replace(count=min(crowd.count, 300)) for crowd in crowds]
         options += ["--login-deadline", PATIENCE]  # a busy machine may be late with the handshakes of a crowd
-    with Server(program, policy, *options, niceness=niceness) as server, contextlib.ExitStack() as stack:
+    with Cluster(program, policy, *options, niceness=niceness) as cluster, contextlib.ExitStack() as stack:
 
         def start(*what):
             process = Process(*what)
@@ -470,31 +541,32 @@ def disturb_once(program, policy, case, short):
             process.answer()
             return process
 
-        attackers = [start(attack, server.port, crowd, niceness) for crowd in crowds]
-        innocent = start(pair, server.port, case.texts, case.size)
+        attackers = [start(attack, cluster.ports, crowd, niceness) for crowd in crowds]
+        innocent = start(pair, cluster.ports, case.texts, case.size)
         before = {} if short or case.drain else innocent.ask(3)
         innocent.control.send(PATIENCE if case.drain else 2 if short else 8)
         for attacker in attackers:
             attacker.control.send(True)
         if case.drain:
             time.sleep(2 if short else 6)
-            end = server.stop()
+            end = cluster.stop()
         seen = innocent.answer()
-        if case.tls:
-            with connect(server.port) as newcomer:
+        if case.only:
+            with connect(cluster.ports[0]) as newcomer:
                 newcomer.sendall(b"slogin:newcomer\njoin:quiet\n")
                 expect_oks(newcomer, 2)
-        server.watch_memory()
+        cluster.watch_memory()
         innocent.end()
         left = [attacker.ask(True) for attacker in attackers]
+        redis_peak = cluster.redis_peak()
         if not case.drain:
-            end = server.stop()
+            end = cluster.stop()
 
     notes = [f"wrong: {what}" for what in seen["wrong"]]
     if seen["late"] and not case.drain and not notes:
         return None
     if end is None:
-        notes.append(f"the server ended with {server.process.returncode}, or hangs")
+        notes.append(f"the server ended with {cluster.codes()}, or hangs")
     if not case.drain:
         notes += [f"the innocent {who} was cut" for who in seen["cut"]]
         if seen["unanswered"]:
@@ -503,19 +575,20 @@ def disturb_once(program, policy, case, short):
         notes.append(f"was cut after {left[0]['taken']} bytes of replies")
     elif case.polite and left[0]["taken"] < ENOUGH:
         notes.append(f"got only {left[0]['taken']} bytes of replies")
-    if case.tls and not left[0]["taken"]:
+    is_strange = isinstance(crowds[0], Strangers)
+    if is_strange and not left[0]["taken"]:
         notes.append("the attack did nothing")
-    if case.tls and crowds[0].cut and not left[0]["cut"]:
+    if is_strange and crowds[0].cut and not left[0]["cut"]:
         notes.append("no attacker was cut")
     # At the end of a drain, receivers may be disconnected and lose what they have not read.
     if seen["lost"] > 0 and (not case.drain or (end or 0) < DRAIN):
         notes.append(f"{seen['lost']} of {seen['said']} texts with an ok were lost")
     # A stack and a buffer for each client; with TLS, besides its state.
     most = MEMORY * (2 if policy == "thread-per-client" else 1) + encrypted.memory(sum(it.count for it in crowds))
-    if server.peak >= most:
-        notes.append(f"{server.peak:.0f} MiB")
+    if cluster.peak() >= most:
+        notes.append(f"{cluster.peak():.0f} MiB")
     waits = [[percentile(they.get("waits", []), part) for part in (0.5, 0.99)] for they in (before, seen)]
-    return Seen(*waits, server.peak, max(0, seen["lost"]), end, notes)
+    return Seen(*waits, cluster.peak(), max(0, seen["lost"]), end, notes, redis_peak)
 
 
 def leave_places(program, policy, case):
@@ -653,12 +726,14 @@ def row(policy, name, runs):
     cells += [shown(value) if measured else "-" for value in during]
     cells += [shown(max(run.peak for run in runs)), f"{sum(run.lost for run in runs):,}"]
     cells += [shown(end if limit else None, 2)]
+    if shared.is_on:
+        cells += [shown(max(run.redis or 0 for run in runs))]
     return cells, notes
 
 
 def print_table(rows):
     head = ["policy", "attack", "p50 undisturbed, ms", "p99 undisturbed, ms", "p50, ms", "p99, ms", "peak, MiB", "lost",
-            "end, s"]
+            "end, s"] + ["Redis, MiB"] * shared.is_on
     print("\n| " + " | ".join(head) + " |\n|" + "|".join(["---"] * 2 + ["--:"] * (len(head) - 2)) + "|")
     for cells, notes in rows:
         print("| " + " | ".join(cells) + " |")
@@ -673,14 +748,19 @@ def main():
     parser.add_argument("server", help="the server program")
     parser.add_argument("--policy", action="append", help="the server's policy; may be repeated (pool and strand)")
     parser.add_argument("--short", action="store_true", help="one run of a minute at most; judges no times")
-    parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="over TLS, with this certificate of the server")
+    among = parser.add_mutually_exclusive_group()
+    among.add_argument("--redis", action="store_true", help="two servers, which share their rooms")
+    among.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="over TLS, with this certificate of the server")
     parser.add_argument("--runs", type=int, default=5, help="number of runs, whose medians are shown (%(default)s)")
     parser.add_argument("--case", action="append", choices=[*CASES, *PLACES], help="runs only this; may be repeated")
     options = parser.parse_args()
     if options.tls:
         encrypted.turn_on(*options.tls)
     names = [name for name in [*CASES, *PLACES] if not options.case or name in options.case]
-    names = [name for name in names if name in PLACES or options.tls or not CASES[name].tls]
+    shared.is_on = options.redis
+    kinds = [None, "redis" if options.redis else "tls" if options.tls else None]
+    # The places of each server are its own.
+    names = [name for name in names if (not options.redis if name in PLACES else CASES[name].only in kinds)]
     if not encrypted.can_ask_for_keys():
         names = [name for name in names if name != "new-keys"]
     if options.short:

@@ -49,13 +49,13 @@ def free_port():
         return free.getsockname()[1]
 
 
-def start_redis(folder):
+def start_redis(folder, *settings):
     """Returns the process and its port."""
     for _ in range(5):  # another program may take the port first
         port = free_port()
         log = os.path.join(folder, f"redis-{port}.log")
         redis = start("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                      "--dir", folder, "--logfile", log)
+                      "--dir", folder, "--logfile", log, *settings)
 
         def is_ready():
             with contextlib.suppress(FileNotFoundError), open(log, encoding="utf-8") as file:

@@ -127,7 +127,7 @@ class BackplaneRules {
     auto const at = rooms_.find(name);
     if (at == rooms_.end()) return;
     at->second.is_wanted = false;
-    if (at->second.state == State::following) stop_following(at->second);
+    if (at->second.state != State::subscribing) stop_following(at->second);  // its confirmation must not come later
   }
   void at_end(std::string_view name, Waiter waiter) {
     if (has_given_up_) return waiter.tell(Outcome::not_done);
@@ -199,6 +199,7 @@ class BackplaneRules {
     auto& room = at->second;
     if (view == nullptr) {
       refuse_waiting(room);
+      if (!room.is_wanted) return stop_following(room);
       room.looks_again = room.state == State::looking;  // at the next sweep
       if (room.position.incarnation == 0)               // nobody follows it yet
         for (auto& [waiter, since] : std::exchange(room.asked, {})) waiter.tell(Outcome::not_done);
@@ -256,7 +257,7 @@ class BackplaneRules {
  private:
   static constexpr std::size_t most_joined = 64 * 1024;      // bytes in one append, unless one entry has more
   static constexpr std::size_t most_held = 4 * 1024 * 1024;  // bytes of a room that wait for earlier ones
-  static constexpr Time remembered{10'000};                  // how long a room is that is no longer used
+  static constexpr Time remembered{10'000};                  // how long a room is, with its log, after its last use
 
   enum class State : std::uint8_t {
     idle,         // not followed
@@ -473,7 +474,7 @@ class BackplaneRules {
         owner_.renew(room.name);
       }
       auto const is_used = room.state != State::idle || room.sequence != 0 || !room.waiting.empty() || room.looks ||
-                           now_ - room.used < remembered;
+                           (room.incarnation != 0 && now_ - room.used < remembered);
       is_used ? ++at : at = rooms_.erase(at);
     }
     next_swept_ = at != rooms_.end() ? at->first : std::string();

@@ -227,6 +227,8 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
       written_ += step.bytes;
       if (step.wait != Layer::Wait::nothing) {
         waits_to_write_ = true;
+        // While much is sent there may always be something that waits. What is moved here is less than was written.
+        if (written_ > pending()) output_.erase(0, std::exchange(written_, 0));
         return wait(step.wait, &RedisConnection::write);
       }
       more = pending() > 0 || (layer_ && step.bytes > 0);
