@@ -314,13 +314,15 @@ limit() {
 import os, signal, sys, time
 pid, parent = int(sys.argv[1]), os.getppid()
 clock = ~pid << 3 | 2  # of its CPU time
+next, used = time.monotonic(), time.clock_gettime(clock)
 while os.getppid() == parent:
-    begin, used = time.monotonic(), time.clock_gettime(clock)
     os.kill(pid, signal.SIGCONT)
     time.sleep(0.002)
     os.kill(pid, signal.SIGSTOP)
-    used = time.clock_gettime(clock) - used
-    time.sleep(max(0, begin + used * 10 - time.monotonic()))
+    before, used = used, time.clock_gettime(clock)
+    now = time.monotonic()
+    next = max(next + (used - before) * 10, now - 0.02)  # what it does not use is not saved up for long
+    time.sleep(max(0, next - now))
 os.kill(pid, signal.SIGCONT)' "$1" 2>/dev/null &
   started $!
 }
