@@ -211,6 +211,9 @@ wait_until() { # COMMAND...: returns 1 if a process ends meanwhile, or if it tak
   done
 }
 
+said_by_servers() { # the first line that is not a port
+  cat "$scratch"/server* | grep -vm 1 ' on port [0-9]*$' || :
+}
 serves() { # POLICY
   if [[ $1 == other || $1 == floor || $1 == tls ]]; then
     listens
@@ -228,10 +231,11 @@ free_port() { # sets port
 start_server() { # POLICY THREADS CASE: sets processes, measured and port
   local pin=() policy=$1
   [[ ! $pinned ]] || pin=("${pin_server[@]}")
+  rm -f "$scratch/server"*
   : >"$scratch/server"
   port=''
   if [[ $redis ]]; then
-    start_cluster "$1" "$3"
+    start_cluster "$@" ${pin[@]+"${pin[@]}"}
     return
   fi
   [[ $1 != other && $1 != floor && $1 != tls ]] || free_port
@@ -267,27 +271,32 @@ has_port() { # NUMBER WHAT: whether the server has said its port for this; sets 
   [[ $found ]]
 }
 
-start_cluster() { # POLICY CASE: the servers, and Redis beside them, on one core: what they cost is what is read
-  local servers=1 engines=1 list='' i first='' flags=() pin_engine=("${pin_server[@]}")
+# start_cluster POLICY THREADS CASE PIN...: starts the servers, and Redis beside them on the same core: what is read is
+# what they cost. A text visits one after the other, so this hardly lengthens its way; without any pinning the median
+# latency differed by less than from round to round.
+start_cluster() {
+  local threads=$2 case=$3 servers=1 engines=1 list='' i first='' flags=()
   case $1 in
     alone) engines=0 ;;
     three) servers=3 ;;
     three-two) servers=3 engines=2 ;;
   esac
-  [[ $2 != saturated ]] || pin_engine=("${pin_load[@]}") # so that only its share limits it
+  shift 3
+  local pin_engine=("$@")
+  [[ $case != saturated ]] || pin_engine=("${pin_load[@]}") # so that only its share limits it
   for ((i = 0; i < engines; ++i)); do
     free_port
     "${pin_engine[@]}" redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$scratch" \
-      >"$scratch/server" 2>&1 &
+      --loglevel warning >"$scratch/server_redis$i" 2>&1 &
     started $! --engine-pid $!
     wait_until listens || return 1
     list+=${list:+,}127.0.0.1:$port
-    [[ $2 != saturated ]] || limit $! $i
+    [[ $case != saturated ]] || limit $!
   done
   [[ ! $list ]] || flags=(--redis "$list" --metrics 0)
   for ((i = 0; i < servers; ++i)); do
     : >"$scratch/server$i"
-    "${pin_server[@]}" "$bin/server" 0 --address 127.0.0.1 --policy pool --threads 1 \
+    "$@" "$bin/server" 0 --address 127.0.0.1 --policy pool --threads "$threads" \
       ${flags[@]+"${flags[@]}"} 2>"$scratch/server$i" &
     started $! --pid $!
     wait_until has_port $i listening || return 1
@@ -298,18 +307,23 @@ start_cluster() { # POLICY CASE: the servers, and Redis beside them, on one core
   port=$first
 }
 
-# limit PID NUMBER: lets the process run for 2 of each 20 ms. (A control group would do this better, where one may make
-# any.) The second one runs while the first does not.
+# limit PID: after each 2 ms, stops the process until its CPU time is a tenth of the time that has passed. (A control
+# group would do this better, where one may make any.)
 limit() {
   python3 -c '
 import os, signal, sys, time
-pid, number = map(int, sys.argv[1:])
-begin = time.monotonic() + number * 0.01
-while True:
-    for signal_number, share in ((signal.SIGCONT, 0.002), (signal.SIGSTOP, 0.018)):
-        os.kill(pid, signal_number)
-        begin += share
-        time.sleep(max(0, begin - time.monotonic()))' "$1" "$2" 2>/dev/null &
+pid, parent = int(sys.argv[1]), os.getppid()
+clock = ~pid << 3 | 2  # of its CPU time
+next, used = time.monotonic(), time.clock_gettime(clock)
+while os.getppid() == parent:
+    os.kill(pid, signal.SIGCONT)
+    time.sleep(0.002)
+    os.kill(pid, signal.SIGSTOP)
+    before, used = used, time.clock_gettime(clock)
+    now = time.monotonic()
+    next = max(next + (used - before) * 10, now - 0.02)  # what it does not use is not saved up for long
+    time.sleep(max(0, next - now))
+os.kill(pid, signal.SIGCONT)' "$1" 2>/dev/null &
   started $!
 }
 
@@ -367,12 +381,12 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
     load=''
   else
     code=1
-    echo "the server does not start: $(cat "$scratch"/server* | head -n 1)" >"$scratch/load"
+    echo "the server does not start: $(said_by_servers)" >"$scratch/load"
   fi
   if are_there; then
     result=$(cat "$scratch/json")
   elif ((code == 0)); then # otherwise the load's own message says more
-    echo "the server has ended: $(cat "$scratch"/server* | head -n 1)" >"$scratch/load"
+    echo "the server has ended: $(said_by_servers)" >"$scratch/load"
   fi
   end_of "${processes[@]}"
   processes=() measured=()

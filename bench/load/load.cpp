@@ -69,6 +69,7 @@ struct Client {
     gone
   } state = State::connecting;
   uint32_t room, number;
+  uint32_t server = 0;  // its place in Load::addresses_
   int fd = -1;
   uint32_t events = 0;                            // EPOLLRDHUP alone: does not read
   std::unique_ptr<tls::Stream> stream = nullptr;  // of a client that is connected over TLS
@@ -192,6 +193,9 @@ class Load {
   static std::string name_of(Client const& client) {
     return name(client.role == Role::sender ? 's' : client.role == Role::receiver ? 'r' : 'z', client.number);
   }
+  std::string const& port_of(Client const& client) const {
+    return client.server == 0 ? options_.port : options_.also[client.server - 1];
+  }
   size_t line_size() const { return text_at + options_.text + 1; }
   char* line(Client& sender, uint32_t sequence) const {
     return sender.lines.data() + (sequence & (ring_ - 1)) * line_size();
@@ -224,7 +228,8 @@ class Load {
 
 /// The clients of a room are dealt out to the servers in turn.
 void Load::connect(Client& client) {
-  auto const& address = addresses_[(client.room + rooms_[client.room].connected++) % addresses_.size()];
+  client.server = static_cast<uint32_t>((client.room + rooms_[client.room].connected++) % addresses_.size());
+  auto const& address = addresses_[client.server];
   client.fd = crowd::open_socket(address.get()->sa_family, client.role == Role::slow);
   crowd::reset_at_close(client.fd);  // else many runs would use up the ports
   auto source = *reinterpret_cast<sockaddr_in const*>(&address.bytes);
@@ -343,7 +348,7 @@ void Load::flush(Client& client) {
 
 /// Stops waiting for what a disconnected client should have got.
 void Load::lose(Client& client, std::string const& why) {
-  if (client.state == State::connecting) cannot_connect(options_.host, options_.port, why);
+  if (client.state == State::connecting) cannot_connect(options_.host, port_of(client), why);
   if (client.state != State::ready) throw std::runtime_error(name_of(client) + " cannot log in: " + why);
   close_silently(client);
   if (client.role == Role::slow) {

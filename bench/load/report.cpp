@@ -47,6 +47,8 @@ std::string load::to_json(Options const& options, Result const& result) {
   measured("cpu_us_per_message", known && result.messages > 0, cpu / messages);
   measured("engine_cpu_us_per_message", !options.engine_pids.empty() && result.messages > 0,
            us(result.engine_cpu) / messages);
+  measured("engine_cpu_share", !options.engine_pids.empty() && result.seconds > 0,
+           us(result.engine_cpu) / 1e6 / result.seconds);
   auto const handshakes = static_cast<double>(result.handshakes.done);
   measured("cpu_us_per_handshake", known && options.handshakes > 0 && handshakes > 0, cpu / handshakes);
   measured("server_cpu_share", known && result.seconds > 0, cpu / 1e6 / result.seconds);
