@@ -86,8 +86,8 @@ class Backplane {
   virtual void stop() noexcept = 0;
 
   /// Appends to the log of `room`, creating it if necessary. `Outcome::done`: the texts stand in the log. Texts that
-  /// one client says must be appended one after the other; a client waits for the outcome of each. `waiter` may be null:
-  /// nobody waits.
+  /// one client says must be appended one after the other; a client waits for the outcome of each. If `waiter` is
+  /// null, nobody waits.
   virtual void append(std::string_view room, Said const& said, std::shared_ptr<Waiter> waiter) = 0;
   /// Follows `room`: its texts are delivered to the sink. `Outcome::done`: all that is appended from now on is
   /// delivered, and all that was appended before the call has been delivered to those who followed it already. Counts:

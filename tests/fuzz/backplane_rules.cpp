@@ -52,22 +52,12 @@ struct Waiter : Backplane::Waiter {
 
 int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   auto rest = as_text(data, size);
-  auto const byte = [&rest] {
-    if (rest.empty()) return 0u;
-    auto const value = static_cast<unsigned char>(rest[0]);
-    rest.remove_prefix(1);
-    return static_cast<unsigned>(value);
-  };
-  auto const text = [&rest, &byte] {
-    auto const part = rest.substr(0, byte());
-    rest.remove_prefix(part.size());
-    return part;
-  };
+  auto const byte = [&rest] { return take_byte(rest); };
   std::vector<std::shared_ptr<Waiter>> waiters;
   auto const waiter = [&waiters] { return waiters.emplace_back(std::make_shared<Waiter>()); };
   auto const block = [&] {
     std::string_view const lines[] = {"x\n", "delivery:a:ann:hi\n", "x\ny\n"};
-    return byte() % 4 == 0 ? std::string(text()) : encode_said({"ann", {}, lines[byte() % 2], 1});
+    return byte() % 4 == 0 ? std::string(take_text(rest)) : encode_said({"ann", {}, lines[byte() % 2], 1});
   };
   {
     Owner owner;

@@ -320,15 +320,9 @@ class Scene {
 int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   static Net net;
   auto rest = as_text(data, size);
-  auto const byte = [&rest] {
-    if (rest.empty()) return 0u;
-    auto const value = static_cast<unsigned char>(rest[0]);
-    rest.remove_prefix(1);
-    return static_cast<unsigned>(value);
-  };
-  auto const text = [&rest, &byte] {
-    auto const part = rest.substr(0, byte());
-    rest.remove_prefix(part.size());
+  auto const byte = [&rest] { return take_byte(rest); };
+  auto const text = [&rest] {
+    auto const part = take_text(rest);
     // Only the target knows the numbers of what it says.
     return part.find(our_sender) == std::string_view::npos ? part : std::string_view();
   };

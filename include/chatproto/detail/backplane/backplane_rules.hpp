@@ -64,7 +64,8 @@ enum class AppendResult : std::uint8_t {
 ///   would drop its connections, and what waits in them.)
 ///
 /// `Owner` has these functions, none of which calls back, except that `reconnect` may call `disconnected`:
-/// `deliver(room, said)` and `lost(room)`; and, called only while connected, `append(room, sequence, incarnation, is_retry, block)`, `look(room, position)`, `subscribe(room)`,
+/// `deliver(room, said)` and `lost(room)`; and, called only while connected,
+/// `append(room, sequence, incarnation, is_retry, block)`, `look(room, position)`, `subscribe(room)`,
 /// `unsubscribe(room)`, `renew(room)` (so that the engine does not forget it), `beat(number)` and `reconnect()`.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.

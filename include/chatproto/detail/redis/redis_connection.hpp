@@ -53,8 +53,8 @@ class RedisEvents {
   ~RedisEvents() = default;
 };
 
-/// A connection to Redis. It has no time limit; whoever has one calls `close`. It fails if a reply is larger than any of
-/// Redis to our commands, because the other end may be something else.
+/// A connection to Redis. It has no time limit; whoever has one calls `close`. It fails if a reply is larger than any
+/// that Redis gives to our commands, because the other end may be something else.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe; everything happens in the context's one thread.
 class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
