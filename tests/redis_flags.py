@@ -210,14 +210,23 @@ def passwords(scratch):
         with open(path, "w", encoding="ascii") as file:
             file.write(content)
     wrong_pair = "WRONGPASS invalid username-password pair or user is disabled."
-    with Redis(scratch, "requirepass chatting") as redis:
+    with Redis(scratch, "requirepass chatting", "repl-diskless-sync-delay 0") as redis:
         name = redis.name()
         finds(f"Redis {name}: NOAUTH Authentication required.", "--redis", name)
         finds(f"Redis {name}: {wrong_pair}", "--redis", name, "--redis-password-file", wrong)
         finds("", "--redis", name, "--redis-password-file", right)
         finds(f"Redis {name}: {wrong_pair}", "--redis", name, "--redis-password-file", right, "--redis-user", "chat")
-        with Redis(scratch, f"replicaof 127.0.0.1 {redis.port}", "masterauth chatting") as replica:
+        flags = "--redis", name, "--redis-password-file", right, "--redis-replicas"
+        finds(f"Redis {name}: has 0 of 1 replicas", *flags, "1")
+        with Redis(scratch, f"replicaof 127.0.0.1 {redis.port}", "masterauth chatting",
+                   "dbfilename replica.rdb") as replica:  # not what the others load
             finds(f"Redis {replica.name()}: is a replica", "--redis", replica.name())
+            deadline = time.monotonic() + PATIENCE
+            while find(*flags, "1"):
+                check(time.monotonic() < deadline, "the replica does not follow")
+            finds(f"Redis {name}: has 1 of 2 replicas", *flags, "2")
+            with Server(scratch, *flags, "1") as server:
+                converse(server)
     with Redis(scratch, USER, "user info on >fishing +info") as redis:
         name = redis.name()
         finds("", "--redis", name)
@@ -420,6 +429,36 @@ def new_rooms(scratch):
             receiver.hears(b"again")
 
 
+def other_lists(scratch):
+    with contextlib.ExitStack() as stack:
+        redis = [stack.enter_context(Redis(scratch)) for _ in range(2)]
+        one, both = redis[0].name(), ",".join(each.name() for each in redis)
+        dead = f"{redis[0].name()},127.0.0.1:1"
+        found = find("--redis", dead)
+        check(found == "server: Redis 127.0.0.1:1: Connection refused\n", found)
+        with Server(scratch, "--redis", one) as server:
+            converse(server)
+            with Server(scratch, "--redis", both) as other:
+                other.await_lines(f'redis={one} error="another server names only this Redis, not [^"]*"', 1)
+                # What no server of the first list would ever see is not taken, whichever Redis has the room.
+                with socket.create_connection(("127.0.0.1", other.port), PATIENCE) as bob, \
+                        bob.makefile("rb") as replies:
+                    bob.sendall(b"slogin:bob\n" + b"".join(b"join:room%d\nsendall:hi\n" % i for i in range(20)))
+                    said = [replies.readline().split(b":")[0] for _ in range(41)]
+                    check(said == [b"ok"] + [b"ok", b"err"] * 20, said)
+                other.await_metrics(redis[1].name(), connected=0, appended_total=0)
+        with Server(scratch, "--redis", both) as server:  # Redis forgets the other list after some seconds
+            converse(server)
+            redis[1].kill()
+            server.await_lines(f"level=error event=redis_disconnected redis={redis[1].name()} ", 1)
+            # A server that starts now does not know whether the other Redis has another list.
+            with Server(scratch, "--redis", both) as later:
+                later.await_lines(f'redis={one} error="it is not used before each Redis has been reached"', 1)
+                redis[1].start()
+                later.await_lines("event=redis_connected", 2)
+                converse(later)
+
+
 def coming_and_going(scratch):
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(Redis(scratch))
@@ -467,6 +506,7 @@ def main():
         passwords(scratch)
         encrypted(scratch)
         new_rooms(scratch)
+        other_lists(scratch)
         coming_and_going(scratch)
 
 

@@ -73,9 +73,13 @@ class RedisBackplane final : public Backplane {
     for (auto const& server : options.servers)
       shards.push_back(std::make_unique<detail::RedisShard>(context, server, options, "check", nowhere));
     auto const end = Clock::now() + options.times.refuse + std::chrono::milliseconds(100);
-    auto const is_known = [](auto const& one) { return one.second != "does not answer"; };
     auto const work = asio::make_work_guard(context);
-    while (!std::all_of(found.begin(), found.end(), is_known) && Clock::now() < end) run_one(context, shards, end);
+    auto const are_known = [&] {
+      for (auto const& shard : shards)
+        if (shard->agreement() == Agreement::same) found[shard->stats().server].clear();
+      return std::none_of(found.begin(), found.end(), [](auto const& one) { return one.second == "does not answer"; });
+    };
+    while (!are_known() && Clock::now() < end) run_one(context, shards, end);
     std::vector<std::string> all;
     for (auto const& [server, fault] : found)
       if (!fault.empty()) all.push_back("Redis " + server + ": " + fault);
@@ -136,6 +140,7 @@ class RedisBackplane final : public Backplane {
  private:
   using Clock = std::chrono::steady_clock;
   using Shards = std::vector<std::unique_ptr<detail::RedisShard>>;
+  using Agreement = detail::RedisShard::Agreement;
 
   /// Runs one handler, or waits for one until `end` or until something else has to be done.
   static void run_one(asio::io_context& context, Shards& shards, Clock::time_point end) {
@@ -145,6 +150,14 @@ class RedisBackplane final : public Backplane {
       end = std::min(end, shard->due());
     }
     context.run_one_until(end);
+    // A server that names other Redis servers looks for some rooms elsewhere, whichever Redis has told.
+    auto const is = [](Agreement what) { return [what](auto const& shard) { return shard->agreement() == what; }; };
+    auto const leaves = std::any_of(shards.begin(), shards.end(), is(Agreement::other));
+    auto const enters = std::all_of(shards.begin(), shards.end(), is(Agreement::same));
+    for (auto& shard : shards) {
+      if (leaves) shard->leave();
+      if (enters) shard->enter();
+    }
   }
   void run() {
     while (!context_.stopped()) {

@@ -224,6 +224,7 @@ class Scene {
     for (auto goes_on = true; goes_on;) {
       net_.context.restart();
       goes_on = net_.context.poll() > 0;
+      if (shard_ && shard_->agreement() == RedisShard::Agreement::same) shard_->enter();
       for (auto const& link : links_)
         if (link && link->read()) goes_on = true;
     }
@@ -279,7 +280,8 @@ class Scene {
     auto const& command = words[0];
     if (command == "AUTH") return "+OK\r\n";
     if (command == "INFO")
-      return bulk("redis_version:7.0.15\r\nrun_id:" + std::to_string(life_) + "\r\nrole:master\r\nmaster_replid:1\r\n");
+      return bulk("redis_version:7.0.15\r\nrun_id:" + std::to_string(life_) +
+                  "\r\nrole:master\r\nslave0:ip=127.0.0.1,port=1,state=online,offset=0,lag=0\r\nmaster_replid:1\r\n");
     if (command == "SUBSCRIBE") return array({bulk("subscribe"), bulk(words[1]), ":1\r\n"});
     if (command == "UNSUBSCRIBE") return array({bulk("unsubscribe"), bulk(words[1]), ":1\r\n"});
     if (command == "SCRIPT")

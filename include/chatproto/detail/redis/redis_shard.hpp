@@ -35,22 +35,28 @@ struct RedisIdentity {
   std::string life;  // changes when its data may have
   std::string version;
   bool is_master = false;
+  unsigned replicas = 0;  // that follow it
 
   explicit RedisIdentity(std::string_view info)
       : life(std::string(field(info, "run_id:")) + ' ' + std::string(field(info, "master_replid:"))),
         version(field(info, "redis_version:")),
-        is_master(field(info, "role:") == "master") {}
+        is_master(field(info, "role:") == "master") {
+    constexpr std::string_view online = ",state=online,";
+    for (auto at = info.find(online); at != info.npos; at = info.find(online, at + online.size())) ++replicas;
+  }
   static std::string_view field(std::string_view info, std::string_view name) {
     auto const at = info.find(name);
     if (at == std::string_view::npos) return {};
     auto const rest = info.substr(at + name.size());
     return rest.substr(0, rest.find_first_of("\r\n"));
   }
-  /// Returns what is wrong with it; nothing if it can be used.
-  std::string fault() const {
+  /// Returns what is wrong with it; nothing if it can be used. `wanted`: the least number of replicas.
+  std::string fault(unsigned wanted) const {
     if (version.empty()) return "does not answer INFO like Redis";
     if (version.find('.') < 2 && version[0] < '7') return "is Redis " + version + ", older than 7.0";
-    return is_master ? "" : "is a replica";
+    if (!is_master) return "is a replica";
+    if (replicas >= wanted) return {};
+    return "has " + std::to_string(replicas) + " of " + std::to_string(wanted) + " replicas";
   }
 };
 
@@ -119,7 +125,7 @@ class RedisPair {
   }
   void identified(End& end, std::string_view info) {
     end.identity.emplace(info);
-    if (auto const fault = end.identity->fault(); !fault.empty()) return owner_.failed(fault);
+    if (auto const fault = end.identity->fault(options_.replicas); !fault.empty()) return owner_.failed(fault);
     if (!commands_.identity || !messages_.identity) return;
     if (commands_.identity->life != messages_.identity->life)
       return owner_.failed("the two connections have reached different servers");
@@ -160,12 +166,30 @@ class RedisShard {
   /// Connects if it is time for that, or gives up an attempt that takes too long.
   void act(Clock::time_point now) {
     if (now < due_) return;
+    if (waits_) {
+      due_ = Clock::time_point::max();
+      return tell(RedisEvent::Kind::disconnected, "it is not used before each Redis has been reached");
+    }
     if (pair_) return failed("it does not answer");
     due_ = now + options_.times.refuse;
     closed_.reset();
     pair_ = std::make_unique<RedisPair<RedisShard>>(context_, server_, options_, own_channel_, *this);
   }
   Rules& rules() noexcept { return rules_; }
+
+  /// What the servers that use this Redis name as their list: unknown, the same as this server, or another.
+  enum class Agreement : std::uint8_t { unknown, same, other };
+  Agreement agreement() const noexcept { return agreement_; }
+  /// Each Redis has been found to have the same list: the rooms may be served.
+  void enter() {
+    if (std::exchange(waits_, false)) connected();
+  }
+  /// Some Redis has another list: other servers look for rooms elsewhere.
+  void leave() {
+    agreement_ = Agreement::unknown;
+    failed("the servers of another Redis name other Redis servers");
+  }
+
   /// Copies the figures to where other threads may look.
   RedisStats stats() const {
     return {server_.name(), rules_.is_connected(), rules_.silence(), rules_.under_way(), rules_.counts()};
@@ -223,7 +247,7 @@ class RedisShard {
     closed_ = std::move(pair_);  // it may be calling
     due_ = Clock::now() + (was_connected ? std::chrono::milliseconds(20) : options_.retry);
     expected_.clear();
-    is_replica_ = false;
+    is_replica_ = waits_ = false;
     if (was_connected || std::exchange(last_fault_, why) != why) tell(RedisEvent::Kind::disconnected, why);
     last_fault_ = why;
     if (was_connected) rules_.disconnected();
@@ -271,6 +295,7 @@ class RedisShard {
   static constexpr std::array all_scripts = {append_script, look_script, beat_script};
   static constexpr std::string_view most_blocks = "64";  // in one look
   static constexpr std::string_view list_time = "5";     // seconds
+  static constexpr std::string_view list_of_one = "only this one";
 
   /// The reply to a command under way.
   struct Expected {
@@ -283,7 +308,7 @@ class RedisShard {
   /// All servers must find a room at the same Redis, so their lists are compared. (If there is only one Redis, it does
   /// not matter how they call it.)
   static std::string list_of(RedisOptions const& options) {
-    if (options.servers.size() < 2) return "only this one";
+    if (options.servers.size() < 2) return std::string(list_of_one);
     std::vector<std::string> names;
     for (auto const& server : options.servers) names.push_back(server.name());
     std::sort(names.begin(), names.end());
@@ -365,8 +390,15 @@ class RedisShard {
   void beat_replied(Expected const& expected, ::redisReply const& reply) {
     if (has_no_script(reply)) return beat(expected.sequence);
     if (reply.type == REDIS_REPLY_ERROR) return failed(text_of(reply));
-    if (reply.type == REDIS_REPLY_INTEGER) return rules_.is_connected() ? void() : connected();
-    failed("another server has other Redis servers, or calls them by other names: " + std::string(text_of(reply)));
+    if (reply.type == REDIS_REPLY_INTEGER) {
+      agreement_ = Agreement::same;
+      waits_ = !rules_.is_connected();
+      return;
+    }
+    agreement_ = Agreement::other;
+    auto const other = text_of(reply);
+    failed(other == list_of_one ? "another server names only this Redis, not " + list_
+                                : "another server names these Redis servers: " + std::string(other));
   }
   void look_replied(Expected const& expected, ::redisReply const& reply) {
     if (has_no_script(reply)) return look(expected.room, expected.at);
@@ -410,6 +442,8 @@ class RedisShard {
   std::string append_sha_, look_sha_, beat_sha_, life_, last_fault_;
   std::size_t scripts_loading_ = 0;
   bool is_replica_ = false;
+  bool waits_ = false;  // the handshake is done, and `enter` has not been called
+  Agreement agreement_ = Agreement::unknown;
   std::pair<AppendResult, std::uint64_t> waited_;
   TokenBucket new_rooms_;
   Rules rules_;
