@@ -414,6 +414,18 @@ TEST_CASE("a room that nobody follows is unsubscribed, and forgotten after some 
   CHECK(s.owner.take() == Calls{"look a from 0/0"});  // its incarnation is forgotten
 }
 
+TEST_CASE("a room is not subscribed again before its subscription was confirmed", "[backplane]") {
+  Scene s;  // otherwise the first confirmation would be taken for the second, and texts in between would be missed
+  s.append("1");
+  s.follow();
+  s.rules.unfollow("a");
+  s.rules.looked("a", nullptr);  // for the sender; this comes on the other connection
+  s.follow();
+  CHECK(s.owner.take() == Calls{"look a from 0/0", "subscribe a"});
+  s.rules.subscribed("a");
+  CHECK(s.owner.take() == Calls{"look a from 0/0"});
+}
+
 TEST_CASE("a room that is followed is renewed, if nothing else does that", "[backplane]") {
   Scene s;
   s.follow_from({7, 2});

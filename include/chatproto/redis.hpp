@@ -161,8 +161,12 @@ class RedisBackplane final : public Backplane {
   }
   void run() {
     while (!context_.stopped()) {
-      if (auto const now = Clock::now(); now >= ticked_ + detail::RedisShard::Rules::tick_period) tick(now);
-      run_one(context_, shards_, ticked_ + detail::RedisShard::Rules::tick_period);
+      if (auto const now = Clock::now(); now >= next_tick_) {
+        next_tick_ = now + detail::RedisShard::Rules::tick_period;
+        tick(now);
+        next_tick_ = Clock::now() + detail::RedisShard::Rules::tick_period;  // handlers have their turn in between
+      }
+      run_one(context_, shards_, next_tick_);
     }
   }
   /// Closes the connections, which are then made anew.
@@ -236,8 +240,8 @@ class RedisBackplane final : public Backplane {
   RedisOptions const options_;
   asio::io_context context_{1};
   asio::executor_work_guard<asio::io_context::executor_type> const work_{context_.get_executor()};
-  Shards shards_;             // in the order of the options
-  Clock::time_point ticked_;  // last
+  Shards shards_;  // in the order of the options
+  Clock::time_point ticked_, next_tick_;
   detail::BackplaneInbox inbox_;
   mutable std::mutex mutex_;  // guards stats_
   std::vector<RedisStats> stats_;

@@ -143,7 +143,7 @@ class BackplaneRules {
     is_connected_ = true;
     heard_ = now_;
     has_given_up_ = false;
-    auto const is_new = std::exchange(epoch_, epoch) != epoch;
+    auto const is_new = epoch_ != epoch;
     for (auto& [name, room] : rooms_) {
       if (is_new) {
         conclude(room, Outcome::unknown);
@@ -159,6 +159,7 @@ class BackplaneRules {
       if (room.sequence != 0) send(room, true);
       append_next(room);
     }
+    epoch_ = epoch;  // not before: if memory is short, the next attempt is told of the same epoch
     send_beat();
   }
   /// The connections are closed, or about to be.
@@ -200,7 +201,7 @@ class BackplaneRules {
     auto& room = at->second;
     if (view == nullptr) {
       refuse_waiting(room);
-      if (!room.is_wanted) return stop_following(room);
+      if (!room.is_wanted && room.state != State::subscribing) return stop_following(room);
       room.looks_again = room.state == State::looking;  // at the next sweep
       if (room.position.incarnation == 0)               // nobody follows it yet
         for (auto& [waiter, since] : std::exchange(room.asked, {})) waiter.tell(Outcome::not_done);
@@ -314,10 +315,15 @@ class BackplaneRules {
     if (room.incarnation == 0) return look(room);
     auto const begin = room.waiting.begin();
     auto end = begin;
-    do {
-      room.block += end->entry;
-      room.waiters.push_back(std::move(end->waiter));
-    } while (++end != room.waiting.end() && room.block.size() + end->entry.size() <= most_joined);
+    std::size_t size = 0;
+    do size += end->entry.size();
+    while (++end != room.waiting.end() && size + end->entry.size() <= most_joined);
+    room.block.reserve(size);  // then memory can no longer be short: an entry is moved once, or not at all
+    room.waiters.reserve(static_cast<std::size_t>(end - begin));
+    for (auto at = begin; at != end; ++at) {
+      room.block += at->entry;
+      room.waiters.push_back(std::move(at->waiter));
+    }
     room.waiting.erase(begin, end);
     room.sequence = ++last_sequence_;
     ++under_way_;

@@ -23,6 +23,7 @@
 #include <asio/connect.hpp>
 #include <asio/error.hpp>
 #include <asio/io_context.hpp>
+#include <asio/ip/address.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 
@@ -79,19 +80,25 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
 
   /// Connects; the events are told of it. `layer` may be null.
   void connect(std::string const& host, std::uint16_t port, std::shared_ptr<LayerFactory> layer) {
-    auto const self = shared_from_this();
-    resolver_.async_resolve(
-        host, std::to_string(port),
-        [self, host, layer = std::move(layer)](std::error_code ec, asio::ip::tcp::resolver::results_type const& found) {
-          if (self->events_ == nullptr) return;
-          if (ec) return self->fail("cannot look up " + host + ": " + ec.message());
-          asio::async_connect(self->socket_, found,
-                              [self, host, layer](std::error_code error, asio::ip::tcp::endpoint const&) {
-                                if (self->events_ == nullptr) return;
-                                if (error) return self->fail(error.message());
-                                self->guarded([&] { self->begin(host, layer.get()); });
-                              });
-        });
+    auto const service = std::to_string(port);
+    auto connect_to = [self = shared_from_this(), host, layer = std::move(layer)](Endpoints const& found) {
+      asio::async_connect(self->socket_, found, [=](std::error_code ec, asio::ip::tcp::endpoint const&) {
+        if (self->events_ == nullptr) return;
+        if (ec) return self->fail(ec.message());
+        self->guarded([&] { self->begin(host, layer.get()); });
+      });
+    };
+    // An address is not looked up: it would wait behind a name, while DNS does not answer.
+    std::error_code not_an_address;
+    if (auto const address = asio::ip::make_address(host, not_an_address); !not_an_address)
+      return connect_to(Endpoints::create({address, port}, host, service));
+    resolver_.async_resolve(host, service,
+                            [self = shared_from_this(), host, connect_to = std::move(connect_to)](
+                                std::error_code ec, Endpoints const& found) {
+                              if (self->events_ == nullptr) return;
+                              if (ec) return self->fail("cannot look up " + host + ": " + ec.message());
+                              connect_to(found);
+                            });
   }
   /// Sends a command, with those that are sent in the same turn of the context.
   void send(std::initializer_list<std::string_view> words) {
@@ -125,6 +132,8 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
   }
 
  private:
+  using Endpoints = asio::ip::tcp::resolver::results_type;
+
   static constexpr std::size_t read_size = 64 * 1024;  // bytes
   static constexpr int reads_at_once = 16;
   // Of one reply. The largest has 64 blocks of 64 KiB; only errors, numbers and sizes are lines.

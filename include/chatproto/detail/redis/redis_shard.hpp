@@ -88,6 +88,7 @@ class RedisPair {
   struct End final : RedisEvents {
     End(RedisPair& its_pair, asio::io_context& context)
         : pair(its_pair), connection(std::make_shared<RedisConnection>(context, *this)) {}
+    ~End() { connection->close(); }
 
     void connected() override {
       auto const &user = pair.options_.user, &password = pair.options_.password;
@@ -248,9 +249,9 @@ class RedisShard {
     due_ = Clock::now() + (was_connected ? std::chrono::milliseconds(20) : options_.retry);
     expected_.clear();
     is_replica_ = waits_ = false;
-    if (was_connected || std::exchange(last_fault_, why) != why) tell(RedisEvent::Kind::disconnected, why);
+    if (was_connected) rules_.disconnected();  // before anything that needs memory
+    if (was_connected || last_fault_ != why) tell(RedisEvent::Kind::disconnected, why);
     last_fault_ = why;
-    if (was_connected) rules_.disconnected();
   }
   void subscribed(std::string_view channel) {
     if (auto const room = room_of(channel); !room.empty()) rules_.subscribed(room);
