@@ -225,7 +225,11 @@ def passwords(scratch):
             while find(*flags, "1"):
                 check(time.monotonic() < deadline, "the replica does not follow")
             finds(f"Redis {name}: has 1 of 2 replicas", *flags, "2")
+            # One that does not answer is still "online": no text may be taken in vain.
+            replica.process.send_signal(signal.SIGSTOP)
             with Server(scratch, *flags, "1") as server:
+                server.await_lines(f'event=redis_disconnected redis={name} error="its replicas are too slow"', 1)
+                replica.process.send_signal(signal.SIGCONT)
                 converse(server)
     with Redis(scratch, USER, "user info on >fishing +info") as redis:
         name = redis.name()

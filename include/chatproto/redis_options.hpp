@@ -61,7 +61,7 @@ struct RedisOptions {
   /// who joins them, is refused. So clients that make up names of rooms do not fill Redis. At least 1.
   unsigned new_rooms = 500;
   /// How many of Redis' replicas must have a text before its sender gets `ok` (WAIT). If they are too slow, the sender
-  /// is disconnected, because the text may be delivered. A Redis that has fewer replicas is not connected.
+  /// is disconnected, because the text may be delivered. A Redis with fewer replicas, or slow ones, is not connected.
   unsigned replicas = 0;
   /// Called by the backplane's thread. It must not throw, and returns soon.
   std::function<void(RedisEvent const&)> on_event = {};

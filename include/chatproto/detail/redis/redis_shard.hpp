@@ -210,10 +210,7 @@ class RedisShard {
                             retries, block, channel_of(room), std::to_string(options_.stream_bytes),
                             std::to_string(options_.stream_time.count()), std::to_string(options_.room_time.count()),
                             node_});
-    if (options_.replicas == 0) return;
-    expected_.push_back({Expected::waits, std::string(room), sequence, {}});
-    pair_->commands().send({"WAIT", std::to_string(options_.replicas),
-                            std::to_string(options_.times.refuse.count() / 2)});  // beats wait behind it
+    if (options_.replicas > 0) wait_for_replicas({Expected::waits, std::string(room), sequence, {}});
   }
   void look(std::string_view room, LogPosition const& at) {
     expected_.push_back({Expected::looks, std::string(room), 0, at});
@@ -287,6 +284,7 @@ class RedisShard {
       case Expected::scripts: return script_loaded(reply);
       case Expected::appends: return append_replied(expected, reply);
       case Expected::waits: return wait_replied(expected, reply);
+      case Expected::waits_first: return first_wait_replied(reply);
       case Expected::looks: return look_replied(expected, reply);
       case Expected::renews: return;  // a log that is not there begins with the next text
     }
@@ -300,7 +298,7 @@ class RedisShard {
 
   /// The reply to a command under way.
   struct Expected {
-    enum What : std::uint8_t { scripts, beats, appends, waits, looks, renews } what = scripts;
+    enum What : std::uint8_t { scripts, beats, appends, waits, waits_first, looks, renews } what = scripts;
     std::string room;
     std::uint64_t sequence = 0;
     LogPosition at;
@@ -381,10 +379,21 @@ class RedisShard {
     rules_.appended(expected.room, expected.sequence, result, incarnation);
     if (std::exchange(is_replica_, false)) failed("is a replica");
   }
+  void wait_for_replicas(Expected expected) {
+    expected_.push_back(std::move(expected));
+    pair_->commands().send({"WAIT", std::to_string(options_.replicas),
+                            std::to_string(options_.times.refuse.count() / 2)});  // beats wait behind it
+  }
+  bool are_enough(::redisReply const& replicas) const noexcept {
+    return replicas.type == REDIS_REPLY_INTEGER && replicas.integer >= static_cast<long long>(options_.replicas);
+  }
+  void first_wait_replied(::redisReply const& reply) {
+    waits_ = are_enough(reply);
+    if (!waits_) failed(reply.type == REDIS_REPLY_ERROR ? text_of(reply) : "its replicas are too slow");
+  }
   void wait_replied(Expected const& expected, ::redisReply const& reply) {
     auto [result, incarnation] = waited_;
-    auto const enough = reply.type == REDIS_REPLY_INTEGER && reply.integer >= static_cast<long long>(options_.replicas);
-    if (result == AppendResult::stored && !enough) result = AppendResult::unknown;
+    if (result == AppendResult::stored && !are_enough(reply)) result = AppendResult::unknown;
     rules_.appended(expected.room, expected.sequence, result, incarnation);
     if (std::exchange(is_replica_, false)) failed("is a replica");
   }
@@ -393,8 +402,10 @@ class RedisShard {
     if (reply.type == REDIS_REPLY_ERROR) return failed(text_of(reply));
     if (reply.type == REDIS_REPLY_INTEGER) {
       agreement_ = Agreement::same;
-      waits_ = !rules_.is_connected();
-      return;
+      if (rules_.is_connected()) return;
+      if (options_.replicas == 0) return static_cast<void>(waits_ = true);
+      // A replica is "online" some time before it confirms anything. It must have what this beat has written.
+      return wait_for_replicas({Expected::waits_first, {}, 0, {}});
     }
     agreement_ = Agreement::other;
     auto const other = text_of(reply);
