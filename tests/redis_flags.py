@@ -227,6 +227,7 @@ def passwords(scratch):
             finds(f"Redis {name}: has 1 of 2 replicas", *flags, "2")
             # One that does not answer is still "online": no text may be taken in vain.
             replica.process.send_signal(signal.SIGSTOP)
+            finds(f"Redis {name}: its replicas are too slow", *flags, "1")
             with Server(scratch, *flags, "1") as server:
                 server.await_lines(f'event=redis_disconnected redis={name} error="its replicas are too slow"', 1)
                 replica.process.send_signal(signal.SIGCONT)

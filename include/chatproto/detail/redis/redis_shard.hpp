@@ -181,6 +181,8 @@ class RedisShard {
   /// What the servers that use this Redis name as their list: unknown, the same as this server, or another.
   enum class Agreement : std::uint8_t { unknown, same, other };
   Agreement agreement() const noexcept { return agreement_; }
+  /// Whether it can be used, as far as itself is concerned, and `enter` has not been called.
+  bool waits() const noexcept { return waits_; }
   /// Each Redis has been found to have the same list: the rooms may be served.
   void enter() {
     if (std::exchange(waits_, false)) connected();
@@ -454,7 +456,7 @@ class RedisShard {
   std::string append_sha_, look_sha_, beat_sha_, life_, last_fault_;
   std::size_t scripts_loading_ = 0;
   bool is_replica_ = false;
-  bool waits_ = false;  // the handshake is done, and `enter` has not been called
+  bool waits_ = false;
   Agreement agreement_ = Agreement::unknown;
   std::pair<AppendResult, std::uint64_t> waited_;
   TokenBucket new_rooms_;
