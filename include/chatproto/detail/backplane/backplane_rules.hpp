@@ -111,8 +111,9 @@ class BackplaneRules {
       return waiter.tell(Outcome::not_done);
     }
     auto& room = this->room(name);
-    count_held(entry.size());
+    auto const size = entry.size();
     room.waiting.push_back({std::move(entry), std::move(waiter)});
+    count_held(size);
     append_next(room);
   }
   void follow(std::string_view name, Waiter waiter) {
