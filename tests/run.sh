@@ -12,4 +12,4 @@ sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libs
 jobs=$(getconf _NPROCESSORS_ONLN)
 cmake --preset dev
 cmake --build --preset dev --parallel "$jobs"
-ctest --preset dev --parallel $((jobs + 1))  # many tests wait
+ctest --preset dev --parallel $((jobs * 2))  # many tests wait

@@ -123,6 +123,7 @@ struct ConnectionState : std::enable_shared_from_this<ConnectionState> {
     layer.reset();
     layer_waits = Layer::Wait::nothing;
     std::error_code ignored;
+    socket.cancel(ignored);  // Wine's close does not end a write of which a part was sent
     socket.close(ignored);
   }
 
