@@ -76,7 +76,7 @@ class RedisBackplane final : public Backplane {
     auto const work = asio::make_work_guard(context);
     auto const are_known = [&] {
       for (auto const& shard : shards)
-        if (shard->waits()) found[shard->stats().server].clear();
+        if (shard->is_usable()) found[shard->stats().server].clear();
       return std::none_of(found.begin(), found.end(), [](auto const& one) { return one.second == "does not answer"; });
     };
     while (!are_known() && Clock::now() < end) run_one(context, shards, end);

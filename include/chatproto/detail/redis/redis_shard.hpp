@@ -181,8 +181,8 @@ class RedisShard {
   /// What the servers that use this Redis name as their list: unknown, the same as this server, or another.
   enum class Agreement : std::uint8_t { unknown, same, other };
   Agreement agreement() const noexcept { return agreement_; }
-  /// Whether it can be used, as far as itself is concerned, and `enter` has not been called.
-  bool waits() const noexcept { return waits_; }
+  /// Whether it can be used as far as itself is concerned, and `enter` has not been called.
+  bool is_usable() const noexcept { return waits_; }
   /// Each Redis has been found to have the same list: the rooms may be served.
   void enter() {
     if (std::exchange(waits_, false)) connected();
