@@ -339,6 +339,20 @@ TEST_CASE("a link does not read from a peer until it has taken its replies", "[l
   CHECK(scene.run_until([&] { return has_seen(service, "b"); }));
 }
 
+TEST_CASE("after a long reply, further lines of the same read wait until the peer has taken it", "[link]") {
+  Scene scene;
+  auto& service = scene.begin();
+  auto all = scene.stall().size();
+  service.on_line = [](Peer const& peer, std::string_view) { peer.send(std::string(39'999, 'x') + '\n'); };
+  scene.far_sends("a\nb\nc\n");
+  CHECK(scene.run_until([&] { return has_seen(service, "a"); }));
+  scene.run_posted();
+  CHECK_FALSE(has_seen(service, "b"));
+  all += 3 * std::size_t(40'000);
+  for (std::size_t read = 0; read < all;) read += scene.far_reads().size();
+  CHECK(scene.run_until([&] { return has_seen(service, "c"); }));
+}
+
 TEST_CASE("a client that sends much gets its turn, then others get theirs", "[link]") {
   Scene scene;
   auto& service = scene.begin();

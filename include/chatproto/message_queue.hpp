@@ -152,10 +152,7 @@ class MessageQueue {
   bool is_cut() const noexcept { return state_.load(std::memory_order_relaxed) > State::closing; }
 
   /// Returns what counts towards the limit now: bytes, and `entry_cost` for each block.
-  std::size_t queued_bytes() const noexcept {
-    std::lock_guard const lock(mutex_);
-    return bytes_;
-  }
+  std::size_t queued_bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
 
   /// Consumer only: moves all blocks into `batch`, replacing its content. Returns the queue's state.
   State drain(Batch& batch) {
@@ -299,14 +296,14 @@ class MessageQueue {
     set_bytes(0);
   }
   void set_bytes(std::size_t bytes) noexcept {
-    bytes_ = bytes;
+    bytes_.store(bytes, std::memory_order_relaxed);
     held_.set(bytes);
   }
 
   mutable std::mutex mutex_;
   SharedBlock first_;                                 // the only block: most queues never hold more, and need no vector
   std::unique_ptr<std::vector<SharedBlock>> blocks_;  // or all blocks
-  std::size_t bytes_ = 0;                             // what counts towards the limit
+  std::atomic<std::size_t> bytes_ = 0;                // what counts towards the limit; read without the lock, too
   std::size_t offset_ = 0;                            // bytes of the first block that are already written
   std::size_t const limit_;
   detail::HeldShare held_;

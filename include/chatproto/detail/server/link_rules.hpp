@@ -296,6 +296,7 @@ class LinkRules {
         session_->on_line(line->text);
       else if constexpr (requires { session_->on_bad_line(std::error_code()); })
         session_->on_bad_line(make_error_code(Errc::line_too_long));
+      blocked_ = queue().queued_bytes() > reply_limit;  // one line may get a long reply
       if (++lines % clock_step != 0) continue;
       auto const now = Time::now();
       if (lines == clock_step) end_of_turn = now + turn_time;
