@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/room_log.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -12,6 +13,8 @@
 #include "catch.hpp"
 #include "support.hpp"
 
+using chatproto::HistoryLimits;
+using chatproto::HistoryMemory;
 using chatproto::RoomLog;
 using Place = RoomLog::Place;
 using test::text_of;
@@ -364,4 +367,109 @@ TEST_CASE("what all logs hold is counted together", "[room_log]") {
     CHECK(chatproto::detail::HeldMemory::total() == before + one.memory() + other.memory());
   }
   CHECK(chatproto::detail::HeldMemory::total() == before);
+}
+
+TEST_CASE("a log keeps no history unless it is told to", "[room_log]") {
+  RoomLog log;
+  say(log, "1\n", others_than("ann"));
+  CHECK_FALSE(log.keeps_history());
+  CHECK(log.history("bob", log.end(), 10).count == 0);
+}
+
+TEST_CASE("the history of a log is its last lines, as the reader could have got them", "[room_log]") {
+  HistoryMemory memory({.lines = 5});
+  RoomLog log;
+  log.keep_history(memory);
+  Reader bob(log, "bob");
+  auto const history = [&log](std::string_view name, std::size_t most) { return log.history(name, log.end(), most); };
+  CHECK(history("ann", 10).count == 0);
+  say(log, "1\n2\n", others_than("ann"), {&bob});
+  say(log, "3\n", only("eve"));
+  say(log, "4\n", others_than("bob"), {&bob});
+  CHECK(history("bob", 10).lines == "1\n2\n");
+  CHECK(history("ann", 10).lines == "4\n");
+  CHECK(history("eve", 10).lines == "1\n2\n3\n4\n");
+  CHECK(history("eve", 10).count == 4);
+  CHECK(history("eve", 2).lines == "3\n4\n");
+  CHECK(history("eve", 0).lines.empty());
+  CHECK(log.history("eve", 0, 10).count == 0);
+  CHECK(log.history("eve", 4, 10).lines == "1\n2\n");
+  CHECK(bob.read() == "1\n2\n");  // as without a history
+  say(log, "5\n6\n", others_than("ann"));
+  CHECK(history("eve", 10).lines == "2\n3\n4\n5\n6\n");  // the last five of all
+  CHECK(history("ann", 10).lines == "4\n");
+}
+
+TEST_CASE("a history has no more bytes than its limit, and is in little more memory", "[room_log]") {
+  constexpr std::size_t most = 4096;
+  auto const lines = GENERATE(std::size_t(1), 7u, 50u, 1000u);
+  HistoryMemory memory({.lines = lines, .bytes = most});
+  RoomLog log;
+  log.keep_history(memory);
+  Reader bob(log, "bob");
+  std::string all;
+  auto number = std::size_t();
+  for (auto i = 0; i < 2000; ++i) {
+    std::string said;
+    for (auto left = i % 3; left >= 0; --left) said += line(++number, static_cast<std::size_t>(i * 7 % 50));
+    all += said;
+    say(log, said, others_than(i % 5 == 0 ? "ann" : "eve"), {&bob});
+    if (i % 11 == 0) CHECK(bob.read().size() > 0);
+    if (i % 100 == 99) {
+      // Counted from the end: the lines that fit both limits.
+      auto begin = all.size();
+      for (auto left = lines; left > 0 && begin > 0; --left) {
+        auto const next = begin < 2 ? 0 : all.rfind('\n', begin - 2) + 1;
+        if (all.size() - next > most) break;
+        begin = next;
+      }
+      auto const found = log.history("zoe", log.end(), ~std::size_t());
+      CHECK(found.lines == all.substr(begin));
+      CHECK(found.count == static_cast<std::size_t>(std::count(found.lines.begin(), found.lines.end(), '\n')));
+      bob.read();
+      CHECK(log.memory() <= log.most_history());
+      CHECK(memory.held() == log.memory());
+    }
+  }
+}
+
+TEST_CASE("a history that is trimmed keeps its last part, and what is not read", "[room_log]") {
+  HistoryMemory memory({.lines = 1000, .bytes = 8192});
+  RoomLog log;
+  log.keep_history(memory);
+  Reader bob(log, "bob");
+  std::string all;
+  for (auto i = std::size_t(1); i <= 100; ++i) {
+    all += line(i, 40);
+    say(log, line(i, 40), others_than("ann"));
+  }
+  auto const history = [&log] { return log.history("eve", log.end(), 1000).lines; };
+  REQUIRE(history() == all);
+  log.trim_history(4096);
+  CHECK(log.memory() <= 4096);
+  CHECK_FALSE(history().empty());
+  CHECK(all.ends_with(history()));
+  say(log, line(101, 40), others_than("ann"), {&bob});
+  log.trim_history(0);
+  CHECK(bob.read() == line(101, 40));
+  log.trim_history(0);
+  CHECK(log.memory() == 0);
+  CHECK(memory.held() == 0);
+  CHECK(history().empty());
+  say(log, line(102, 40), others_than("ann"));
+  CHECK(history() == line(102, 40));
+}
+
+TEST_CASE("the more rooms share the memory, the smaller are the segments of a history", "[room_log]") {
+  HistoryMemory memory({.lines = 1000, .memory = 64 * 1024});
+  CHECK(memory.share() == 32 * 1024);
+  memory.rooms(8);
+  CHECK(memory.share() == 4 * 1024);
+  RoomLog log;
+  log.keep_history(memory);
+  for (auto i = std::size_t(1); i <= 1000; ++i) say(log, line(i, 40), others_than("ann"));
+  CHECK_FALSE(memory.is_full());
+  log.trim_history(memory.share());
+  CHECK(log.memory() <= memory.share());
+  CHECK(log.memory() > memory.share() / 2);
 }

@@ -268,3 +268,35 @@ TEST_CASE("members enter, leave and get points while others look at them", "[roo
   CHECK(membership.room().size() == 0);
   CHECK(rooms.size() == 1);
 }
+
+TEST_CASE("a room that nobody is in keeps its history, and goes when its place is needed", "[room_table]") {
+  RoomTable table(2, 0, {.lines = 10});
+  Room::Member zoe("zoe", Peer(std::make_shared<RecordingQueue>()));
+  auto const say_in = [&table](std::string_view name) { table.enter(name).room().broadcast("ann", "1\n"); };
+  auto const kept_in = [&](std::string_view name) {
+    auto const stay = table.enter(name);
+    stay.room().add(zoe);
+    auto const texts = stay.room().history(zoe, 10).count;
+    stay.room().remove(zoe);
+    return texts;
+  };
+  say_in("a");
+  CHECK(table.size() == 0);
+  say_in("b");
+  CHECK(kept_in("a") == 1);  // it is now the one that was left last
+  CHECK(table.enter_existing("b"));
+  {
+    auto const first = table.enter("a"), second = table.enter("c");  // b was left last, but a is in use
+    CHECK(table.size() == 2);
+    CHECK_FALSE(table.enter_existing("b"));
+    CHECK_FALSE(table.enter("b"));
+  }
+  CHECK_FALSE(table.enter_existing("c"));  // nothing was said there
+  CHECK(kept_in("a") == 1);
+  CHECK(table.history_memory() > 0);
+  say_in("d");
+  say_in("e");
+  CHECK_FALSE(table.enter_existing("a"));
+  CHECK(kept_in("d") == 1);
+  CHECK(kept_in("e") == 1);
+}

@@ -9,6 +9,7 @@
 #include <chatproto/connection.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/executor.hpp>
+#include <chatproto/history.hpp>
 #include <chatproto/layer.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/listen.hpp>

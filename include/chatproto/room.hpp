@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <chatproto/history.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room_log.hpp>
@@ -74,13 +75,16 @@ class Room {
     Peer peer_;
     Room* room_ = nullptr;  // the room it was added to; set by its own client
     // The room's lock guards the following members.
-    RoomLog::Place place_;          // empty: the member sleeps
-    std::uint64_t until_ = no_end;  // position at which it stops reading
-    std::uint32_t slot_ = 0;        // its index in members_
-    bool listens_ = false;          // it is in members_
-    bool writing_ = false;          // its link is writing from the log
-    bool holds_senders_ = false;    // it is slow, and senders wait for it
+    RoomLog::Place place_;        // empty: the member sleeps
+    std::uint64_t mark_ = 0;      // position at which it was added; if it finishes, at which it stops reading
+    std::uint32_t slot_ = 0;      // its index in members_
+    bool listens_ = false;        // it is in members_
+    bool finishes_ : 1 = false;   // it gets no texts that are sent from now on
+    bool writing_ : 1 = false;    // its link is writing from the log
+    bool holds_senders_ = false;  // it is slow, and senders wait for it
     std::atomic<bool> waits_ = false;
+
+    std::uint64_t until() const noexcept { return finishes_ ? mark_ : no_end; }
   };
 
   Room() = default;
@@ -141,7 +145,7 @@ class Room {
   std::string take_unread(Member& member) {
     std::lock_guard const lock(mutex_);
     auto unread = unread_text(member);
-    member.until_ != no_end ? remove_locked(member) : sleep(member);
+    member.finishes_ ? remove_locked(member) : sleep(member);
     return unread;
   }
   /// Removes `member`, which was added to this room, and returns what it has not read. Removes it even if this throws
@@ -170,7 +174,7 @@ class Room {
       member.peer_.queue().cut(why);
       if (!member.writing_)
         remove_locked(member);
-      else if (member.until_ == no_end)
+      else if (!member.finishes_)
         finish_locked(member);  // its link still needs the text
     }
   }
@@ -205,6 +209,53 @@ class Room {
     if (sender.waits_.exchange(false)) waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &sender));
   }
 
+  /// Makes the room keep what was said last, also when nobody is in it. `memory` says how much and must outlive it.
+  /// Precondition: nothing was said yet, and `memory.limits()` is not empty.
+  void keep_history(HistoryMemory& memory) noexcept { log_.keep_history(memory); }
+  /// Returns the last texts, at most `most`, that the room has kept and that `member` would have got before it was
+  /// added. What it gets from then on follows without a gap. Precondition: it was added.
+  RoomLog::History history(Member const& member, std::size_t most) const {
+    std::lock_guard const lock(mutex_);
+    return member.finishes_ ? RoomLog::History() : log_.history(member.name_, member.mark_, most);
+  }
+  /// Forgets the oldest texts that were kept, until the log takes at most `bytes` of memory or members need the rest.
+  /// Returns the memory that it takes then.
+  std::size_t trim_history(std::size_t bytes) noexcept {
+    std::lock_guard const lock(mutex_);
+    log_.trim_history(bytes);
+    return log_.memory();
+  }
+
+  /// Who is in a room.
+  struct Roster {
+    std::size_t members = 0;         ///< how many
+    std::vector<std::string> names;  ///< different names, sorted
+    bool is_complete = true;         ///< whether these are all names
+  };
+  /// Returns how many members the room has, and some of their names: as many as have `most_bytes` bytes, with one more
+  /// byte for each. In a large room it does not look at all members.
+  Roster roster(std::size_t most_bytes) const {
+    std::lock_guard const lock(mutex_);
+    Roster result;
+    result.members = members_.size() - finishing_;
+    auto const end = std::min(members_.size(), most_looked_at);
+    result.is_complete = end == members_.size();
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < end; ++i) {
+      auto const& member = *members_[i].member;
+      if (member.finishes_) continue;
+      auto const at = std::lower_bound(result.names.begin(), result.names.end(), member.name_);
+      if (at != result.names.end() && *at == member.name_) continue;
+      if (bytes + member.name_.size() + 1 > most_bytes) {
+        result.is_complete = false;
+        continue;
+      }
+      bytes += member.name_.size() + 1;
+      result.names.insert(at, member.name_);
+    }
+    return result;
+  }
+
   /// Returns how often `disconnect_all` was called.
   std::size_t losses() const noexcept {
     std::lock_guard const lock(mutex_);
@@ -226,6 +277,7 @@ class Room {
   static constexpr std::uint64_t no_end = ~std::uint64_t();
   static constexpr std::size_t most_limit = ~std::size_t() / 1024;  // so that sums do not overflow
   static constexpr std::size_t most_at_once = 64 * 1024;            // bytes; see RoomLog::read
+  static constexpr std::size_t most_looked_at = 4096;               // members; see roster
 
   /// A member and the hash of its name, which settles most comparisons of names.
   struct Slot {
@@ -239,7 +291,8 @@ class Room {
     members_.push_back({&member, hash(member.name_)});
     member.slot_ = static_cast<std::uint32_t>(members_.size() - 1);
     member.room_ = this;
-    member.until_ = no_end;
+    member.mark_ = log_.end();
+    member.finishes_ = false;
     member.listens_ = true;
     member.writing_ = false;
     member.peer_.queue().follow(&member);
@@ -247,10 +300,10 @@ class Room {
   std::size_t say(std::string_view lines, RoomLog::Audience const& audience) {
     auto const key = hash(audience.user);
     auto const is_named = [&](Slot const& slot) { return slot.is(audience.user, key); };
-    auto const listens = [&](Slot const& slot) { return is_named(slot) && slot.member->until_ == no_end; };
+    auto const listens = [&](Slot const& slot) { return is_named(slot) && !slot.member->finishes_; };
     auto reached = static_cast<std::size_t>(std::count_if(members_.begin(), members_.end(), listens));
     if (!audience.only) reached = members_.size() - finishing_ - reached;
-    if (reached == 0 || lines.empty()) return reached;
+    if ((reached == 0 && !log_.keeps_history()) || lines.empty()) return reached;
     auto const place = log_.append(lines, audience);
     for (auto i = awake_; i < members_.size(); ++i)
       if (is_named(members_[i]) == audience.only) wake(*members_[i].member, place);
@@ -269,7 +322,8 @@ class Room {
     auto& queue = member.peer_.queue();
     auto const limit = std::min(queue.limit(), most_limit);
     next_look_ = std::min(next_look_, place.position() + limit);
-    most_memory_ = std::max(most_memory_, 2 * MessageQueue::hard_limit_factor * limit + 4 * most_at_once);
+    auto const most = 2 * MessageQueue::hard_limit_factor * limit + 4 * most_at_once + log_.most_history();
+    most_memory_ = std::max(most_memory_, most);
     queue.notify();
   }
   void sleep(Member& member) noexcept {
@@ -281,7 +335,7 @@ class Room {
   void remove_locked(Member& member) noexcept {
     if (!std::exchange(member.listens_, false)) return;
     sleep(member);
-    if (member.until_ != no_end) --finishing_;
+    if (member.finishes_) --finishing_;
     swap(member.slot_, members_.size() - 1);
     members_.pop_back();
   }
@@ -289,7 +343,7 @@ class Room {
   bool read(Member& member, RoomLog::Pieces& next) noexcept {
     std::lock_guard const lock(mutex_);
     if (!member.place_) return false;
-    log_.read(member.place_, member.name_, member.until_, most_at_once, next);
+    log_.read(member.place_, member.name_, member.until(), most_at_once, next);
     if (next.size > 0) return member.writing_ = true;
     go_to(member, next.end);  // nothing in it is for this member
     return false;
@@ -304,17 +358,17 @@ class Room {
   /// Moves the member's place to `place`, up to which it has read.
   void go_to(Member& member, RoomLog::Place const& place) noexcept {
     log_.move(member.place_, place);
-    if (place.position() >= member.until_) return remove_locked(member);
+    if (place.position() >= member.until()) return remove_locked(member);
     if (log_.is_at_end(place)) return sleep(member);
     if (member.holds_senders_ && unread(member) <= member.peer_.queue().limit() / 2) release_senders(member);
   }
   std::string unread_text(Member const& member) const {
     if (!member.place_ || member.peer_.queue().is_cut()) return {};
-    return log_.read_all(member.place_, member.name_, member.until_);
+    return log_.read_all(member.place_, member.name_, member.until());
   }
   std::size_t unread(Member const& member) const noexcept {
     if (!member.place_) return 0;
-    return static_cast<std::size_t>(std::min(log_.end(), member.until_) - member.place_.position());
+    return static_cast<std::size_t>(std::min(log_.end(), member.until()) - member.place_.position());
   }
   std::size_t backlog(Member const& member) const noexcept {
     std::lock_guard const lock(mutex_);
@@ -323,10 +377,11 @@ class Room {
   void finish(Member& member) noexcept {
     std::lock_guard const lock(mutex_);
     if (!member.place_) return remove_locked(member);
-    if (member.until_ == no_end) finish_locked(member);
+    if (!member.finishes_) finish_locked(member);
   }
   void finish_locked(Member& member) noexcept {
-    member.until_ = log_.end();
+    member.mark_ = log_.end();
+    member.finishes_ = true;
     ++finishing_;
   }
 
@@ -372,7 +427,7 @@ class Room {
   RoomLog log_;
   std::vector<Slot> members_;             // the awake members come first
   std::size_t awake_ = 0;                 // how many are awake
-  std::size_t finishing_ = 0;             // how many only read up to until_
+  std::size_t finishing_ = 0;             // how many only read up to their mark_
   std::size_t losses_ = 0;                // calls of disconnect_all
   std::size_t most_memory_ = 0;           // a log with more bytes disconnects its last reader
   std::vector<Member*> waiting_;          // waiting senders

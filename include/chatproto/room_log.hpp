@@ -15,6 +15,7 @@
 #include <utility>
 
 #include <chatproto/detail/held_memory.hpp>
+#include <chatproto/history.hpp>
 
 namespace chatproto {
 
@@ -23,6 +24,8 @@ namespace chatproto {
 /// The log is a list of segments. A reader with a place keeps its segment and all later ones in memory; the segments
 /// before the first such place are freed. Text never moves, so a reader may use what `read` has returned without a
 /// lock, until it moves its place.
+///
+/// A log may also keep its last lines, the *history*, although everybody has read them.
 ///
 /// Consecutive lines with the same audience form one *run*. A run begins and ends at a line boundary.
 ///
@@ -70,6 +73,12 @@ class RoomLog {
     Place end;                     ///< the reader's place after them; pins nothing yet
   };
 
+  /// Lines of the history, for one reader.
+  struct History {
+    std::size_t count = 0;  ///< how many
+    std::string lines;      ///< whole lines, in order
+  };
+
   RoomLog() = default;
   RoomLog(RoomLog const&) = delete;
   RoomLog& operator=(RoomLog const&) = delete;
@@ -87,6 +96,11 @@ class RoomLog {
     std::memcpy(segment.bytes() + segment.text, lines.data(), lines.size());
     segment.text += static_cast<std::uint32_t>(lines.size());
     end_ += lines.size();
+    if (history_ != nullptr) {
+      auto const count = static_cast<std::uint32_t>(std::count(lines.begin(), lines.end(), '\n'));
+      segment.lines += count;
+      lines_ += count;
+    }
     if (auto const last = segment.last_run; last != 0 && segment.audience_of(last) == audience) {
       place.run_ = last;
       segment.set_end(last, segment.text);
@@ -96,8 +110,18 @@ class RoomLog {
     return place;
   }
 
+  /// Makes it keep a history. `memory` counts what the log takes, and must outlive it. Precondition: nothing was
+  /// appended, and `memory.limits()` is not empty.
+  void keep_history(HistoryMemory& memory) noexcept { history_ = &memory; }
+
   /// Returns the number of bytes ever appended.
   std::uint64_t end() const noexcept { return end_; }
+  /// Returns whether it keeps a history.
+  bool keeps_history() const noexcept { return history_ != nullptr; }
+  /// Returns about how much memory in bytes its history may take.
+  std::size_t most_history() const noexcept {
+    return history_ != nullptr ? 3 * history_->limits().bytes + 4 * smallest : 0;
+  }
   /// Returns the memory in bytes that the log holds.
   std::size_t memory() const noexcept { return memory_; }
 
@@ -152,6 +176,36 @@ class RoomLog {
     return all;
   }
 
+  /// Returns the last lines of the history that the reader called `name` could have got before the position `before`,
+  /// at most `most` of them.
+  History history(std::string_view name, std::uint64_t before, std::size_t most) const {
+    History result;
+    if (history_ == nullptr || last_ == nullptr || most == 0) return result;
+    auto const begin = history_begin();
+    if (before <= begin.position()) return result;
+    std::size_t lines = 0;
+    auto place = begin;
+    walk(place, name, before, [&](char const* data, std::size_t size) {
+      lines += static_cast<std::size_t>(std::count(data, data + size, '\n'));
+      return size;
+    });
+    result.count = std::min(lines, most);
+    auto left_out = lines - result.count;
+    place = begin;
+    walk(place, name, before, [&](char const* data, std::size_t size) {
+      auto const* const end = data + size;
+      for (auto const* at = data; at != end && left_out > 0; --left_out) data = at = std::find(at, end, '\n') + 1;
+      result.lines.append(data, end);
+      return size;
+    });
+    return result;
+  }
+  /// Forgets the oldest part of the history, until the log has at most `bytes` of memory or readers need the rest.
+  void trim_history(std::size_t bytes) noexcept {
+    while (memory_ > bytes && first_ != last_ && first_->pins == 0) drop_first();
+    if (memory_ > bytes && readers_ == 0) drop_all();
+  }
+
   /// Returns the place of the reader called `name` after it has written `bytes` from `place` on. If they end within a
   /// line, returns the place after that line, and appends the rest of the line to `rest`: a place is always at the
   /// beginning of a line.
@@ -191,6 +245,7 @@ class RoomLog {
     std::uint32_t runs = 0;      // offset of the descriptions, at the back
     std::uint32_t last_run = 0;  // 0: none
     std::uint32_t pins = 0;      // readers whose place is here
+    std::uint32_t lines = 0;     // if there is a history
 
     char* bytes() noexcept { return reinterpret_cast<char*>(this + 1); }
     char const* bytes() const noexcept { return reinterpret_cast<char const*>(this + 1); }
@@ -249,9 +304,37 @@ class RoomLog {
     }
   }
 
+  /// Returns where the history begins. Precondition: there is a segment.
+  Place history_begin() const noexcept {
+    auto const& limits = history_->limits();
+    auto left_out = lines_ - std::min<std::uint64_t>(lines_, limits.lines);  // lines
+    auto const from = end_ - std::min<std::uint64_t>(end_, limits.bytes);
+    Place place;
+    place.segment_ = first_;
+    auto leave_out = [&left_out](std::uint64_t lines) { left_out -= std::min(left_out, lines); };
+    for (auto const* next = first_->next; next != nullptr; next = next->next) {
+      if (left_out < place.segment_->lines && from < next->base) break;
+      leave_out(place.segment_->lines);
+      place.segment_ = place.segment_->next;
+    }
+    auto const& segment = *place.segment_;
+    place.run_ = segment.capacity;  // walk() goes on to the right one
+    auto const *const begin = segment.bytes(), *const end = begin + segment.text;
+    auto const* at = begin;
+    for (; at != end && (left_out > 0 || segment.base + static_cast<std::uint64_t>(at - begin) < from); leave_out(1))
+      at = std::find(at, end, '\n') + 1;
+    place.text_ = static_cast<std::uint32_t>(at - begin);
+    return place;
+  }
+  /// Returns whether the first segment has something of the history. Precondition: it is not the last.
+  bool is_history_in_first() const noexcept {
+    auto const& limits = history_->limits();
+    return lines_ - first_->lines < limits.lines && end_ - first_->next->base < limits.bytes;
+  }
+
   void add_segment(std::size_t need) {
-    if (readers_ == 0) drop_all();
-    auto const wanted = last_ == nullptr ? next_size_ : std::min(std::size_t(last_->capacity) * 2, largest);
+    if (history_ == nullptr && readers_ == 0) drop_all();
+    auto const wanted = last_ == nullptr ? next_size_ : std::min(std::size_t(last_->capacity) * 2, most_at_once());
     auto const capacity = (std::max(wanted, need) + 7) / 8 * 8;
     auto* const segment = static_cast<Segment*>(::operator new(sizeof(Segment) + capacity));
     new (segment) Segment{};
@@ -261,23 +344,36 @@ class RoomLog {
     last_ = segment;
     memory_ += sizeof(Segment) + capacity;
     detail::HeldMemory::add(sizeof(Segment) + capacity);
+    if (history_ == nullptr) return;
+    history_->add(sizeof(Segment) + capacity);
+    drop_read();
+  }
+  /// The size of the largest segment. A history is forgotten in whole segments.
+  std::size_t most_at_once() const noexcept {
+    if (history_ == nullptr) return largest;
+    return std::bit_floor(std::clamp(std::min(history_->limits().bytes, history_->share()) / 4, smallest, largest));
   }
   void drop_first() noexcept {
     auto* const old = std::exchange(first_, first_->next);
     if (first_ == nullptr) last_ = nullptr;
+    lines_ -= old->lines;
     auto const size = sizeof(Segment) + old->capacity;
     ::operator delete(old);
     memory_ -= size;
     detail::HeldMemory::remove(size);
+    if (history_ != nullptr) history_->remove(size);
   }
   void drop_all() noexcept {
     while (first_ != nullptr) drop_first();
   }
+  void drop_read() noexcept {
+    while (first_ != last_ && first_->pins == 0 && !(history_ != nullptr && is_history_in_first())) drop_first();
+  }
   /// Frees segments that are no longer read. Without readers, keeps a small segment for reuse, and remembers the size
   /// of a larger burst, as the next one may be like it.
   void trim() noexcept {
-    while (first_ != last_ && first_->pins == 0) drop_first();
-    if (readers_ > 0) return;
+    drop_read();
+    if (readers_ > 0 || history_ != nullptr) return;
     auto const burst = static_cast<std::size_t>(end_ - std::exchange(idle_since_, end_));
     next_size_ = std::bit_ceil(std::clamp(burst, smallest, largest));
     if (first_->capacity > smallest) return drop_all();
@@ -287,8 +383,10 @@ class RoomLog {
   }
 
   Segment *first_ = nullptr, *last_ = nullptr;
-  std::uint64_t end_ = 0;         // bytes ever appended
-  std::uint64_t idle_since_ = 0;  // end_ when the last reader had read everything
+  std::uint64_t end_ = 0;             // bytes ever appended
+  std::uint64_t idle_since_ = 0;      // end_ when the last reader had read everything
+  std::uint64_t lines_ = 0;           // in all segments, if there is a history
+  HistoryMemory* history_ = nullptr;  // null: there is none
   std::size_t memory_ = 0;
   std::size_t readers_ = 0;           // readers that have a place
   std::size_t next_size_ = smallest;  // of the first segment of the next burst

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <utility>
 
+#include <chatproto/history.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
@@ -20,6 +21,9 @@
 namespace chatproto {
 
 /// A table of rooms by name. The first client to enter a room creates it; it is destroyed when the last one leaves.
+///
+/// If the rooms keep histories, a room that everybody has left stays *idle*: until the idle rooms take too much memory,
+/// or there would be too many rooms. The one that was left first goes first.
 ///
 /// @code
 /// chatproto::RoomTable rooms;
@@ -63,11 +67,15 @@ class RoomTable {
 
    private:
     friend class RoomTable;
+    struct CountedRoom;
+    using Entry = std::pair<std::string const, CountedRoom>;
     struct CountedRoom {
       Room room;
-      std::size_t stays = 0;  // guarded by the table's lock
+      // The table's lock guards the following members.
+      std::size_t stays = 0;
+      std::size_t idle_bytes = 0;                 // memory of an idle room, otherwise 0
+      Entry *before = nullptr, *after = nullptr;  // in the list of idle rooms
     };
-    using Entry = std::pair<std::string const, CountedRoom>;
     Membership(RoomTable& table, Entry& entry) noexcept : table_(&table), entry_(&entry) {}
 
     RoomTable* table_ = nullptr;
@@ -75,9 +83,10 @@ class RoomTable {
   };
 
   RoomTable() = default;
-  /// Constructs a table that has at most `max_rooms` rooms with at most `max_members` clients each; 0: no limit.
-  RoomTable(std::size_t max_rooms, std::size_t max_members) noexcept
-      : max_rooms_(max_rooms), max_members_(max_members) {}
+  /// Constructs a table that has at most `max_rooms` rooms with at most `max_members` clients each; 0: no limit. Its
+  /// rooms keep histories within the limits `history`.
+  RoomTable(std::size_t max_rooms, std::size_t max_members, HistoryLimits const& history = {}) noexcept
+      : max_rooms_(max_rooms), max_members_(max_members), history_(history) {}
 
   /// Enters the room called `name`, creating it if necessary. The table must outlive the membership, which is empty if
   /// the room or the table is full.
@@ -85,24 +94,49 @@ class RoomTable {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
     auto const is_full = [](std::size_t size, std::size_t most) { return most > 0 && size >= most; };
-    if (at != rooms_.end() ? is_full(at->second.stays, max_members_) : is_full(rooms_.size(), max_rooms_)) return {};
-    auto& entry = at != rooms_.end() ? *at : *rooms_.try_emplace(std::string(name)).first;
-    ++entry.second.stays;
-    return {*this, entry};
+    if (at != rooms_.end() ? is_full(at->second.stays, max_members_) : is_full(rooms_.size() - idle_, max_rooms_))
+      return {};
+    if (at != rooms_.end()) return stay(*at);
+    auto& entry = *rooms_.try_emplace(std::string(name)).first;
+    if (history_.limits()) entry.second.room.keep_history(history_);
+    if (max_rooms_ > 0 && rooms_.size() > max_rooms_) destroy(*first_idle_);
+    history_.rooms(rooms_.size());
+    return stay(entry);
   }
   /// Enters the room called `name` if it exists. Otherwise returns an empty membership.
   Membership enter_existing(std::string_view name) {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
-    if (at == rooms_.end()) return {};
-    ++at->second.stays;
-    return {*this, *at};
+    return at != rooms_.end() ? stay(*at) : Membership();
   }
 
-  /// Returns the number of rooms.
+  /// Returns the number of rooms, without those that are idle.
   std::size_t size() const {
     std::lock_guard const lock(mutex_);
-    return rooms_.size();
+    return rooms_.size() - idle_;
+  }
+  /// Returns the limits of the rooms' histories.
+  HistoryLimits const& history_limits() const noexcept { return history_.limits(); }
+  /// Returns the bytes of memory of all logs, if they keep histories.
+  std::size_t history_memory() const noexcept { return history_.held(); }
+  /// Shortens histories if they take too much memory: those that take more than the others. To be called after
+  /// something was said in a room, without its lock.
+  void trim_histories() noexcept {
+    if (!history_.is_full()) return;
+    std::lock_guard const lock(mutex_);
+    for (auto left = most_trimmed; left > 0 && history_.is_full() && !rooms_.empty(); --left) {
+      if (next_to_trim_ == rooms_.end()) next_to_trim_ = rooms_.begin();
+      auto& entry = *next_to_trim_++;
+      auto const bytes = entry.second.room.trim_history(history_.share());
+      auto& idle_bytes = entry.second.idle_bytes;
+      if (idle_bytes == 0) continue;
+      if (bytes == 0) {
+        destroy(entry);
+      } else {
+        auto const size = idle_size(entry, bytes);
+        idle_bytes_ -= std::exchange(idle_bytes, size) - size;  // it has not grown
+      }
+    }
   }
   /// Returns the bytes of memory of all logs; see `Room::memory`.
   std::size_t memory() const {
@@ -113,15 +147,60 @@ class RoomTable {
   }
 
  private:
-  void leave(Membership::Entry& entry) noexcept {
+  using Entry = Membership::Entry;
+
+  static constexpr auto most_trimmed = 64;  // rooms at once
+
+  Membership stay(Entry& entry) noexcept {
+    if (entry.second.idle_bytes > 0) remove_from_idle(entry);
+    ++entry.second.stays;
+    return {*this, entry};
+  }
+  void leave(Entry& entry) noexcept {
     std::lock_guard const lock(mutex_);
-    if (--entry.second.stays == 0) rooms_.erase(rooms_.find(entry.first));
+    if (--entry.second.stays > 0) return;
+    add_to_idle(entry, history_.limits() ? entry.second.room.trim_history(history_.limits().memory) : 0);
+    while (idle_bytes_ > history_.limits().memory / 2) destroy(*first_idle_);
+  }
+  /// Keeps a room that nobody is in, whose log takes this much memory. Destroys it if it has kept nothing.
+  void add_to_idle(Entry& entry, std::size_t bytes) noexcept {
+    if (bytes == 0) return destroy(entry);
+    auto& room = entry.second;
+    room.idle_bytes = idle_size(entry, bytes);
+    room.before = std::exchange(last_idle_, &entry);
+    (room.before != nullptr ? room.before->second.after : first_idle_) = &entry;
+    ++idle_;
+    idle_bytes_ += room.idle_bytes;
+  }
+  static std::size_t idle_size(Entry const& entry, std::size_t bytes) noexcept {
+    return bytes + sizeof(Entry) + entry.first.size();
+  }
+  void remove_from_idle(Entry& entry) noexcept {
+    auto& room = entry.second;
+    auto* const before = std::exchange(room.before, nullptr);
+    auto* const after = std::exchange(room.after, nullptr);
+    (before != nullptr ? before->second.after : first_idle_) = after;
+    (after != nullptr ? after->second.before : last_idle_) = before;
+    --idle_;
+    idle_bytes_ -= std::exchange(room.idle_bytes, 0);
+  }
+  /// Destroys a room that nobody is in.
+  void destroy(Entry& entry) noexcept {
+    if (entry.second.idle_bytes > 0) remove_from_idle(entry);
+    auto const at = rooms_.find(entry.first);
+    if (at == next_to_trim_) ++next_to_trim_;
+    rooms_.erase(at);
+    history_.rooms(rooms_.size());
   }
 
   std::size_t const max_rooms_ = 0, max_members_ = 0;
+  HistoryMemory history_ = HistoryMemory({});
   mutable std::mutex mutex_;
+  Entry *first_idle_ = nullptr, *last_idle_ = nullptr;
+  std::size_t idle_ = 0, idle_bytes_ = 0;  // idle rooms, and their memory
   // Not a hash table: clients choose the names.
   std::map<std::string, Membership::CountedRoom, std::less<>> rooms_;
+  decltype(rooms_)::iterator next_to_trim_ = rooms_.end();
 };
 
 /// A client's presence in the rooms of a table, in at most one at a time: a member of the session, if the service has
