@@ -63,6 +63,7 @@ inline std::string metrics_text(chatproto::ServerStats const& stats, chatproto::
   add("throttled_total", "counter", "Times a client had to wait for the rate limit.", stats.throttled);
   add("observer_failures_total", "counter", "Times the observer threw an exception.", stats.observer_failures);
   add("rooms", "gauge", "Rooms that have members.", chat.room_count());
+  add("history_bytes", "gauge", "Bytes of memory of the rooms' logs, if they keep a history.", chat.history_bytes());
   add("texts_total", "counter", "Texts that were said.", chat.texts());
   add("deliveries_total", "counter", "Deliveries that these texts made: one for each receiver of each text.",
       chat.deliveries());

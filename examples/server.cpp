@@ -13,6 +13,7 @@
 #include <chatproto/chat_service.hpp>
 
 #include "ban_file.hpp"
+#include "history.hpp"
 #include "log.hpp"
 #include "metrics.hpp"
 #include "passwords.hpp"
@@ -65,6 +66,7 @@ int main(int argc, char** argv) {
   program::MetricsFlags metrics;
   program::PasswordFlags passwords;
   program::RedisFlags redis;
+  program::HistoryFlags history;
   std::string level = "off", bans;
   std::size_t max_rooms = 100'000, max_members = 10'000;
   std::function<void(chatproto::Bans)> ban;  // at the server, once there is one
@@ -87,6 +89,7 @@ int main(int argc, char** argv) {
   app.add_option("--max-members", max_members, "Maximum number of senders and receivers in a room; 0: no limit")
       ->check(program::decimal(0, 1'000'000'000))
       ->capture_default_str();
+  history.add_to(app);
   return program::run(app, argc, argv, [&] {
     flags.find_sockets();
     if (level != "off") flags.options.observer = &log.emplace(level);
@@ -104,6 +107,7 @@ int main(int argc, char** argv) {
     });
     if (!bans.empty()) files.attempt([&] { program::read_bans(bans); });
     files.attempt([&] { options.backplane = redis.backplane(flags, log ? &*log : nullptr); });
+    files.attempt([&] { history.set(options, flags); });
     files.require_success();
     options.max_rooms = max_rooms;
     options.max_members = max_members;

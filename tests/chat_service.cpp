@@ -79,6 +79,8 @@ Somebody const everybody[] = {guest, sender_outside, sender_inside, newcomer, re
 TEST_CASE("the command table is the protocol", "[chat_service]") {
   std::map<std::string_view, unsigned> const documented = {
       {"pass", Session::guest | Session::sender | Session::newcomer | Session::receiver | Session::waiting},
+      {"history", Session::guest | Session::sender | Session::newcomer | Session::receiver | Session::waiting},
+      {"who", Session::guest | Session::sender | Session::newcomer | Session::receiver | Session::waiting},
       {"slogin", Session::guest},
       {"rlogin", Session::guest},
       {"join", Session::sender | Session::newcomer | Session::receiver},
@@ -126,6 +128,8 @@ TEST_CASE("any message in any role gets the documented reply", "[chat_service]")
       {"delivery:cafe:bob:hi", "EeeEe-"},
       {"empty:", "EeeEe-"},
       {"pass:secret", "EeeEe-"},  // a service that does not ask for it
+      {"history:1", "EeeEe-"},    // one that keeps no history
+      {"who:", "EeeEe-"},         // one that does not tell
       {"unknown:", "EeeEe-"},
       {"sendal:hi", "EeeEe-"},
       {"sendalll:hi", "EeeEe-"},
@@ -679,4 +683,183 @@ TEST_CASE("a receiver misses nothing after its ok, and nothing overtakes it", "[
   CHECK(complete);
   CHECK(first_is_ok);
   CHECK(gap_free);
+}
+
+TEST_CASE("a receiver asks for what was said before it came", "[chat_service]") {
+  ChatService service({.history = {.lines = 4}});
+  Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");
+  alice.gets();
+  CHECK(alice.sends("history:10\n") == Lines{"ok"});
+  bob.sends("sendall:1\nsenduser:carol:2\nsenduser:dave:3\n");
+  Client carol(service, "rlogin:carol\njoin:cafe\n"), bobs_ears(service, "rlogin:bob\njoin:cafe\n");
+  bob.sends("sendall:4\n");
+  CHECK(carol.gets() == Lines{"delivery:cafe:bob:4"});
+  CHECK(carol.sends("history:10\n") == Lines{"ok", "delivery:cafe:bob:1", "delivery:cafe:bob:2"});
+  CHECK(carol.sends("history:1\n") == Lines{"ok", "delivery:cafe:bob:2"});
+  carol.sends("history:0\nhistory:2\n");
+  carol.feed("history:0\nhistory:3\n");
+  carol.session.flush();
+  CHECK(carol.queue->take() == "ok:0\nok:2\ndelivery:cafe:bob:1\ndelivery:cafe:bob:2\n");
+  bobs_ears.gets();
+  CHECK(bobs_ears.sends("history:10\n") == Lines{"ok"});  // as if they had been there: nothing was for them
+  // The room keeps four texts, whoever they are for.
+  bob.sends("sendall:5\n");
+  CHECK(carol.sends("history:10\n") == Lines{"delivery:cafe:bob:5", "ok", "delivery:cafe:bob:2"});
+  CHECK(carol.sends("join:bar\nhistory:10\njoin:cafe\nhistory:10\n") ==
+        Lines{"ok", "ok", "ok", "ok", "delivery:cafe:bob:2", "delivery:cafe:bob:4", "delivery:cafe:bob:5"});
+}
+
+TEST_CASE("a room that everybody has left keeps its history", "[chat_service]") {
+  ChatService service({.history = {.lines = 10}});
+  Client(service, "slogin:bob\njoin:cafe\nsendall:1\n");
+  CHECK(service.room_count() == 0);
+  CHECK(service.history_bytes() > 0);
+  CHECK(service.say("cafe", "clock", "2") == 0);
+  CHECK(service.say("bar", "clock", "nobody was ever there") == 0);
+  Client alice(service, "rlogin:alice\njoin:cafe\n");
+  alice.gets();
+  CHECK(alice.sends("history:10\n") == Lines{"ok", "delivery:cafe:bob:1", "delivery:cafe:clock:2"});
+  CHECK(service.room_count() == 1);
+  Client eve(service, "rlogin:eve\njoin:bar\n");
+  eve.gets();
+  CHECK(eve.sends("history:10\n") == Lines{"ok"});
+}
+
+TEST_CASE("only a receiver in a room asks for the history, with a number", "[chat_service]") {
+  for (auto const& [what, first_lines, role] : everybody) {
+    CAPTURE(what);
+    ChatService service({.history = {.lines = 1}});
+    Client client(service, first_lines);
+    CHECK(client.sends("history:1\n") ==
+          (role == Session::gone ? Lines{} : Lines{role == Session::receiver ? "ok" : "err"}));
+    CHECK(client.closed() == (role == Session::gone || role == Session::guest || role == Session::newcomer));
+  }
+  ChatService service({.history = {.lines = 1}});
+  Client alice(service, "rlogin:alice\njoin:cafe\n");
+  alice.gets();
+  for (auto const* number :
+       {"", "-1", "+1", " 1", "1 ", "1:", "x", "0x1", "1.5", "4294967296", "99999999999999999999"}) {
+    CAPTURE(number);
+    CHECK(alice.sends("history:"s + number + "\n") == Lines{"err"});
+  }
+  CHECK(alice.sends("history:4294967295\nhistory:007\n") == Lines{"ok", "ok"});
+}
+
+TEST_CASE("history and what comes live follow each other, without a gap and without a double", "[chat_service]") {
+  ChatService service({.history = {.lines = 100'000, .bytes = 256 * 1024}});
+  std::atomic<int> said = 0;
+  std::atomic<bool> stop = false;
+  std::thread talk([&] {
+    Client bob(service, "slogin:bob\njoin:cafe\n");
+    for (auto i = 0; i < 5000 && !stop; ++i) {
+      bob.sends("sendall:" + std::to_string(i) + "\n");
+      said = i + 1;
+      if (i % 16 == 0) std::this_thread::yield();
+    }
+  });
+  auto in_order = true, complete = true;
+  for (auto round = 0; round < 100 && in_order && complete; ++round) {
+    Client alice(service);
+    alice.feed("rlogin:alice\njoin:cafe\nhistory:1000000\n");
+    alice.session.flush();
+    auto const until = said.load();  // her own view of the room must have got so far
+    Lines before, live;
+    std::size_t to_come = 0;
+    auto replies = 0;
+    complete = test::eventually([&] {
+      auto const got = alice.queue->take();
+      for (std::size_t from = 0, end; from < got.size(); from = end + 1) {
+        end = got.find('\n', from);
+        auto const one = got.substr(from, end - from);
+        if (one.starts_with("ok:")) {
+          if (++replies == 3) to_come = std::stoul(one.substr(3));
+        } else if (to_come > 0) {
+          --to_come;
+          before.push_back(one);
+        } else {
+          live.push_back(one);
+        }
+      }
+      return replies == 3 && before.size() + live.size() >= static_cast<std::size_t>(until);
+    });
+    before.insert(before.end(), live.begin(), live.end());
+    for (std::size_t i = 0; i < before.size(); ++i)
+      in_order = in_order && before[i] == "delivery:cafe:bob:" + std::to_string(i);
+  }
+  stop = true;
+  talk.join();
+  CHECK(complete);
+  CHECK(in_order);
+}
+
+TEST_CASE("histories stay within their memory, and a room with little keeps it", "[chat_service]") {
+  constexpr std::size_t most = 1024 * 1024;
+  ChatService service({.history = {.lines = 1000, .memory = most}});
+  Client bob(service, "slogin:bob\njoin:cafe\nsendall:something\n"), alice(service, "rlogin:alice\njoin:cafe\n");
+  std::vector<std::unique_ptr<Client>> clients;
+  auto const texts = [](std::size_t count) {
+    std::string all;
+    for (std::size_t i = 0; i < count; ++i) all += "sendall:" + std::string(200, 'x') + "\n";
+    return all;
+  };
+  SECTION("rooms that somebody is in") {
+    for (auto i = 0; i < 100; ++i) {
+      auto const name = std::to_string(i);
+      clients.push_back(std::make_unique<Client>(service, "slogin:eve\njoin:" + name + "\n" + texts(500)));
+      CHECK(service.history_bytes() <= most + 64 * 1024);
+    }
+  }
+  SECTION("rooms that nobody is in") {
+    for (auto i = 0; i < 500; ++i) {
+      Client(service, "slogin:eve\njoin:" + std::to_string(i) + "\n" + texts(500));
+      CHECK(service.history_bytes() <= most / 2 + 128 * 1024);
+    }
+    CHECK(service.history_bytes() > most / 4);
+  }
+  SECTION("very many rooms of a few texts") {
+    for (auto i = 0; i < 20'000; ++i) Client(service, "slogin:eve\njoin:" + std::to_string(i) + "\nsendall:x\n");
+    CHECK(service.history_bytes() <= most / 2);
+  }
+  Client carol(service, "rlogin:carol\njoin:cafe\n");
+  carol.gets();
+  CHECK(carol.sends("history:10\n") == Lines{"ok", "delivery:cafe:bob:something"});
+}
+
+TEST_CASE("a sender asks who is in its room", "[chat_service]") {
+  ChatService service({.presence = true});
+  Client bob(service, "slogin:bob\njoin:cafe\n");
+  auto const who = [&bob] {
+    bob.queue->take();
+    bob.feed("who:\n");
+    bob.session.flush();
+    return bob.queue->take();
+  };
+  CHECK(who() == "ok:0\n");
+  Client zoe(service, "rlogin:zoe\njoin:cafe\n"), alice(service, "rlogin:alice\njoin:cafe\n");
+  Client alice_too(service, "rlogin:alice\njoin:cafe\n"), away(service, "rlogin:away\njoin:bar\n");
+  CHECK(who() == "ok:3 alice zoe\n");
+  CHECK(bob.sends("who:the rest is ignored\n") == Lines{"ok"});
+  std::vector<std::unique_ptr<Client>> many;
+  for (auto i = 1000; i < 6000; ++i)
+    many.push_back(std::make_unique<Client>(service, "rlogin:u" + std::to_string(i) + "\njoin:cafe\n"));
+  auto const line = who();
+  CHECK(line.starts_with("ok:5003 "));
+  CHECK(line.ends_with(" ...\n"));
+  CHECK(line.size() <= chatproto::max_line);
+  CHECK(line.size() > chatproto::max_line - 20);
+  many.clear();
+  CHECK(who() == "ok:3 alice zoe\n");
+  Client longest(service, "rlogin:" + name_of(247) + "\njoin:cafe\n");
+  CHECK(who() == "ok:4 alice zoe ...\n");
+}
+
+TEST_CASE("only a sender in a room asks who is there", "[chat_service]") {
+  for (auto const& [what, first_lines, role] : everybody) {
+    CAPTURE(what);
+    ChatService service({.presence = true});
+    Client client(service, first_lines);
+    auto const is_inside = what == std::string_view(sender_inside.what);
+    CHECK(client.sends("who:\n") == (role == Session::gone ? Lines{} : Lines{is_inside ? "ok" : "err"}));
+    CHECK(client.closed() == (role == Session::gone || role == Session::guest || role == Session::newcomer));
+  }
 }

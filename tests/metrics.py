@@ -27,7 +27,7 @@ REFUSALS = ["full", "too_many", "too_fast", "banned"]
 TYPES = dict.fromkeys(
     ["accepted", "ended", "refused", "accept_errors", "lines_in", "bytes_in", "bytes_out", "throttled",
      "observer_failures", "texts", "deliveries", "log_dropped"], "counter")
-TYPES.update(dict.fromkeys(["clients", "queued_bytes", "held_bytes", "rooms"], "gauge"))
+TYPES.update(dict.fromkeys(["clients", "queued_bytes", "held_bytes", "history_bytes", "rooms"], "gauge"))
 REDIS_TYPES = dict.fromkeys(
     ["appended", "refused", "unknown", "delivered", "gaps_closed", "rooms_lost"], "counter")
 REDIS_TYPES.update(dict.fromkeys(["connected", "silence_seconds", "under_way"], "gauge"))

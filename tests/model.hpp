@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <deque>
 #include <map>
 #include <set>
 #include <string>
@@ -17,15 +19,17 @@ namespace model {
 struct Sight {
   enum Kind { ok, err, delivery, end };
   Kind kind;
-  std::string line = {};  // of a delivery: all its bytes; a reply's text is free
+  std::string line = {};  // all its bytes; empty: a reply, whose text is free
 };
 
 class Chat {
  public:
   enum class Role { guest, waiting, newcomer, receiver, sender, closed };
 
-  /// `asks`: the server takes secrets, and each login waits for a verdict.
-  explicit Chat(bool asks = false) : asks_(asks) {}
+  /// `asks`: the server takes secrets, and each login waits for a verdict. `keeps`: how many texts of each room it
+  /// keeps; 0: it has no history. `tells`: it tells who is in a room.
+  explicit Chat(bool asks = false, std::size_t keeps = 0, bool tells = false)
+      : asks_(asks), keeps_(keeps), tells_(tells) {}
 
   void connect(int client) { clients_[client] = {}; }
 
@@ -80,10 +84,21 @@ class Chat {
   struct Client {
     Role role = Role::guest, next = Role::guest;  // next: if the verdict is yes
     bool has_secret = false;
-    std::string user, room;  // an empty room, which is no valid name: no room
-    std::string unfinished;  // the line without a terminator so far
-    bool over_long = false;  // the unfinished line is too long
+    std::string user, room;   // an empty room, which is no valid name: no room
+    std::string unfinished;   // the line without a terminator so far
+    bool over_long = false;   // the unfinished line is too long
+    std::size_t entered = 0;  // how many texts had been said in its room
     std::vector<Sight> sights;
+  };
+  /// A text, which is for `user` only, or for all others.
+  struct Said {
+    std::string line, user;
+    bool only;
+    bool is_for(std::string const& name) const { return (name == user) == only; }
+  };
+  struct Room {
+    std::size_t said = 0;
+    std::deque<Said> kept = {};  // the last of them
   };
 
   static bool is_name(std::string_view text) {
@@ -126,6 +141,7 @@ class Chat {
       case Role::receiver:
         if (tag == "join") return join(from, payload);
         if (tag == "quit") return quit(from);
+        if (tag == "history" && keeps_ > 0) return tell_history(from, payload);
         return err(from);
       case Role::sender:
         if (tag == "join") return join(from, payload);
@@ -133,6 +149,7 @@ class Chat {
         if (tag == "leave") return leave(from);
         if (tag == "sendall") return say(from, payload, nullptr);
         if (tag == "senduser") return whisper(from, payload);
+        if (tag == "who" && tells_ && !from.room.empty()) return ok(from);
         return err(from);
       case Role::closed: return;
     }
@@ -150,10 +167,29 @@ class Chat {
     if (!asks_) ok(from);
   }
 
-  static void join(Client& from, std::string const& room) {
+  void join(Client& from, std::string const& room) {
     if (!is_name(room)) return err(from);
+    if (from.room != room) from.entered = rooms_[room].said;
     from.room = room;
     ok(from);
+  }
+
+  /// The last texts that were said before the client entered its room, of those that are kept.
+  void tell_history(Client& from, std::string const& number) {
+    std::uint64_t most = 0;
+    for (auto const c : number) {
+      if (c < '0' || c > '9' || most > 999'999'999'999) return err(from);
+      most = 10 * most + static_cast<std::uint64_t>(c - '0');
+    }
+    if (number.empty() || most > 4'294'967'295) return err(from);
+    auto const& room = rooms_[from.room];
+    auto at = room.said - room.kept.size();
+    std::vector<Sight> found;
+    for (auto const& said : room.kept)
+      if (at++ < from.entered && said.is_for(from.user)) found.push_back({Sight::delivery, said.line});
+    if (found.size() > most) found.erase(found.begin(), found.end() - static_cast<std::ptrdiff_t>(most));
+    from.sights.push_back({Sight::ok, "ok:" + std::to_string(found.size()) + "\n"});
+    for (auto& sight : found) from.sights.push_back(std::move(sight));
   }
 
   static void leave(Client& from) {
@@ -179,14 +215,22 @@ class Chat {
   void say(Client& from, std::string const& text, std::string const* to) {
     auto const line = "delivery:" + from.room + ":" + from.user + ":" + text + "\n";
     if (from.room.empty() || line.size() > 255) return err(from);
-    for (auto& [number, other] : clients_) {
-      if (other.role != Role::receiver || other.room != from.room) continue;
-      if (to != nullptr ? other.user == *to : other.user != from.user) other.sights.push_back({Sight::delivery, line});
-    }
+    Said said{line, to != nullptr ? *to : from.user, to != nullptr};
+    for (auto& [number, other] : clients_)
+      if (other.role == Role::receiver && other.room == from.room && said.is_for(other.user))
+        other.sights.push_back({Sight::delivery, line});
     ok(from);
+    if (keeps_ == 0) return;
+    auto& room = rooms_[from.room];
+    ++room.said;
+    room.kept.push_back(std::move(said));
+    if (room.kept.size() > keeps_) room.kept.pop_front();
   }
 
   bool const asks_;
+  std::size_t const keeps_;
+  bool const tells_;
+  std::map<std::string, Room> rooms_;
   std::map<int, Client> clients_;
 };
 

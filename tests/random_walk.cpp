@@ -104,14 +104,19 @@ class Babble {
         if (die < 60) return "senduser:" + user().append(1, ':').append(text());
         return "sendall:" + text();
       }
-      default: return random_.percent(1) ? "quit:" : random_.percent(80) ? "join:" + room() : any_line();
+      default: {
+        auto const die = random_.below(100);
+        if (die < 1) return "quit:";
+        if (die < 30) return "history:" + std::to_string(random_.below(40));
+        return die < 85 ? "join:" + room() : any_line();
+      }
     }
   }
 
   std::string any_line() {
-    static constexpr std::array tags = {"slogin"sv,  "rlogin"sv,   "join"sv,     "join"sv, "leave"sv,
-                                        "sendall"sv, "senduser"sv, "senduser"sv, "quit"sv, "ok"sv,
-                                        "err"sv,     "empty"sv,    "delivery"sv, "quits"sv};
+    static constexpr std::array tags = {"slogin"sv,   "rlogin"sv,   "join"sv,    "join"sv, "leave"sv, "sendall"sv,
+                                        "senduser"sv, "senduser"sv, "quit"sv,    "ok"sv,   "err"sv,   "empty"sv,
+                                        "delivery"sv, "quits"sv,    "history"sv, "who"sv};
     static constexpr std::array odd = {""sv,      ":"sv,       "x"sv,          "join"sv,      "join room"sv,
                                        ":join"sv, "Join:r"sv,  "join1:r"sv,    " join:r"sv,   "join :r"sv,
                                        "\r"sv,    "j\0in:r"sv, "\xff\xfe:r"sv, "sendall;x"sv, "quit"sv};
@@ -189,7 +194,7 @@ std::string shown(Reading const& reading) {
 
 std::string shown(Sight const& sight) {
   switch (sight.kind) {
-    case Sight::ok: return "ok:...";
+    case Sight::ok: return sight.line.empty() ? "ok:..." : shown(sight.line);
     case Sight::err: return "err:...";
     case Sight::delivery: return shown(sight.line);
     case Sight::end: return "the end of input";
@@ -200,7 +205,7 @@ std::string shown(Sight const& sight) {
 bool agree(Sight const& sight, Reading const& reading) {
   if (sight.kind == Sight::end) return reading.kind == Reading::end && reading.text.empty();
   if (reading.kind != Reading::line || reading.text.size() > 255) return false;
-  if (sight.kind == Sight::delivery) return reading.text == sight.line;
+  if (!sight.line.empty()) return reading.text == sight.line;
   return reading.text.starts_with(sight.kind == Sight::ok ? "ok:" : "err:") &&
          reading.text.find('\r') == std::string::npos;
 }
@@ -210,7 +215,8 @@ bool agree(Sight const& sight, Reading const& reading) {
 template <class Place>
 class Walk {
  public:
-  Walk(Place& world, std::uint64_t seed) : world_(world), random_(seed) {}
+  Walk(Place& world, std::uint64_t seed, chatproto::ChatOptions const& options = {})
+      : world_(world), random_(seed), model_(false, options.history.lines, options.presence) {}
 
   /// Takes `steps` steps, but for no longer than `time`. Returns the first fault, or an empty string.
   std::string go(std::size_t steps, Time time) {
@@ -346,30 +352,38 @@ class Walk {
 
 /// Walks `steps` steps or for `time`; if CHATPROTO_STEPS is set, that many steps.
 template <class Place>
-void walk(Place& world, std::size_t steps, Time time) {
+void walk(Place& world, chatproto::ChatOptions const& options, std::size_t steps, Time time) {
   auto const seed = raw::seed();
   auto const wanted = static_cast<std::size_t>(raw::setting("CHATPROTO_STEPS", 0));
   INFO("CHATPROTO_SEED=" << seed);
   auto const fault =
-      wanted == 0 ? Walk(world, seed).go(steps, time) : Walk(world, seed).go(wanted, std::chrono::hours(1));
+      Walk(world, seed, options).go(wanted == 0 ? steps : wanted, wanted == 0 ? time : std::chrono::hours(1));
   INFO(fault);
   CHECK(fault.empty());
   CHECK(world.room_count() == 0);
 }
 
+/// With nothing that is optional, and with all of it.
+chatproto::ChatOptions plain_or_full() {
+  if (GENERATE(false, true)) return {.history = {.lines = 20}, .presence = true};
+  return {};
+}
+
 TEST_CASE("sessions do what the model does", "[walk]") {
-  chatproto::ChatService service;
+  auto const options = plain_or_full();
+  chatproto::ChatService service(options);
   auto world = world_of(service);
-  walk(world, 300'000, std::chrono::seconds(2));
+  walk(world, options, 150'000, std::chrono::seconds(2));
 }
 
 TEMPLATE_TEST_CASE("a server does what the model does", "[walk]", chatproto::ThreadPerClient, chatproto::ThreadPool,
                    chatproto::StrandPool) {
   auto options = test::patient();
   options.threads = 3;
-  test::ServerThread<TestType> server(options);
+  auto const chat = plain_or_full();
+  test::ServerThread<TestType> server(options, chat);
   auto world = world_of(server);
-  walk(world, 60'000, std::chrono::seconds(3));
+  walk(world, chat, 30'000, std::chrono::seconds(2));
 }
 
 // --- Tests of the walk ----------------------------------------------------------------------------

@@ -400,6 +400,7 @@ Simulation::Simulation(std::uint64_t seed, std::string_view how, bool aloud, Tal
     chatproto::ChatOptions chat;
     if (asks) chat.authenticate = [this](auto&&, auto verdict) { verdicts.push_back(std::move(verdict)); };
     if (in_cluster) chat.backplane = nodes.emplace_back(std::make_shared<ClusterNode>(engine, i, random, wrong));
+    if (!in_cluster && random.percent(30)) chat.history = {.lines = random.one_of(std::array{1u, 10u, 1000u})};
     services.emplace_back(std::move(chat));
   }
   if (random.percent(10)) options.rate = 1000;
@@ -544,7 +545,9 @@ void Simulation::judge() {
     history.senders.emplace(static_cast<std::uint32_t>(history.senders.size()), std::move(link->client.sender));
     history.receivers.push_back(std::move(link->client.me));
   }
-  if (chatproto::detail::HeldMemory::total() != 0) fault("Memory is still held.");
+  std::size_t histories = 0;
+  for (auto const& service : services) histories += service.history_bytes();
+  if (chatproto::detail::HeldMemory::total() != histories) fault("Memory is still held.");
   history::Judge const judge(history);
   for (auto const& what : judge.faults()) fault(what);
   tally.at("receipts owed") += judge.owed();

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -41,6 +42,12 @@ struct ChatOptions {
   bool insecure_passwords = false;
   std::size_t max_rooms = 0;    ///< The maximum number of rooms; 0: no limit.
   std::size_t max_members = 0;  ///< The maximum number of senders and receivers in a room; 0: no limit.
+  /// What rooms keep of what was said, for receivers that ask for it (`history:`); see docs/protocol.md, section 10. By
+  /// default nothing, and `history:` is an unknown message. Not with a backplane.
+  HistoryLimits history = {};
+  /// Whether senders may ask who is in their room (`who:`); see docs/protocol.md, section 11. Otherwise that is an
+  /// unknown message. Not with a backplane.
+  bool presence = false;
   /// Where the rooms have their logs, if they span several servers; see docs/cluster.md. If empty, they are this
   /// service's own. A backplane belongs to one service. The limits above count this service's rooms and clients only.
   /// It cannot be used with `Overflow::block_sender`: the session of each client would throw `std::logic_error`.
@@ -54,10 +61,14 @@ class ChatService {
  public:
   class Session;
 
-  /// Constructs a chat without rooms. Throws what `Backplane::start` throws, if there is a backplane.
+  /// Constructs a chat without rooms. Throws what `Backplane::start` throws, if there is a backplane, and
+  /// `std::invalid_argument` if there is also an option that cannot be used with it.
   explicit ChatService(ChatOptions options = {})
-      : options_(std::move(options)), rooms_(options_.max_rooms, options_.max_members) {
-    if (options_.backplane) options_.backplane->start(from_backplane_);
+      : options_(std::move(options)), rooms_(options_.max_rooms, options_.max_members, options_.history) {
+    if (!options_.backplane) return;
+    if (options_.history || options_.presence)
+      throw std::invalid_argument("chatproto::ChatOptions: history and presence cannot be used with a backplane");
+    options_.backplane->start(from_backplane_);
   }
   ~ChatService() {
     if (options_.backplane) options_.backplane->stop();
@@ -107,6 +118,7 @@ class ChatService {
     std::string line;
     append_delivery(line, room, from, text);
     auto const receivers = stay.room().broadcast(from, line);
+    rooms_.trim_histories();
     count_texts(1);
     count_deliveries(1, receivers);
     return receivers;
@@ -134,6 +146,8 @@ class ChatService {
   std::uint64_t texts() const noexcept { return texts_.load(std::memory_order_relaxed); }
   /// Returns the number of their deliveries: one for each receiver of each text.
   std::uint64_t deliveries() const noexcept { return deliveries_.load(std::memory_order_relaxed); }
+  /// Returns the bytes of memory of all rooms' logs, if they keep histories.
+  std::size_t history_bytes() const noexcept { return rooms_.history_memory(); }
   /// Returns the bytes of memory of all rooms' logs: what receivers have still to read, and the segments' free space.
   std::size_t queued_bytes() const { return rooms_.memory(); }
 

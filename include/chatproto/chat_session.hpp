@@ -5,6 +5,7 @@
 
 #include <chatproto/chat_service.hpp>
 
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -347,6 +348,30 @@ class ChatService::Session {
     if (me_.is_in_room() && me_.room().losses() != mine.losses) cut();
   }
 
+  void history(std::string_view number) {
+    if (!service_.options_.history) return refuse("unknown message");
+    if (!admits(receiver)) return;
+    std::uint32_t most = 0;
+    auto const* const end = number.data() + number.size();
+    if (auto const [at, error] = std::from_chars(number.data(), end, most); error != std::errc() || at != end)
+      return refuse("not a number of texts (history:N)");
+    auto const texts = me_.room().history(me_, most);
+    ok(std::to_string(texts.count));
+    kept_->replies += texts.lines;
+    send_replies();  // at once, so that the link knows how much waits for the client
+  }
+  void who(std::string_view) {
+    if (!service_.options_.presence) return refuse("unknown message");
+    if (!admits(sender)) return;
+    if (!me_.is_in_room()) return refuse("join a room first");
+    constexpr std::string_view more = " ...";
+    auto const roster = me_.room().roster(max_line - std::string_view("ok:4294967295\n").size() - more.size());
+    auto line = std::to_string(roster.members);
+    for (auto const& name : roster.names) line.append(1, ' ').append(name);
+    if (!roster.is_complete) line += more;
+    ok(line);
+  }
+
   void leave(std::string_view) {
     if (!me_.is_in_room()) return refuse("not in a room");
     leave_room();
@@ -449,6 +474,7 @@ class ChatService::Session {
     }
     auto& room = me_.room();
     auto const receivers = to.empty() ? room.broadcast(me_.name(), lines) : room.send_to(to, lines);
+    service_.rooms_.trim_histories();
     service_.count_texts(texts);
     service_.count_deliveries(texts, receivers);
     if (peer().is_open() && room.must_wait(me_)) peer().pause();
@@ -480,6 +506,8 @@ inline auto const& ChatService::Session::commands() noexcept {
       {tag::sendall, sender, &Session::sendall},
       {tag::senduser, sender, &Session::senduser},
       {tag::pass, guest | sender | newcomer | receiver | waiting, &Session::pass},  // it may be an unknown message
+      {tag::history, guest | sender | newcomer | receiver | waiting, &Session::history},  // as above
+      {tag::who, guest | sender | newcomer | receiver | waiting, &Session::who},          // as above
       {tag::slogin, guest, &Session::slogin},
       {tag::rlogin, guest, &Session::rlogin},
       {tag::join, sender | newcomer | receiver, &Session::join, true},

@@ -233,7 +233,9 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
   void see_line(std::string const& line) {
     assert(!due_.empty());
     switch (due_.front().kind) {
-      case Sight::ok: assert(line.starts_with("ok:")); break;
+      case Sight::ok:
+        assert(line.starts_with("ok:") && (due_.front().line.empty() || line == due_.front().line));
+        break;
       case Sight::err: assert(line.starts_with("err:")); break;
       case Sight::delivery: assert(line == due_.front().line); break;
       case Sight::end: assert(false);
@@ -259,11 +261,11 @@ class Client final : public MessageQueue, public std::enable_shared_from_this<Cl
 
 int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   auto const asks = size > 0 && data[0] == 0xF2;
-  ChatOptions options;
+  ChatOptions options{.history = {.lines = 5}, .presence = true};
   if (asks) options.authenticate = [](Credentials, Verdict verdict) { Client::ask(std::move(verdict)); };
   ChatService service(options);
   {
-    model::Chat chat(asks);
+    model::Chat chat(asks, options.history.lines, options.presence);
     std::array<std::shared_ptr<Client>, 4> clients;
     auto number = 0;
     auto const leave = [&](std::shared_ptr<Client>& client) {
@@ -323,6 +325,6 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
     for (auto& client : clients) client->take_all();
     for (auto& client : clients) leave(client);
   }
-  assert(service.room_count() == 0 && detail::HeldMemory::total() == 0);
+  assert(service.room_count() == 0 && detail::HeldMemory::total() == service.history_bytes());
   return 0;
 }

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: BSL-1.0
+/// @file
+/// The server's flags for what rooms keep, and who is in them.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+
+#include <chatproto/chat_service.hpp>
+#include <chatproto/detail/server/listener.hpp>
+#include <chatproto/history.hpp>
+#include <chatproto/message_queue.hpp>
+
+#include "program.hpp"
+#include "serving.hpp"
+
+namespace program {
+
+class HistoryFlags {
+ public:
+  void add_to(CLI::App& app) {
+    auto* const lines =
+        app.add_option("--history", limits_.lines, "Number of texts of each room that receivers may ask for later")
+            ->check(decimal(0, 1'000'000'000))
+            ->type_name("TEXTS")
+            ->capture_default_str();
+    app.add_option("--history-bytes", limits_.bytes, "Maximum size of these texts of a room, in bytes of deliveries")
+        ->check(decimal(chatproto::max_line, chatproto::HistoryLimits::most_bytes))
+        ->needs(lines)
+        ->capture_default_str();
+    memory_ = app.add_option("--history-memory", limits_.memory,
+                             "Bytes of memory that all rooms may take before less is kept of each")
+                  ->check(decimal(65536, 1'000'000'000'000'000))
+                  ->needs(lines)
+                  ->capture_default_str();
+    app.add_flag("--presence", presence_, "Tell senders that ask for it who is in their room");
+  }
+
+  /// Sets the options of the chat. Throws `std::runtime_error` if they do not fit the others.
+  void set(chatproto::ChatOptions& chat, ServerFlags const& serving) {
+    if (chat.backplane && (limits_ || presence_))
+      throw std::runtime_error("--history and --presence cannot be used with --redis");
+    // What is kept must leave memory for what waits for clients, or the server would read from nobody.
+    auto const memory = serving.options.memory_limit;
+    auto const most = (memory != 0 ? memory : chatproto::detail::half_of_memory()) / 2;
+    if (limits_ && limits_.memory > most && !memory_->empty())
+      throw std::runtime_error("--history-memory must be at most half of --memory-limit, which is " +
+                               std::to_string(most) + " here");
+    limits_.memory = std::min(limits_.memory, most);
+    // A reply of this size must not disconnect the client that asked for it.
+    if (auto const queue = limits_.bytes / chatproto::MessageQueue::hard_limit_factor * 2;
+        limits_ && serving.options.queue_limit < queue)
+      throw std::runtime_error("--queue-limit must be at least " + std::to_string(queue) +
+                               " for these --history-bytes");
+    chat.history = limits_;
+    chat.presence = presence_;
+  }
+
+ private:
+  chatproto::HistoryLimits limits_;
+  CLI::Option* memory_ = nullptr;
+  bool presence_ = false;
+};
+
+}  // namespace program
