@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSL-1.0
-"""chat_server.py PORT [DEADLINE [NAME=SECRET]]: a small chat server that keeps the protocol. Each client has a reading
-thread and a writing thread; one lock guards the rooms' members. DEADLINE is for the login, in seconds. With
-NAME=SECRET, it asks for logins: NAME needs the SECRET, others may log in without one.
+"""chat_server.py PORT [DEADLINE [NAME=SECRET]] [--more]: a small chat server that keeps the protocol. Each client has a
+reading thread and a writing thread; one lock guards the rooms' members. DEADLINE is for the login, in seconds. With
+NAME=SECRET, it asks for logins: NAME needs the SECRET, others may log in without one. With --more, it keeps what was
+said, and tells who is in a room.
 
 It tests the suite: every scene must pass with it. faulty_server.py breaks it in one place at a time.
 """
@@ -15,10 +16,11 @@ import threading
 import time
 
 class Server:
-    def __init__(self, port, client=None, deadline=10, secrets=None):
-        self.client, self.deadline, self.secrets = client or Client, deadline, secrets
+    def __init__(self, port, client=None, deadline=10, secrets=None, more=False):
+        self.client, self.deadline, self.secrets, self.more = client or Client, deadline, secrets, more
         self.lock = threading.Lock()
         self.receivers = []
+        self.said = []  # with --more: (room, whether it is for a receiver, line)
         self.listener = socket.create_server(("127.0.0.1", port), backlog=128)
 
     def serve(self):
@@ -35,6 +37,7 @@ class Client:
     def __init__(self, server, connection):
         self.server, self.connection = server, connection
         self.role, self.name, self.room, self.secret = "", b"", b"", b""
+        self.came_after = 0  # how many texts had been said
         self.closing = False  # after its quit, or an err that ends it
         self.outgoing = queue.Queue(10000)  # bounded: a client that does not read must not cost more
         self.login_until = time.monotonic() + server.deadline
@@ -129,6 +132,10 @@ class Client:
             self.quit()
         elif self.role == "sender" and tag in ("leave", "sendall", "senduser"):
             getattr(self, tag)(payload)
+        elif self.server.more and self.role == "receiver" and tag == "history":
+            self.history(payload)
+        elif self.server.more and self.role == "sender" and self.room and tag == "who":
+            self.who()
         else:
             self.unknown(tag)
 
@@ -166,6 +173,8 @@ class Client:
                 return self.refuse("this is no name for a room")
             return self.reply("err", "this is no name for a room")
         with self.server.lock:  # no text may come between the join and its ok
+            if room != self.room:
+                self.came_after = len(self.server.said)
             self.room = room
             if self.role == "receiver" and self not in self.server.receivers:
                 self.server.receivers.append(self)
@@ -202,10 +211,34 @@ class Client:
             for receiver in self.server.receivers:
                 if receiver.is_in(self.room) and reaches(receiver):
                     receiver.send(line)
+            if self.server.more:
+                self.server.said.append((self.room, reaches, line))
             self.reply("ok")
+
+    def history(self, number):
+        if not re.fullmatch(b"[0-9]{1,20}", number) or int(number) > 4294967295:
+            return self.reply("err", "write history:N")
+        with self.server.lock:
+            lines = [line for room, reaches, line in self.server.said[:self.came_after]
+                     if room == self.room and reaches(self)]
+            lines = lines[max(0, len(lines) - int(number)):]
+            self.send(b"".join([b"ok:%d" % len(lines), *(b"\n" + line for line in lines)]))
+
+    def who(self):
+        with self.server.lock:
+            there = [receiver.name for receiver in self.server.receivers if receiver.is_in(self.room)]
+        line = b"ok:%d" % len(there)
+        for name in sorted(set(there)):
+            if len(line) + len(name) > 240:
+                line += b" ..."
+                break
+            line += b" " + name
+        self.send(line)
 
 
 if __name__ == "__main__":
-    name, _, secret = (os.fsencode(sys.argv[3]) if len(sys.argv) > 3 else b"").partition(b"=")
-    Server(int(sys.argv[1]), deadline=float(sys.argv[2]) if len(sys.argv) > 2 else 10,
-           secrets={name: secret} if name else None).serve()
+    more = "--more" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--more"]
+    name, _, secret = (os.fsencode(arguments[2]) if len(arguments) > 2 else b"").partition(b"=")
+    Server(int(arguments[0]), deadline=float(arguments[1]) if len(arguments) > 1 else 10,
+           secrets={name: secret} if name else None, more=more).serve()

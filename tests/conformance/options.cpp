@@ -38,6 +38,8 @@ was expected and what came. A SCENE is the name of a built-in scene, a pattern l
   --insecure           accept any certificate
   --secret NAME=SECRET also play scenes about secrets (secrets-*), with a server at which NAME needs this SECRET to log
                        in, and other names need none
+  --history            also play scenes about the history (history-*), with a server that keeps 100 texts or more
+  --presence           also play scenes about who is in a room (presence-*), with a server that tells
   --timeout SECONDS    time limit of each step (10)
   --strict             count failures also where the protocol leaves open what is right
   --tap                write the results as TAP, version 13
@@ -124,7 +126,8 @@ std::string name_of(std::string const& option, std::string const& value) {
   return value.substr(0, equals);
 }
 
-void read_secret(std::map<std::string, std::string>& words, std::string const& value) {
+void read_secret(Options& options, std::string const& value) {
+  std::map<std::string, std::string>& words = options.settings.words;
   std::string const name = name_of("--secret", value);
   std::string const secret = value.substr(name.size() + 1);
   if (!is_name(name)) wrong("--secret needs a NAME of letters and digits, not '" + name + "'");
@@ -132,6 +135,7 @@ void read_secret(std::map<std::string, std::string>& words, std::string const& v
     wrong("--secret needs a SECRET of 1 to " + std::to_string(longest_secret) + " bytes in one line");
   words.insert_or_assign("user", name);
   words.insert_or_assign("secret", secret);
+  options.parts.insert("secret");
 }
 
 void read_option(Options& options, std::string const& option, std::string const& value) {
@@ -166,7 +170,7 @@ void read_option(Options& options, std::string const& option, std::string const&
   else if (option == "--ca")
     options.tls.authorities = value;
   else if (option == "--secret")
-    read_secret(options.settings.words, value);
+    read_secret(options, value);
   else if (option == "--word")
     options.settings.words.insert_or_assign(name_of(option, value), value.substr(value.find('=') + 1));
   else
@@ -177,6 +181,8 @@ void read_option(Options& options, std::string const& option, std::string const&
 bool read_flag(Options& options, std::string const& flag) {
   if (flag == "--strict")
     options.strict = true;
+  else if (flag == "--history" || flag == "--presence")
+    options.parts.insert(flag.substr(2));
   else if (flag == "--tap")
     options.tap = true;
   else if (flag == "--list")

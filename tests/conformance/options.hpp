@@ -4,6 +4,7 @@
 
 #include <iosfwd>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ struct Options {
   std::string host, port;            ///< address of the server under test,
   std::vector<std::string> command;  ///< or the command that starts it
   TlsOptions tls;                    ///< for connections to it
+  std::set<std::string> parts;       ///< optional parts of the protocol that it has, as `needs:` names them
   std::vector<std::string> scenes;   ///< files, folders, names and patterns
   Generation generation;             ///< the scenes that are generated besides them
   bool chose_seed = false;           ///< at random

@@ -90,14 +90,15 @@ class Parser {
       scene_.is_about_line_ends = value.starts_with("1 Lines, line ends");
     } else if (key == "level")
       parse_level(value);
-    else if (key == "needs" && (value == "login-deadline" || value == "ipv6" || value == "secret"))
+    else if (key == "needs" && (value == "login-deadline" || value == "ipv6" || value == "secret" ||
+                                value == "history" || value == "presence"))
       scene_.needs = value;
     else if (key == "provides")
       parse_basis(value);
     else if (key == "uses")
       parse_uses(value);
     else if (key == "needs")
-      bad("'needs:' is 'login-deadline', 'ipv6' or 'secret'");
+      bad("'needs:' is 'login-deadline', 'ipv6', 'secret', 'history' or 'presence'");
     else if (key == "open")
       scene_.open = value;
     else if (key == "must-fail")

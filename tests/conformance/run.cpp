@@ -19,8 +19,10 @@ std::string missing(Scene const& scene, Options const& options, asio::any_io_exe
   for (Step const& step : scene.steps)
     if (step.verb == Verb::run && !options.settings.programs.contains(step.arguments.front().bytes({})))
       return std::string(needs_program) + step.arguments.front().bytes({}) + "=FILE";
-  if (scene.needs == "secret" && !options.settings.words.contains("secret"))
+  if (scene.needs == "secret" && !options.parts.contains(scene.needs))
     return "needs --secret NAME=SECRET, with which NAME may log in";
+  if ((scene.needs == "history" || scene.needs == "presence") && !options.parts.contains(scene.needs))
+    return "needs --" + scene.needs + ", for a server that has this";
   if (options.settings.tls && scene.starts_program() && scene.needs_server()) return "its programs speak no TLS";
   if (scene.needs_terminal() && !options.terminal) return "needs a terminal";
   if (scene.needs_server() && !options.tests_server) return "needs a server to test";

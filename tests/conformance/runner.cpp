@@ -2,6 +2,7 @@
 // Plays scenes of the chat protocol against a server, or against client programs, and reports which rule was broken.
 //
 // Uses no header of chatproto: it judges any implementation by the protocol's text alone.
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -78,8 +79,12 @@ std::vector<FileText> built_in(Options const& options) {
   bool const programs = !options.settings.programs.empty() || !options.profile.empty();
   bool const servers = !programs || options.tests_server || !options.profile.empty();
   std::vector<FileText> found = servers ? built_in_scenes() : std::vector<FileText>();
-  if (options.settings.words.contains("secret") || !options.profile.empty())
-    for (FileText& scene : built_in_secret_scenes()) found.push_back(std::move(scene));
+  for (FileText& scene : built_in_optional_scenes()) {
+    // Their names begin with the part of the protocol that they are about: secrets-wrong.
+    bool const is_chosen = std::any_of(options.parts.begin(), options.parts.end(),
+                                       [&](auto const& part) { return scene.file.starts_with(part); });
+    if (is_chosen || !options.profile.empty()) found.push_back(std::move(scene));
+  }
   if (programs)
     for (FileText& scene : built_in_program_scenes()) found.push_back(std::move(scene));
   return found;

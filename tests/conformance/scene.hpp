@@ -171,11 +171,11 @@ struct FileText {
   std::string text;
 };
 
-/// Returns the scenes about servers, those about servers that ask for secrets, those about programs, and the profiles
-/// that are part of this program. A build step generates these functions from the folders scenes, secrets, programs and
-/// profiles.
+/// Returns the scenes about servers, those about what is optional for a server, those about programs, and the profiles
+/// that are part of this program. A build step generates these functions from the folders scenes, optional, programs
+/// and profiles.
 std::vector<FileText> built_in_scenes();
-std::vector<FileText> built_in_secret_scenes();
+std::vector<FileText> built_in_optional_scenes();
 std::vector<FileText> built_in_program_scenes();
 std::vector<FileText> built_in_profiles();
 

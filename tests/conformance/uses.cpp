@@ -34,7 +34,8 @@ void add_line(std::set<std::string>& uses, std::string_view line) {
     uses.insert("names-bad-room");
   else if (tag == "sendall" && payload.empty())
     uses.insert("sendall-empty");
-  else if (constexpr std::array known{"pass", "slogin", "rlogin", "join", "leave", "sendall", "senduser", "quit"};
+  else if (constexpr std::array known{"pass", "slogin", "rlogin", "join", "leave", "sendall", "senduser", "quit",
+                                      "history", "who"};
            std::find(known.begin(), known.end(), tag) == known.end())
     uses.insert("lines-unknown-tag");
 }
