@@ -426,8 +426,9 @@ class Process:
 # What happens while the pair talks. `texts` (per tick) and `size` are the pair's. A polite crowd must not be
 # disconnected. In a short run `short` replaces `crowds`; a case without it is left out. `drain`: SIGTERM in the middle.
 # `only`: "tls" or "redis", without which there is no such case; under the attack, a new client must then get in.
-Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain only",
-                              defaults=(None, 1, 40, DELAY, False, False, None))
+# `options`: of the server; not with Redis.
+Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain only options",
+                              defaults=(None, 1, 40, DELAY, False, False, None, ()))
 
 
 def receivers(count, *rooms):
@@ -461,6 +462,10 @@ def strange(title, act, count, cut=False):
     return Case(title, [Strangers(count, act, cut)], [Strangers(count, act, cut)], only="tls")
 
 
+def keeps(title, *crowds):
+    return Case(title, crowds, crowds, options=("--history", "1000", "--presence"))
+
+
 def across(title, *crowds, **how):
     return Case(title, crowds, crowds, only="redis", **how)
 
@@ -481,6 +486,17 @@ CASES = {
     "joins": Case("joins among 6,000 rooms", named_rooms(lambda parts: "".join(map(str, parts)) * 16)),
     "hashes": Case("joins among 6,000 rooms of one hash",
                    named_rooms(lambda parts: "".join(NEUTRAL[i] for i in parts))),
+    "histories": keeps("300 receivers ask for 64 KiB of history all the time, and read nothing",
+                       senders(2, "sendall:" + "x" * 200),
+                       Crowd(300, lambda i: f"rlogin:listener{i}\njoin:a\n",
+                             repeated("history:9999", "join:b", "join:a"), reads=False)),
+    "histories-read": keeps("40 receivers read one history after the other", senders(1, "sendall:" + "x" * 200),
+                            Crowd(40, lambda i: f"rlogin:listener{i}\njoin:a\n",
+                                  repeated("history:9999", "join:b", "join:a"), pace=20_000_000)),
+    "left-rooms": keeps("32 senders say one text in each of 20,000 rooms, in turn",
+                        Crowd(32, lambda i: f"slogin:attacker{i}\njoin:a\n",
+                              "".join(f"join:{i}\nsendall:x\n" for i in range(20000)).encode())),
+    "who": keeps("32 senders ask who is there, 5,000 receivers", receivers(5000, "a"), senders(32, "who:")),
     "drain-empty": Case("drain amid empty lines from 300 clients", empty(300), drain=True),
     "drain-lookups": Case("drain amid `senduser:`, 5,000 receivers", lookups(5000), drain=True),
     "drain-hop": Case("drain amid 32 senders that hop, 2,000 receivers", hop(2000), hop(1000), drain=True),
@@ -529,7 +545,7 @@ def disturb_once(program, policy, case, short):
     crowds = case.short if short else case.crowds
     if policy == "thread-per-client":  # a thread and four descriptors for each
         crowds = [crowd._replace(count=min(crowd.count, 500)) for crowd in crowds]
-    options = ["--drain", DRAIN] if case.drain else []
+    options = [*case.options, *(["--drain", DRAIN] if case.drain else [])]
     if short and encrypted.is_on and not case.only:  # handshakes take long where all of this has the lowest priority
         crowds = [crowd._replace(count=min(crowd.count, 300)) for crowd in crowds]
         options += ["--login-deadline", PATIENCE]  # a busy machine may be late with the handshakes of a crowd
@@ -761,6 +777,7 @@ def main():
     kinds = [None, "redis" if options.redis else "tls" if options.tls else None]
     # The places of each server are its own.
     names = [name for name in names if (not options.redis if name in PLACES else CASES[name].only in kinds)]
+    names = [name for name in names if name in PLACES or not (options.redis and CASES[name].options)]
     if not encrypted.can_ask_for_keys():
         names = [name for name in names if name != "new-keys"]
     if options.short:
