@@ -462,8 +462,18 @@ def strange(title, act, count, cut=False):
     return Case(title, [Strangers(count, act, cut)], [Strangers(count, act, cut)], only="tls")
 
 
-def keeps(title, *crowds):
-    return Case(title, crowds, crowds, options=("--history", "1000", "--presence"))
+def keeps(title, *crowds, short=None):
+    return Case(title, crowds, short, options=("--history", "1000", "--presence"))
+
+
+def ask_who(listeners):
+    return [receivers(listeners, "a"), senders(32, "who:")]
+
+
+def histories(listeners, **how):
+    return [senders(2, "sendall:" + "x" * 200),
+            Crowd(listeners, lambda i: f"rlogin:listener{i}\njoin:a\n",
+                  repeated("history:9999", "join:b", "join:a"), **how)]
 
 
 def across(title, *crowds, **how):
@@ -487,16 +497,12 @@ CASES = {
     "hashes": Case("joins among 6,000 rooms of one hash",
                    named_rooms(lambda parts: "".join(NEUTRAL[i] for i in parts))),
     "histories": keeps("300 receivers ask for 64 KiB of history all the time, and read nothing",
-                       senders(2, "sendall:" + "x" * 200),
-                       Crowd(300, lambda i: f"rlogin:listener{i}\njoin:a\n",
-                             repeated("history:9999", "join:b", "join:a"), reads=False)),
-    "histories-read": keeps("40 receivers read one history after the other", senders(1, "sendall:" + "x" * 200),
-                            Crowd(40, lambda i: f"rlogin:listener{i}\njoin:a\n",
-                                  repeated("history:9999", "join:b", "join:a"), pace=20_000_000)),
+                       *histories(300, reads=False), short=histories(300, reads=False)),
+    "histories-read": keeps("40 receivers read one history after the other", *histories(40, pace=20_000_000)),
     "left-rooms": keeps("32 senders say one text in each of 20,000 rooms, in turn",
                         Crowd(32, lambda i: f"slogin:attacker{i}\njoin:a\n",
                               "".join(f"join:{i}\nsendall:x\n" for i in range(20000)).encode())),
-    "who": keeps("32 senders ask who is there, 5,000 receivers", receivers(5000, "a"), senders(32, "who:")),
+    "who": keeps("32 senders ask who is there, 5,000 receivers", *ask_who(5000), short=ask_who(500)),
     "drain-empty": Case("drain amid empty lines from 300 clients", empty(300), drain=True),
     "drain-lookups": Case("drain amid `senduser:`, 5,000 receivers", lookups(5000), drain=True),
     "drain-hop": Case("drain amid 32 senders that hop, 2,000 receivers", hop(2000), hop(1000), drain=True),
