@@ -10,7 +10,7 @@
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server/listener.hpp>
-#include <chatproto/history.hpp>
+#include <chatproto/history_limits.hpp>
 #include <chatproto/message_queue.hpp>
 
 #include "program.hpp"

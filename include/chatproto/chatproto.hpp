@@ -9,7 +9,7 @@
 #include <chatproto/connection.hpp>
 #include <chatproto/error.hpp>
 #include <chatproto/executor.hpp>
-#include <chatproto/history.hpp>
+#include <chatproto/history_limits.hpp>
 #include <chatproto/layer.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/listen.hpp>

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include <chatproto/history.hpp>
+#include <chatproto/history_limits.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room_log.hpp>

@@ -15,7 +15,7 @@
 #include <utility>
 
 #include <chatproto/detail/held_memory.hpp>
-#include <chatproto/history.hpp>
+#include <chatproto/history_limits.hpp>
 
 namespace chatproto {
 

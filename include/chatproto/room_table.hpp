@@ -13,7 +13,7 @@
 #include <string_view>
 #include <utility>
 
-#include <chatproto/history.hpp>
+#include <chatproto/history_limits.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
