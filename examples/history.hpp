@@ -11,7 +11,6 @@
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server/listener.hpp>
 #include <chatproto/history_limits.hpp>
-#include <chatproto/message_queue.hpp>
 
 #include "program.hpp"
 #include "serving.hpp"
@@ -30,11 +29,11 @@ class HistoryFlags {
         ->check(decimal(chatproto::max_line, chatproto::HistoryLimits::most_bytes))
         ->needs(lines)
         ->capture_default_str();
-    memory_ = app.add_option("--history-memory", limits_.memory,
-                             "Bytes of memory that all rooms may take before less is kept of each")
-                  ->check(decimal(65536, 1'000'000'000'000'000))
-                  ->needs(lines)
-                  ->capture_default_str();
+    memory_ =
+        app.add_option("--history-memory", limits_.memory, "Bytes of memory that these texts of all rooms may take")
+            ->check(decimal(1024 * 1024, 1'000'000'000'000'000))
+            ->needs(lines)
+            ->capture_default_str();
     app.add_flag("--presence", presence_, "Tell senders that ask for it who is in their room");
   }
 
@@ -49,9 +48,8 @@ class HistoryFlags {
       throw std::runtime_error("--history-memory must be at most half of --memory-limit, which is " +
                                std::to_string(most) + " here");
     limits_.memory = std::min(limits_.memory, most);
-    // A reply of this size must not disconnect the client that asked for it.
-    if (auto const queue = limits_.bytes / chatproto::MessageQueue::hard_limit_factor * 2;
-        limits_ && serving.options.queue_limit < queue)
+    // A reply of this size must not disconnect a client that is slow to read.
+    if (auto const queue = limits_.bytes + 64 * 1024; limits_ && serving.options.queue_limit < queue)
       throw std::runtime_error("--queue-limit must be at least " + std::to_string(queue) +
                                " for these --history-bytes");
     chat.history = limits_;

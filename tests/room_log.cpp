@@ -428,48 +428,67 @@ TEST_CASE("a history has no more bytes than its limit, and is in little more mem
       CHECK(found.count == static_cast<std::size_t>(std::count(found.lines.begin(), found.lines.end(), '\n')));
       bob.read();
       CHECK(log.memory() <= log.most_history());
+      CHECK(log.history_memory() == log.memory());
       CHECK(memory.held() == log.memory());
     }
   }
 }
 
-TEST_CASE("a history that is trimmed keeps its last part, and what is not read", "[room_log]") {
+TEST_CASE("the memory of a history is not what readers have still to read", "[room_log]") {
   HistoryMemory memory({.lines = 1000, .bytes = 8192});
   RoomLog log;
   log.keep_history(memory);
   Reader bob(log, "bob");
-  std::string all;
-  for (auto i = std::size_t(1); i <= 100; ++i) {
-    all += line(i, 40);
-    say(log, line(i, 40), others_than("ann"));
-  }
-  auto const history = [&log] { return log.history("eve", log.end(), 1000).lines; };
-  REQUIRE(history() == all);
-  log.trim_history(4096);
-  CHECK(log.memory() <= 4096);
-  CHECK_FALSE(history().empty());
-  CHECK(all.ends_with(history()));
-  say(log, line(101, 40), others_than("ann"), {&bob});
-  log.trim_history(0);
-  CHECK(bob.read() == line(101, 40));
-  log.trim_history(0);
-  CHECK(log.memory() == 0);
-  CHECK(memory.held() == 0);
-  CHECK(history().empty());
-  say(log, line(102, 40), others_than("ann"));
-  CHECK(history() == line(102, 40));
+  for (auto i = std::size_t(1); i <= 10'000; ++i) say(log, line(i, 40), others_than("ann"), {&bob});
+  CHECK(log.memory() > 10'000 * 40);
+  CHECK(log.history_memory() <= log.most_history());
+  CHECK(memory.held() == log.history_memory());
+  auto const kept = log.history("eve", log.end(), 1000).lines;
+  CHECK(kept.size() > 8192 - 60);
+  CHECK(bob.read().ends_with(kept));
+  CHECK(log.memory() == log.history_memory());
 }
 
-TEST_CASE("the more rooms share the memory, the smaller are the segments of a history", "[room_log]") {
-  HistoryMemory memory({.lines = 1000, .memory = 64 * 1024});
-  CHECK(memory.share() == 32 * 1024);
-  memory.rooms(8);
-  CHECK(memory.share() == 4 * 1024);
-  RoomLog log;
-  log.keep_history(memory);
-  for (auto i = std::size_t(1); i <= 1000; ++i) say(log, line(i, 40), others_than("ann"));
-  CHECK_FALSE(memory.is_full());
-  log.trim_history(memory.share());
-  CHECK(log.memory() <= memory.share());
-  CHECK(log.memory() > memory.share() / 2);
+TEST_CASE("texts for different users take no more memory than others", "[room_log]") {
+  HistoryMemory memory({.lines = 100'000});
+  std::string const names[] = {std::string(240, 'a'), std::string(240, 'b')};
+  {
+    RoomLog log;
+    log.keep_history(memory);
+    for (auto i = std::size_t(0); i < 20'000; ++i) say(log, "1\n", only(names[i % 2]));
+    CHECK(log.memory() <= log.most_history());
+    CHECK(memory.held() <= log.most_history());
+    CHECK(log.history(names[0], log.end(), 10).count == 10);
+  }
+  CHECK(memory.held() == 0);
+}
+
+TEST_CASE("histories stay within their memory, and every room that is in use keeps its last texts", "[room_log]") {
+  constexpr std::size_t limit = 8 * 1024 * 1024, last_texts = 1100;
+  HistoryMemory memory({.lines = 1000, .memory = limit});
+  // The first rooms keep all they may, before others come.
+  auto const count = GENERATE(std::size_t(50), 200u, 1100u);
+  auto const most = limit + count * last_texts;
+  std::vector<std::unique_ptr<RoomLog>> logs;
+  auto talk = [](RoomLog& log, std::size_t lines) {
+    for (auto i = std::size_t(1); i <= lines; ++i) say(log, line(i, 40), others_than("ann"));
+  };
+  for (auto i = std::size_t(0); i < count; ++i) {
+    logs.push_back(std::make_unique<RoomLog>());
+    logs.back()->keep_history(memory);
+    talk(*logs.back(), 2000);
+    CHECK(memory.held() <= most);
+  }
+  for (auto const& log : logs) {
+    talk(*log, 1000);
+    CHECK(memory.held() <= most);
+  }
+  for (auto i = std::size_t(1); i <= 1000; ++i)
+    for (auto const& log : logs) say(*log, line(i, 40), others_than("ann"));
+  CHECK(memory.held() <= limit);
+  for (auto const& log : logs) {
+    auto const kept = log->history("eve", log->end(), 1000);
+    CHECK(kept.lines.size() >= limit / 2 / (64 + count) / 2);  // about the same for each
+    CHECK(kept.lines.ends_with(line(1000, 40)));
+  }
 }

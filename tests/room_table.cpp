@@ -300,3 +300,36 @@ TEST_CASE("a room that nobody is in keeps its history, and goes when its place i
   CHECK(kept_in("d") == 1);
   CHECK(kept_in("e") == 1);
 }
+
+TEST_CASE("a slow reader of a room costs others nothing of their histories", "[room_table]") {
+  RoomTable table(0, 0, {.lines = 1000, .memory = 1024 * 1024});
+  Room::Member slow("slow", Peer(std::make_shared<RecordingQueue>())), zoe("zoe", slow.peer());
+  auto const loud = table.enter("loud"), quiet = table.enter("quiet");
+  quiet.room().broadcast("ann", "1\n");
+  loud.room().add(slow);
+  for (auto i = 0; i < 10'000; ++i) loud.room().broadcast("ann", std::string(200, 'x') + '\n');
+  CHECK(loud.room().memory() > table.history_limits().memory);
+  CHECK(table.history_memory() < table.history_limits().memory / 2);
+  for (auto i = 0; i < 100; ++i) quiet.room().broadcast("ann", "1\n");
+  quiet.room().add(zoe);
+  CHECK(quiet.room().history(zoe, 1000).count == 101);
+  quiet.room().remove(zoe);
+  loud.room().remove(slow);
+}
+
+TEST_CASE("histories of rooms that nobody is in take half of the memory at most", "[room_table]") {
+  constexpr std::size_t most = 1024 * 1024;
+  RoomTable table(0, 0, {.lines = 1000, .memory = most});
+  auto const here = table.enter("here");
+  for (auto i = 0; i < 100; ++i) here.room().broadcast("ann", "1\n");
+  for (auto i = 0; i < 3000; ++i) {
+    table.enter("room" + std::to_string(i)).room().broadcast("ann", "1\n");
+    CHECK(table.history_memory() <= most / 2 + here.room().history_memory());
+  }
+  CHECK_FALSE(table.enter_existing("room0"));
+  CHECK(table.enter_existing("room2999"));
+  Room::Member zoe("zoe", Peer(std::make_shared<RecordingQueue>()));
+  here.room().add(zoe);
+  CHECK(here.room().history(zoe, 1000).count == 100);
+  here.room().remove(zoe);
+}

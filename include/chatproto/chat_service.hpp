@@ -118,7 +118,6 @@ class ChatService {
     std::string line;
     append_delivery(line, room, from, text);
     auto const receivers = stay.room().broadcast(from, line);
-    rooms_.trim_histories();
     count_texts(1);
     count_deliveries(1, receivers);
     return receivers;
@@ -146,9 +145,10 @@ class ChatService {
   std::uint64_t texts() const noexcept { return texts_.load(std::memory_order_relaxed); }
   /// Returns the number of their deliveries: one for each receiver of each text.
   std::uint64_t deliveries() const noexcept { return deliveries_.load(std::memory_order_relaxed); }
-  /// Returns the bytes of memory of all rooms' logs, if they keep histories.
+  /// Returns the bytes of memory of all rooms' histories.
   std::size_t history_bytes() const noexcept { return rooms_.history_memory(); }
-  /// Returns the bytes of memory of all rooms' logs: what receivers have still to read, and the segments' free space.
+  /// Returns the bytes of memory of all logs that receivers have still to read: their texts, the segments' free space,
+  /// and the history, if the room keeps one.
   std::size_t queued_bytes() const { return rooms_.memory(); }
 
  private:

@@ -5,6 +5,7 @@
 
 #include <chatproto/chat_service.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -26,7 +27,7 @@
 
 namespace chatproto {
 
-/// One client's session in the chat: sections 1 to 5 of the protocol.
+/// One client's session in the chat: sections 1 to 5, 8, 10 and 11 of the protocol.
 ///
 /// Holds back deliveries and replies until `flush()`, so that those of one read cost the room one append. The
 /// deliveries go first, because an `ok` says that the text is in the room's log. While the room makes its senders wait
@@ -55,6 +56,8 @@ class ChatService::Session {
     unsigned roles;                                  ///< roles that may send it
     void (Session::*run)(std::string_view payload);  ///< executes the command
     bool leaves = false;                             ///< may remove the client from its room
+    /// Returns whether a service with these options knows it.
+    bool (*is_on)(ChatOptions const& options) = [](ChatOptions const&) { return true; };
   };
 
   /// Constructs a session; see `ChatService::open`.
@@ -81,7 +84,7 @@ class ChatService::Session {
     auto const message = parse(line, ec);
     if (ec) return refuse(ec.message());
     auto const* const command = find(message.tag);
-    if (command == nullptr) return refuse("unknown message");
+    if (command == nullptr || !command->is_on(service_.options_)) return refuse("unknown message");
     if (admits(command->roles) && !is_put_off(*command, message.payload)) (this->*command->run)(message.payload);
   }
 
@@ -195,8 +198,11 @@ class ChatService::Session {
     std::unique_ptr<Shared> shared;
   };
 
-  /// At this many bytes, deliveries are sent at once: the block stays small compared with a queue's limit.
-  static constexpr std::size_t block_size = 32 * 1024;
+  /// At this many bytes, deliveries are sent at once: the block stays small compared with a queue's limit, and with
+  /// what the room's history may hold.
+  std::size_t block_size() const noexcept {
+    return service_.options_.history ? service_.rooms_.history_step() : 32 * 1024;
+  }
 
   static Command const* find(std::string_view tag) noexcept;
 
@@ -264,8 +270,6 @@ class ChatService::Session {
   }
 
   void pass(std::string_view secret) {
-    if (!service_.asks_for_logins()) return refuse("unknown message");
-    if (!admits(guest)) return;
     auto& login = *kept_->login;
     auto const is_private = login.client.is_encrypted || login.client.is_loopback;
     if (!is_private && !service_.options_.insecure_passwords) return refuse("secrets need an encrypted connection");
@@ -349,8 +353,6 @@ class ChatService::Session {
   }
 
   void history(std::string_view number) {
-    if (!service_.options_.history) return refuse("unknown message");
-    if (!admits(receiver)) return;
     std::uint32_t most = 0;
     auto const* const end = number.data() + number.size();
     if (auto const [at, error] = std::from_chars(number.data(), end, most); error != std::errc() || at != end)
@@ -361,12 +363,20 @@ class ChatService::Session {
     send_replies();  // at once, so that the link knows how much waits for the client
   }
   void who(std::string_view) {
-    if (!service_.options_.presence) return refuse("unknown message");
-    if (!admits(sender)) return;
     if (!me_.is_in_room()) return refuse("join a room first");
-    constexpr std::string_view more = " ...";
-    auto const roster = me_.room().roster(max_line - std::string_view("ok:4294967295\n").size() - more.size());
+    constexpr std::string_view tag = "ok:", more = " ...";
+    auto roster = me_.room().roster(2 * max_line);
     auto line = std::to_string(roster.members);
+    auto const size = [&] {
+      auto bytes = tag.size() + line.size() + 1 + (roster.is_complete ? 0 : more.size());
+      for (auto const& name : roster.names) bytes += 1 + name.size();
+      return bytes;
+    };
+    auto const is_shorter = [](auto const& a, auto const& b) { return a.size() < b.size(); };
+    while (size() > max_line) {
+      roster.names.erase(std::max_element(roster.names.begin(), roster.names.end(), is_shorter));
+      roster.is_complete = false;
+    }
     for (auto const& name : roster.names) line.append(1, ' ').append(name);
     if (!roster.is_complete) line += more;
     ok(line);
@@ -456,7 +466,7 @@ class ChatService::Session {
     auto reason = append_delivery(kept().deliveries, text);
     if (!reason.empty()) return reason;
     ++kept_->texts;
-    if (kept_->deliveries.size() >= block_size) flush_deliveries();
+    if (kept_->deliveries.size() >= block_size()) flush_deliveries();
     return reason;
   }
 
@@ -474,7 +484,6 @@ class ChatService::Session {
     }
     auto& room = me_.room();
     auto const receivers = to.empty() ? room.broadcast(me_.name(), lines) : room.send_to(to, lines);
-    service_.rooms_.trim_histories();
     service_.count_texts(texts);
     service_.count_deliveries(texts, receivers);
     if (peer().is_open() && room.must_wait(me_)) peer().pause();
@@ -505,9 +514,9 @@ inline auto const& ChatService::Session::commands() noexcept {
   static constexpr Command table[] = {
       {tag::sendall, sender, &Session::sendall},
       {tag::senduser, sender, &Session::senduser},
-      {tag::pass, guest | sender | newcomer | receiver | waiting, &Session::pass},  // it may be an unknown message
-      {tag::history, guest | sender | newcomer | receiver | waiting, &Session::history},  // as above
-      {tag::who, guest | sender | newcomer | receiver | waiting, &Session::who},          // as above
+      {tag::pass, guest, &Session::pass, false, [](ChatOptions const& its) { return bool(its.authenticate); }},
+      {tag::history, receiver, &Session::history, false, [](ChatOptions const& its) { return bool(its.history); }},
+      {tag::who, sender, &Session::who, false, [](ChatOptions const& its) { return its.presence; }},
       {tag::slogin, guest, &Session::slogin},
       {tag::rlogin, guest, &Session::rlogin},
       {tag::join, sender | newcomer | receiver, &Session::join, true},

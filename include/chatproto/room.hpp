@@ -218,12 +218,10 @@ class Room {
     std::lock_guard const lock(mutex_);
     return member.finishes_ ? RoomLog::History() : log_.history(member.name_, member.mark_, most);
   }
-  /// Forgets the oldest texts that were kept, until the log takes at most `bytes` of memory or members need the rest.
-  /// Returns the memory that it takes then.
-  std::size_t trim_history(std::size_t bytes) noexcept {
+  /// Returns the bytes of memory of what it has kept.
+  std::size_t history_memory() const noexcept {
     std::lock_guard const lock(mutex_);
-    log_.trim_history(bytes);
-    return log_.memory();
+    return log_.history_memory();
   }
 
   /// Who is in a room.
@@ -232,8 +230,8 @@ class Room {
     std::vector<std::string> names;  ///< different names, sorted
     bool is_complete = true;         ///< whether these are all names
   };
-  /// Returns how many members the room has, and some of their names: as many as have `most_bytes` bytes, with one more
-  /// byte for each. In a large room it does not look at all members.
+  /// Returns how many members the room has, and as many of their names as fit in `most_bytes`, with one byte more for
+  /// each. In a large room it does not look at all members.
   Roster roster(std::size_t most_bytes) const {
     std::lock_guard const lock(mutex_);
     Roster result;
@@ -267,7 +265,7 @@ class Room {
     std::lock_guard const lock(mutex_);
     return members_.size();
   }
-  /// Returns the bytes of memory of its log; 0 if every member has read everything.
+  /// Returns the bytes of memory of its log, including its history; 0 if every member has read everything.
   std::size_t memory() const noexcept {
     std::lock_guard const lock(mutex_);
     return awake_ > 0 ? log_.memory() : 0;

@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <chatproto/detail/held_memory.hpp>
 #include <chatproto/history_limits.hpp>
@@ -82,7 +83,10 @@ class RoomLog {
   RoomLog() = default;
   RoomLog(RoomLog const&) = delete;
   RoomLog& operator=(RoomLog const&) = delete;
-  ~RoomLog() { drop_all(); }
+  ~RoomLog() {
+    drop_all();
+    if (history_ != nullptr) history_->remove(kept_memory_);
+  }
 
   /// Appends whole lines and returns their place, which pins nothing yet. If it throws `std::bad_alloc`, nothing has
   /// changed.
@@ -99,7 +103,7 @@ class RoomLog {
     if (history_ != nullptr) {
       auto const count = static_cast<std::uint32_t>(std::count(lines.begin(), lines.end(), '\n'));
       segment.lines += count;
-      lines_ += count;
+      kept_lines_ += count;
     }
     if (auto const last = segment.last_run; last != 0 && segment.audience_of(last) == audience) {
       place.run_ = last;
@@ -110,7 +114,7 @@ class RoomLog {
     return place;
   }
 
-  /// Makes it keep a history. `memory` counts what the log takes, and must outlive it. Precondition: nothing was
+  /// Makes it keep a history. `memory` counts what that takes, and must outlive the log. Precondition: nothing was
   /// appended, and `memory.limits()` is not empty.
   void keep_history(HistoryMemory& memory) noexcept { history_ = &memory; }
 
@@ -118,10 +122,10 @@ class RoomLog {
   std::uint64_t end() const noexcept { return end_; }
   /// Returns whether it keeps a history.
   bool keeps_history() const noexcept { return history_ != nullptr; }
-  /// Returns about how much memory in bytes its history may take.
-  std::size_t most_history() const noexcept {
-    return history_ != nullptr ? 3 * history_->limits().bytes + 4 * smallest : 0;
-  }
+  /// Returns the memory in bytes that its history may take at most, and a little more.
+  std::size_t most_history() const noexcept { return history_ != nullptr ? history_->most_in_room() + 2 * largest : 0; }
+  /// Returns the memory in bytes that its history takes. What readers have still to read may be part of it.
+  std::size_t history_memory() const noexcept { return kept_memory_; }
   /// Returns the memory in bytes that the log holds.
   std::size_t memory() const noexcept { return memory_; }
 
@@ -180,30 +184,31 @@ class RoomLog {
   /// at most `most` of them.
   History history(std::string_view name, std::uint64_t before, std::size_t most) const {
     History result;
-    if (history_ == nullptr || last_ == nullptr || most == 0) return result;
+    if (kept_ == nullptr || most == 0) return result;
     auto const begin = history_begin();
     if (before <= begin.position()) return result;
-    std::size_t lines = 0;
-    auto place = begin;
-    walk(place, name, before, [&](char const* data, std::size_t size) {
-      lines += static_cast<std::size_t>(std::count(data, data + size, '\n'));
-      return size;
-    });
-    result.count = std::min(lines, most);
-    auto left_out = lines - result.count;
-    place = begin;
-    walk(place, name, before, [&](char const* data, std::size_t size) {
-      auto const* const end = data + size;
-      for (auto const* at = data; at != end && left_out > 0; --left_out) data = at = std::find(at, end, '\n') + 1;
-      result.lines.append(data, end);
-      return size;
-    });
+    std::vector<Place> places;  // where to begin in each segment
+    for (auto place = begin; place.segment_ != nullptr && place.segment_->base < before;) {
+      places.push_back(place);
+      place = first_of(place.segment_->next);
+    }
+    // From the end, so that a few lines cost little.
+    std::vector<Piece> found, pieces;
+    for (; !places.empty() && result.count < most; places.pop_back()) {
+      auto const end = places.back().segment_->base + places.back().segment_->text;
+      pieces.clear();
+      walk(places.back(), name, std::min(before, end), [&](char const* data, std::size_t size) {
+        return pieces.push_back({data, size}), size;
+      });
+      for (; !pieces.empty() && result.count < most; pieces.pop_back()) {
+        std::string_view const piece(pieces.back().data, pieces.back().size);
+        auto line = piece.size();
+        for (; line > 0 && result.count < most; ++result.count) line = line < 2 ? 0 : piece.rfind('\n', line - 2) + 1;
+        found.push_back({piece.data() + line, piece.size() - line});
+      }
+    }
+    for (; !found.empty(); found.pop_back()) result.lines.append(found.back().data, found.back().size);
     return result;
-  }
-  /// Forgets the oldest part of the history, until the log has at most `bytes` of memory or readers need the rest.
-  void trim_history(std::size_t bytes) noexcept {
-    while (memory_ > bytes && first_ != last_ && first_->pins == 0) drop_first();
-    if (memory_ > bytes && readers_ == 0) drop_all();
   }
 
   /// Returns the place of the reader called `name` after it has written `bytes` from `place` on. If they end within a
@@ -245,7 +250,7 @@ class RoomLog {
     std::uint32_t runs = 0;      // offset of the descriptions, at the back
     std::uint32_t last_run = 0;  // 0: none
     std::uint32_t pins = 0;      // readers whose place is here
-    std::uint32_t lines = 0;     // if there is a history
+    std::uint32_t lines = 0;     // if the log keeps a history
 
     char* bytes() noexcept { return reinterpret_cast<char*>(this + 1); }
     char const* bytes() const noexcept { return reinterpret_cast<char const*>(this + 1); }
@@ -304,37 +309,56 @@ class RoomLog {
     }
   }
 
-  /// Returns where the history begins. Precondition: there is a segment.
+  static Place first_of(Segment* segment) noexcept {
+    Place place;
+    place.segment_ = segment;
+    if (segment != nullptr) place.run_ = segment->capacity;
+    return place;
+  }
+  /// Returns where the history begins. Precondition: there is one.
   Place history_begin() const noexcept {
     auto const& limits = history_->limits();
-    auto left_out = lines_ - std::min<std::uint64_t>(lines_, limits.lines);  // lines
+    auto left_out = kept_lines_ - std::min<std::uint64_t>(kept_lines_, limits.lines);  // lines
     auto const from = end_ - std::min<std::uint64_t>(end_, limits.bytes);
-    Place place;
-    place.segment_ = first_;
+    auto place = first_of(kept_);
     auto leave_out = [&left_out](std::uint64_t lines) { left_out -= std::min(left_out, lines); };
-    for (auto const* next = first_->next; next != nullptr; next = next->next) {
+    for (auto* next = kept_->next; next != nullptr; next = next->next) {
       if (left_out < place.segment_->lines && from < next->base) break;
       leave_out(place.segment_->lines);
-      place.segment_ = place.segment_->next;
+      place = first_of(next);
     }
     auto const& segment = *place.segment_;
-    place.run_ = segment.capacity;  // walk() goes on to the right one
     auto const *const begin = segment.bytes(), *const end = begin + segment.text;
     auto const* at = begin;
     for (; at != end && (left_out > 0 || segment.base + static_cast<std::uint64_t>(at - begin) < from); leave_out(1))
       at = std::find(at, end, '\n') + 1;
-    place.text_ = static_cast<std::uint32_t>(at - begin);
+    place.text_ = static_cast<std::uint32_t>(at - begin);  // walk() goes on to the right run
     return place;
   }
-  /// Returns whether the first segment has something of the history. Precondition: it is not the last.
-  bool is_history_in_first() const noexcept {
+  /// Makes the last segment, which is new, part of the history, and forgets what is too much.
+  void keep_last() noexcept {
+    if (kept_ == nullptr) kept_ = last_;
+    auto const before = kept_memory_;
+    kept_memory_ += size_of(*last_);
     auto const& limits = history_->limits();
-    return lines_ - first_->lines < limits.lines && end_ - first_->next->base < limits.bytes;
+    auto const most = history_->room_limit();
+    auto const is_needed = [&](Segment const& segment) {
+      return kept_lines_ - segment.lines < limits.lines && end_ - segment.next->base < limits.bytes &&
+             kept_memory_ - size_of(segment) < most;
+    };
+    for (; kept_ != last_ && !is_needed(*kept_); kept_ = kept_->next) {
+      kept_lines_ -= kept_->lines;
+      kept_memory_ -= size_of(*kept_);
+    }
+    history_->add(kept_memory_);
+    history_->remove(before);
+    drop_read();
   }
 
   void add_segment(std::size_t need) {
     if (history_ == nullptr && readers_ == 0) drop_all();
-    auto const wanted = last_ == nullptr ? next_size_ : std::min(std::size_t(last_->capacity) * 2, most_at_once());
+    auto const most = history_ != nullptr ? history_->step() : largest;
+    auto const wanted = last_ == nullptr ? next_size_ : std::min(2 * std::size_t(last_->capacity), most);
     auto const capacity = (std::max(wanted, need) + 7) / 8 * 8;
     auto* const segment = static_cast<Segment*>(::operator new(sizeof(Segment) + capacity));
     new (segment) Segment{};
@@ -342,32 +366,24 @@ class RoomLog {
     segment->capacity = segment->runs = static_cast<std::uint32_t>(capacity);
     (last_ != nullptr ? last_->next : first_) = segment;
     last_ = segment;
-    memory_ += sizeof(Segment) + capacity;
-    detail::HeldMemory::add(sizeof(Segment) + capacity);
-    if (history_ == nullptr) return;
-    history_->add(sizeof(Segment) + capacity);
-    drop_read();
+    memory_ += size_of(*segment);
+    detail::HeldMemory::add(size_of(*segment));
+    if (history_ != nullptr) keep_last();
   }
-  /// The size of the largest segment. A history is forgotten in whole segments.
-  std::size_t most_at_once() const noexcept {
-    if (history_ == nullptr) return largest;
-    return std::bit_floor(std::clamp(std::min(history_->limits().bytes, history_->share()) / 4, smallest, largest));
-  }
+  static std::size_t size_of(Segment const& segment) noexcept { return sizeof segment + segment.capacity; }
   void drop_first() noexcept {
     auto* const old = std::exchange(first_, first_->next);
     if (first_ == nullptr) last_ = nullptr;
-    lines_ -= old->lines;
-    auto const size = sizeof(Segment) + old->capacity;
+    auto const size = size_of(*old);
     ::operator delete(old);
     memory_ -= size;
     detail::HeldMemory::remove(size);
-    if (history_ != nullptr) history_->remove(size);
   }
   void drop_all() noexcept {
     while (first_ != nullptr) drop_first();
   }
   void drop_read() noexcept {
-    while (first_ != last_ && first_->pins == 0 && !(history_ != nullptr && is_history_in_first())) drop_first();
+    while (first_ != last_ && first_->pins == 0 && first_ != kept_) drop_first();
   }
   /// Frees segments that are no longer read. Without readers, keeps a small segment for reuse, and remembers the size
   /// of a larger burst, as the next one may be like it.
@@ -385,8 +401,10 @@ class RoomLog {
   Segment *first_ = nullptr, *last_ = nullptr;
   std::uint64_t end_ = 0;             // bytes ever appended
   std::uint64_t idle_since_ = 0;      // end_ when the last reader had read everything
-  std::uint64_t lines_ = 0;           // in all segments, if there is a history
-  HistoryMemory* history_ = nullptr;  // null: there is none
+  HistoryMemory* history_ = nullptr;  // null: it keeps none
+  Segment* kept_ = nullptr;           // the first segment of the history
+  std::uint64_t kept_lines_ = 0;      // from there on
+  std::size_t kept_memory_ = 0;       // as above
   std::size_t memory_ = 0;
   std::size_t readers_ = 0;           // readers that have a place
   std::size_t next_size_ = smallest;  // of the first segment of the next burst

@@ -100,7 +100,6 @@ class RoomTable {
     auto& entry = *rooms_.try_emplace(std::string(name)).first;
     if (history_.limits()) entry.second.room.keep_history(history_);
     if (max_rooms_ > 0 && rooms_.size() > max_rooms_) destroy(*first_idle_);
-    history_.rooms(rooms_.size());
     return stay(entry);
   }
   /// Enters the room called `name` if it exists. Otherwise returns an empty membership.
@@ -117,27 +116,10 @@ class RoomTable {
   }
   /// Returns the limits of the rooms' histories.
   HistoryLimits const& history_limits() const noexcept { return history_.limits(); }
-  /// Returns the bytes of memory of all logs, if they keep histories.
+  /// Returns the bytes of memory of all histories.
   std::size_t history_memory() const noexcept { return history_.held(); }
-  /// Shortens histories if they take too much memory: those that take more than the others. To be called after
-  /// something was said in a room, without its lock.
-  void trim_histories() noexcept {
-    if (!history_.is_full()) return;
-    std::lock_guard const lock(mutex_);
-    for (auto left = most_trimmed; left > 0 && history_.is_full() && !rooms_.empty(); --left) {
-      if (next_to_trim_ == rooms_.end()) next_to_trim_ = rooms_.begin();
-      auto& entry = *next_to_trim_++;
-      auto const bytes = entry.second.room.trim_history(history_.share());
-      auto& idle_bytes = entry.second.idle_bytes;
-      if (idle_bytes == 0) continue;
-      if (bytes == 0) {
-        destroy(entry);
-      } else {
-        auto const size = idle_size(entry, bytes);
-        idle_bytes_ -= std::exchange(idle_bytes, size) - size;  // it has not grown
-      }
-    }
-  }
+  /// Returns `HistoryMemory::step`.
+  std::size_t history_step() const noexcept { return history_.step(); }
   /// Returns the bytes of memory of all logs; see `Room::memory`.
   std::size_t memory() const {
     std::lock_guard const lock(mutex_);
@@ -149,8 +131,6 @@ class RoomTable {
  private:
   using Entry = Membership::Entry;
 
-  static constexpr auto most_trimmed = 64;  // rooms at once
-
   Membership stay(Entry& entry) noexcept {
     if (entry.second.idle_bytes > 0) remove_from_idle(entry);
     ++entry.second.stays;
@@ -159,21 +139,18 @@ class RoomTable {
   void leave(Entry& entry) noexcept {
     std::lock_guard const lock(mutex_);
     if (--entry.second.stays > 0) return;
-    add_to_idle(entry, history_.limits() ? entry.second.room.trim_history(history_.limits().memory) : 0);
+    add_to_idle(entry, entry.second.room.history_memory());
     while (idle_bytes_ > history_.limits().memory / 2) destroy(*first_idle_);
   }
-  /// Keeps a room that nobody is in, whose log takes this much memory. Destroys it if it has kept nothing.
+  /// Keeps a room that nobody is in, whose history takes this much memory. Destroys it if it has kept nothing.
   void add_to_idle(Entry& entry, std::size_t bytes) noexcept {
     if (bytes == 0) return destroy(entry);
     auto& room = entry.second;
-    room.idle_bytes = idle_size(entry, bytes);
+    room.idle_bytes = bytes + sizeof(Entry) + entry.first.size();
     room.before = std::exchange(last_idle_, &entry);
     (room.before != nullptr ? room.before->second.after : first_idle_) = &entry;
     ++idle_;
     idle_bytes_ += room.idle_bytes;
-  }
-  static std::size_t idle_size(Entry const& entry, std::size_t bytes) noexcept {
-    return bytes + sizeof(Entry) + entry.first.size();
   }
   void remove_from_idle(Entry& entry) noexcept {
     auto& room = entry.second;
@@ -187,10 +164,7 @@ class RoomTable {
   /// Destroys a room that nobody is in.
   void destroy(Entry& entry) noexcept {
     if (entry.second.idle_bytes > 0) remove_from_idle(entry);
-    auto const at = rooms_.find(entry.first);
-    if (at == next_to_trim_) ++next_to_trim_;
-    rooms_.erase(at);
-    history_.rooms(rooms_.size());
+    rooms_.erase(rooms_.find(entry.first));
   }
 
   std::size_t const max_rooms_ = 0, max_members_ = 0;
@@ -200,7 +174,6 @@ class RoomTable {
   std::size_t idle_ = 0, idle_bytes_ = 0;  // idle rooms, and their memory
   // Not a hash table: clients choose the names.
   std::map<std::string, Membership::CountedRoom, std::less<>> rooms_;
-  decltype(rooms_)::iterator next_to_trim_ = rooms_.end();
 };
 
 /// A client's presence in the rooms of a table, in at most one at a time: a member of the session, if the service has

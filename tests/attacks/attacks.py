@@ -476,6 +476,18 @@ def histories(listeners, **how):
                   repeated("history:9999", "join:b", "join:a"), **how)]
 
 
+def one_text_histories(listeners):
+    names = ["x" * 240, "y" * 240]
+    return [senders(2, *(f"senduser:{name}:" for name in names)),
+            Crowd(listeners, lambda i: f"rlogin:listener{i}\njoin:a\n", repeated("history:1"))]
+
+
+def unread_rooms(count):
+    lines = "".join(f"join:r{i}\n" + f"sendall:{'x' * 200}\n" * 100 for i in range(count))
+    return [Crowd(count, lambda i: f"rlogin:listener{i}\njoin:r{i}\n", reads=False),
+            Crowd(32, lambda i: f"slogin:attacker{i}\njoin:r{i}\n", lines.encode())]
+
+
 def across(title, *crowds, **how):
     return Case(title, crowds, crowds, only="redis", **how)
 
@@ -499,6 +511,10 @@ CASES = {
     "histories": keeps("300 receivers ask for 64 KiB of history all the time, and read nothing",
                        *histories(300, reads=False), short=histories(300, reads=False)),
     "histories-read": keeps("40 receivers read one history after the other", *histories(40, pace=20_000_000)),
+    "histories-slow": keeps("300 rooms with a history and a receiver that reads nothing", *unread_rooms(300),
+                            short=unread_rooms(64)),
+    "histories-runs": keeps("a room of texts for absent users of long names, and 40 receivers that ask for one",
+                            *one_text_histories(40), short=one_text_histories(10)),
     "left-rooms": keeps("32 senders say one text in each of 20,000 rooms, in turn",
                         Crowd(32, lambda i: f"slogin:attacker{i}\njoin:a\n",
                               "".join(f"join:{i}\nsendall:x\n" for i in range(20000)).encode())),

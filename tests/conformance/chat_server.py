@@ -227,12 +227,11 @@ class Client:
     def who(self):
         with self.server.lock:
             there = [receiver.name for receiver in self.server.receivers if receiver.is_in(self.room)]
-        line = b"ok:%d" % len(there)
-        for name in sorted(set(there)):
-            if len(line) + len(name) > 240:
-                line += b" ..."
-                break
-            line += b" " + name
+        names = sorted(set(there))
+        line = b" ".join([b"ok:%d" % len(there), *names])
+        while len(line) > 254:
+            names.remove(max(names, key=len))
+            line = b" ".join([b"ok:%d" % len(there), *names, b"..."])
         self.send(line)
 
 
