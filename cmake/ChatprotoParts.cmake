@@ -1,7 +1,7 @@
 # The parts of the library that need a library of their own. Included by the build and by the installed package.
 #
 # chatproto_find_part(<part> <error>) creates the target chatproto::<part>, or else sets the variable <error> to a text
-# that says what is missing. The parts are tls, passwords and redis.
+# that says what is missing. The parts are tls, passwords, redis and sqlite.
 function(chatproto_find_part part error)
   set(${error} "" PARENT_SCOPE)
   if(TARGET chatproto::${part})
@@ -29,6 +29,14 @@ Fedora: libsodium-devel; Homebrew, vcpkg, Conan: libsodium)" PARENT_SCOPE)
 hiredis-devel; Homebrew, vcpkg, Conan: hiredis)" PARENT_SCOPE)
       return()
     endif()
+  elseif(part STREQUAL "sqlite")
+    find_package(SQLite3 3.37 QUIET)
+    chatproto_link(SQLite::SQLite3 "#include <sqlite3.h>\nint main() { return sqlite3_initialize(); }" libraries)
+    if(NOT libraries)
+      set(${error} "chatproto::sqlite needs SQLite 3.37 (Debian, Ubuntu: libsqlite3-dev; Fedora: sqlite-devel; \
+Homebrew: sqlite; vcpkg, Conan: sqlite3)" PARENT_SCOPE)
+      return()
+    endif()
   else()
     set(${error} "chatproto has no component '${part}'" PARENT_SCOPE)
     return()
@@ -46,14 +54,22 @@ function(chatproto_find_by_pkg_config module program target)
   if(PkgConfig_FOUND)
     pkg_check_modules(${name} QUIET IMPORTED_TARGET GLOBAL ${module})
   endif()
-  if(NOT TARGET PkgConfig::${name})
+  chatproto_link(PkgConfig::${name} "${program}" found)
+  set(${target} "${found}" PARENT_SCOPE)
+endfunction()
+
+# Sets the variable <target> to <library>, if it is a target with which <program> links; otherwise to nothing.
+function(chatproto_link library program target)
+  set(${target} "" PARENT_SCOPE)
+  if(NOT TARGET ${library})
     return()
   endif()
   include(CheckCXXSourceCompiles)  # it may be there only for the system that compiles
-  set(CMAKE_REQUIRED_LIBRARIES PkgConfig::${name})
+  string(MAKE_C_IDENTIFIER "CHATPROTO_${library}_LINKS" links)
+  set(CMAKE_REQUIRED_LIBRARIES ${library})
   set(CMAKE_REQUIRED_QUIET ON)
-  check_cxx_source_compiles("${program}" ${name}_LINKS)
-  if(${name}_LINKS)
-    set(${target} PkgConfig::${name} PARENT_SCOPE)
+  check_cxx_source_compiles("${program}" ${links})
+  if(${links})
+    set(${target} ${library} PARENT_SCOPE)
   endif()
 endfunction()

@@ -28,6 +28,7 @@ here() {
     libspdlog-dev) header spdlog/spdlog.h ;;
     libhiredis-dev) header hiredis/hiredis.h ;;
     libsodium-dev) header sodium.h ;;
+    libsqlite3-dev) header sqlite3.h ;;
     python3-matplotlib) python3 -c 'import matplotlib' || /usr/bin/python3 -c 'import matplotlib' ;;
     python3-prometheus-client)
       python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client'
