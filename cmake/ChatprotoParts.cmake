@@ -1,7 +1,7 @@
 # The parts of the library that need a library of their own. Included by the build and by the installed package.
 #
 # chatproto_find_part(<part> <error>) creates the target chatproto::<part>, or else sets the variable <error> to a text
-# that says what is missing. The parts are tls, passwords, redis and sqlite.
+# that says what is missing. The parts are tls, passwords, redis, sqlite and websocket.
 function(chatproto_find_part part error)
   set(${error} "" PARENT_SCOPE)
   if(TARGET chatproto::${part})
@@ -37,6 +37,16 @@ hiredis-devel; Homebrew, vcpkg, Conan: hiredis)" PARENT_SCOPE)
 Homebrew: sqlite; vcpkg, Conan: sqlite3)" PARENT_SCOPE)
       return()
     endif()
+  elseif(part STREQUAL "websocket")
+    find_package(OpenSSL 3 QUIET)
+    chatproto_find_by_header(wslay wslay/wslay.h "wslay_frame_context_free(0)" wslay)
+    chatproto_find_by_header(http_parser http_parser.h "http_parser_version()" http_parser)
+    if(NOT wslay OR NOT http_parser OR NOT TARGET OpenSSL::Crypto OR WIN32)
+      set(${error} "chatproto::websocket needs wslay, http-parser and OpenSSL 3 (Debian, Ubuntu: libwslay-dev, \
+libhttp-parser-dev, libssl-dev), and no Windows" PARENT_SCOPE)
+      return()
+    endif()
+    set(libraries ${wslay} ${http_parser} OpenSSL::Crypto)
   else()
     set(${error} "chatproto has no component '${part}'" PARENT_SCOPE)
     return()
@@ -71,5 +81,29 @@ function(chatproto_link library program target)
   check_cxx_source_compiles("${program}" ${links})
   if(${links})
     set(${target} ${library} PARENT_SCOPE)
+  endif()
+endfunction()
+
+# Sets the variable <libraries> to a library without a pkg-config module that has <header>, if <call> links; otherwise
+# to nothing.
+function(chatproto_find_by_header library header call libraries)
+  set(${libraries} "" PARENT_SCOPE)
+  string(TOUPPER "CHATPROTO_${library}" name)
+  find_path(${name}_INCLUDE_DIR ${header})
+  find_library(${name}_LIBRARY ${library})
+  mark_as_advanced(${name}_INCLUDE_DIR ${name}_LIBRARY)
+  if(NOT ${name}_INCLUDE_DIR OR NOT ${name}_LIBRARY)
+    return()
+  endif()
+  include(CheckCXXSourceCompiles)  # it may be there only for the system that compiles
+  set(CMAKE_REQUIRED_INCLUDES ${${name}_INCLUDE_DIR})
+  set(CMAKE_REQUIRED_LIBRARIES ${${name}_LIBRARY})
+  set(CMAKE_REQUIRED_QUIET ON)
+  check_cxx_source_compiles("#include <${header}>\nint main() { ${call}; }" ${name}_LINKS)
+  if(${name}_LINKS)
+    add_library(chatproto_${library} INTERFACE IMPORTED GLOBAL)
+    target_include_directories(chatproto_${library} SYSTEM INTERFACE ${${name}_INCLUDE_DIR})
+    target_link_libraries(chatproto_${library} INTERFACE ${${name}_LIBRARY})
+    set(${libraries} chatproto_${library} PARENT_SCOPE)
   endif()
 endfunction()

@@ -27,6 +27,8 @@ here() {
     nlohmann-json3-dev) header nlohmann/json.hpp ;;
     libspdlog-dev) header spdlog/spdlog.h ;;
     libhiredis-dev) header hiredis/hiredis.h ;;
+    libwslay-dev) header wslay/wslay.h ;;
+    libhttp-parser-dev) header http_parser.h ;;
     libsodium-dev) header sodium.h ;;
     libsqlite3-dev) header sqlite3.h ;;
     python3-matplotlib) python3 -c 'import matplotlib' || /usr/bin/python3 -c 'import matplotlib' ;;

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libspdlog-dev catch2 libnss-myhostname \
   python3 iproute2 python3-prometheus-client dpkg-dev file perl stunnel4 openssl libssl-dev libsodium-dev \
   nlohmann-json3-dev systemd fail2ban socat ncat sslscan libhiredis-dev redis-server haproxy python3-yaml \
-  libsqlite3-dev
+  libsqlite3-dev libwslay-dev libhttp-parser-dev
 jobs=$(getconf _NPROCESSORS_ONLN)
 cmake --preset dev
 cmake --build --preset dev --parallel "$jobs"
