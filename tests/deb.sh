@@ -66,7 +66,7 @@ case ${1:-} in
     for program in "$root"/usr/bin/*; do
       [ -s "$root/usr/share/man/man1/${program##*/}.1" ] || fail "no manual page for ${program##*/}"
     done
-    for program in server sender receiver conformance; do
+    for program in server sender receiver chat conformance; do
       [ -x "$root/usr/bin/chatproto-$program" ] || fail "chatproto-$program is missing"
     done
     [ -s "$root/usr/share/chatproto/fail2ban/chatproto.conf" ] || fail 'the filter for fail2ban is missing'
