@@ -6,9 +6,11 @@ COPY . .
 RUN sh cmake/install-programs.sh /opt/chatproto
 
 FROM debian:12-slim
-# For Redis, secrets and TLS.
+# For Redis, secrets, files of histories, TLS, WebSocket and the terminal client.
 RUN apt-get -qq update && \
-    apt-get -qq install --no-install-recommends libhiredis0.14 libsodium23 libssl3 && rm -r /var/lib/apt/lists/*
+    apt-get -qq install --no-install-recommends libedit2 libhiredis0.14 libhttp-parser2.9 libsodium23 libsqlite3-0 \
+      libssl3 libwslay1 && \
+    rm -r /var/lib/apt/lists/*
 COPY --from=build /opt/chatproto /usr/local
 # Nobody, by number: some engines must be told so to see that it is not root.
 USER 65534:65534

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 build=build/deb
 
 sh cmake/setup.sh cmake ninja-build g++ dpkg-dev file libasio-dev libcli11-dev libspdlog-dev pkg-config \
-  libsodium-dev libssl-dev libhiredis-dev
+  libsodium-dev libssl-dev libhiredis-dev libsqlite3-dev libedit-dev libwslay-dev libhttp-parser-dev
 echo "Building the packages (some minutes; what is done goes to $build.log)"
 mkdir -p build
 {

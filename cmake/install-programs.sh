@@ -22,7 +22,7 @@ static=
 if [ "$what" = programs ]; then
   components=programs
   sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libspdlog-dev libsodium-dev libssl-dev \
-    libhiredis-dev
+    libhiredis-dev libsqlite3-dev libedit-dev libwslay-dev libhttp-parser-dev
   without=CHATPROTO_BUILD_CONFORMANCE
 else
   components='tools grading'

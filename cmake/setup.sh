@@ -27,7 +27,11 @@ here() {
     nlohmann-json3-dev) header nlohmann/json.hpp ;;
     libspdlog-dev) header spdlog/spdlog.h ;;
     libhiredis-dev) header hiredis/hiredis.h ;;
+    libwslay-dev) header wslay/wslay.h ;;
+    libhttp-parser-dev) header http_parser.h ;;
     libsodium-dev) header sodium.h ;;
+    libsqlite3-dev) header sqlite3.h ;;
+    libedit-dev) header histedit.h ;;
     python3-matplotlib) python3 -c 'import matplotlib' || /usr/bin/python3 -c 'import matplotlib' ;;
     python3-prometheus-client)
       python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client'
@@ -38,6 +42,7 @@ here() {
     dpkg-dev) command -v dpkg-shlibdeps ;;
     fail2ban) command -v fail2ban-regex ;;
     python3-yaml) python3 -c 'import yaml' || /usr/bin/python3 -c 'import yaml' ;;
+    procps) command -v pgrep ;;
     perl) command -v prove ;; # not in the perl-base that is always installed
     nodejs) command -v node ;;
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;

@@ -94,25 +94,31 @@ inline void require(chatproto::Connection& connection, chatproto::MessageView me
   if (reply.tag != chatproto::tag::ok) throw Refused(reply.payload);
 }
 
-/// Sends the user's secret, if there is one. Throws like `require`.
-inline void send_secret(chatproto::Connection& connection, Login const& login, chatproto::Secret const& secret) {
+/// Returns whether the user's secret may go through this connection.
+inline bool may_send_secret(chatproto::Connection const& connection, Login const& login) {
   std::error_code ec;
-  auto const is_private = login.tls.is_on() || connection.remote_endpoint(ec).address().is_loopback();
-  if (!login.insecure_passwords && (ec || !is_private))
-    throw std::runtime_error("the secret was not sent: the connection is not encrypted (see --insecure-passwords)");
-  require(connection, {chatproto::tag::pass, secret.view()});
+  auto const address = connection.remote_endpoint(ec).address();
+  return login.insecure_passwords || login.tls.is_on() || (!ec && address.is_loopback());
+}
+inline constexpr auto secret_not_sent =
+    "the secret was not sent: the connection is not encrypted (see --insecure-passwords)";
+
+/// Returns the user's secret, if there is one: reads its file, or asks for it. Throws `std::runtime_error`.
+inline std::optional<chatproto::Secret> secret_of(Login const& login) {
+  if (!login.password_file.empty()) return secret_from_file(login.password_file);
+  if (login.asks_for_password) return ask_for_secret("Secret of " + login.user + ": ");
+  return std::nullopt;
 }
 
 /// Connects, and sends the user's secret, if any, and the first messages, each of which must be answered by `ok`.
 /// Throws like `require`.
 inline void log_in(chatproto::Connection& connection, Login const& login,
                    std::initializer_list<chatproto::MessageView> messages) {
-  std::optional<chatproto::Secret> secret;
-  if (!login.password_file.empty()) secret = secret_from_file(login.password_file);
-  if (login.asks_for_password) secret = ask_for_secret("Secret of " + login.user + ": ");
+  auto const secret = secret_of(login);
   connect(connection, login, login.deadline);
   connection.time_limit(login.deadline);
-  if (secret) send_secret(connection, login, *secret);
+  if (secret && !may_send_secret(connection, login)) throw std::runtime_error(secret_not_sent);
+  if (secret) require(connection, {chatproto::tag::pass, secret->view()});
   for (auto const& message : messages) require(connection, message);
   connection.time_limit({});
 }
@@ -144,14 +150,19 @@ inline std::string_view trim(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
 }
 
-/// Returns whether `line` can be sent; complains if not.
-inline bool is_sendable(std::string_view line) {
+/// Returns why `line` cannot be sent; nothing if it can.
+inline std::string obstacle(std::string_view line) {
   auto const ec = chatproto::check_text(line);
   if (ec == chatproto::Errc::line_too_long)
-    complain("not sent: too long by " + std::to_string(line.size() + 1 - chatproto::max_line) + " (counted in bytes)");
-  else if (ec)
-    complain("not sent: " + ec.message());
-  return !ec;
+    return "too long by " + std::to_string(line.size() + 1 - chatproto::max_line) + " (counted in bytes)";
+  return ec ? ec.message() : std::string();
+}
+
+/// Returns whether `line` can be sent; complains if not.
+inline bool is_sendable(std::string_view line) {
+  auto const why = obstacle(line);
+  if (!why.empty()) complain("not sent: " + why);
+  return why.empty();
 }
 
 // --- A sender --------------------------------------------------------------------------------------------------------

@@ -5,8 +5,16 @@ set -eu
 cd "$(dirname "$0")/.."
 . examples/shared.sh
 
-sh cmake/setup.sh cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev libnss-myhostname
-build server sender receiver echo_server echo_client
+needs='cmake ninja-build g++ libasio-dev libcli11-dev libspdlog-dev libnss-myhostname'
+programs='server sender receiver echo_server echo_client'
+if command -v apt-get >/dev/null || pkg-config --exists libedit 2>/dev/null; then # the terminal client
+  needs="$needs pkg-config libedit-dev"
+  programs="$programs chat"
+fi
+# shellcheck disable=SC2086 # lists
+sh cmake/setup.sh $needs
+# shellcheck disable=SC2086
+build $programs
 
 # --- The conversation -------------------------------------------------------------------------------------------------
 
@@ -93,4 +101,9 @@ Now by hand, in three terminals, each in $PWD:
   $bin/sender localhost 47374 bob
 
 and type into the last one: /join cafe, then hey everybody!, at the end /quit.
+END
+[ ! -x $bin/chat ] || cat <<END
+One program that talks and listens, for another terminal or two:
+
+  $bin/chat localhost 47374 carol cafe
 END

@@ -5,13 +5,19 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include <chatproto/chat_service.hpp>
 #include <chatproto/detail/server/listener.hpp>
 #include <chatproto/history_limits.hpp>
+#ifdef CHATPROTO_PROGRAMS_HAVE_SQLITE
+#include <chatproto/sqlite_history.hpp>
+#endif
 
+#include "log.hpp"
 #include "program.hpp"
 #include "serving.hpp"
 
@@ -34,11 +40,15 @@ class HistoryFlags {
             ->check(decimal(1024 * 1024, 1'000'000'000'000'000))
             ->needs(lines)
             ->capture_default_str();
+    app.add_option("--history-file", file_, "File in which these texts outlive the server")
+        ->needs(lines)
+        ->type_name("FILE");
     app.add_flag("--presence", presence_, "Tell senders that ask for it who is in their room");
   }
 
-  /// Sets the options of the chat. Throws `std::runtime_error` if they do not fit the others.
-  void set(chatproto::ChatOptions& chat, ServerFlags const& serving) {
+  /// Sets the options of the chat. With `--check`, only looks at the file. `log` may be null. Throws
+  /// `std::runtime_error` if they do not fit the others, or if the file cannot be used.
+  void set(chatproto::ChatOptions& chat, ServerFlags const& serving, Log* log) {
     if (chat.backplane && (limits_ || presence_))
       throw std::runtime_error("--history and --presence cannot be used with --redis");
     // What is kept must leave memory for what waits for clients, or the server would read from nobody.
@@ -54,10 +64,29 @@ class HistoryFlags {
                                " for these --history-bytes");
     chat.history = limits_;
     chat.presence = presence_;
+    if (!file_.empty()) open(chat, serving, log);
   }
 
  private:
+  void open([[maybe_unused]] chatproto::ChatOptions& chat, [[maybe_unused]] ServerFlags const& serving,
+            [[maybe_unused]] Log* log) const {
+    if (!limits_) throw std::runtime_error("--history-file needs --history of at least 1");
+#ifdef CHATPROTO_PROGRAMS_HAVE_SQLITE
+    if (serving.check) return chatproto::SqliteHistory::check(file_);
+    // What needs more than half of the memory is forgotten when it is loaded. In the file, it takes a little more.
+    chatproto::SqliteHistoryOptions options{
+        .path = file_, .lines = limits_.lines, .bytes = limits_.bytes, .file_bytes = limits_.memory};
+    options.on_problem = [log](std::string const& problem) {
+      log != nullptr ? log->write(Log::Level::err, "history_file", "problem", problem) : complain(visible(problem));
+    };
+    chat.history_store = std::make_shared<chatproto::SqliteHistory>(std::move(options));
+#else
+    throw std::runtime_error("--history-file needs SQLite, without which this server was built");
+#endif
+  }
+
   chatproto::HistoryLimits limits_;
+  std::string file_;
   CLI::Option* memory_ = nullptr;
   bool presence_ = false;
 };

@@ -73,7 +73,7 @@ int main(int argc, char** argv) {
   CLI::App app("Serves the chat on a TCP port until SIGINT or SIGTERM.");
   flags.add_to(app);
   flags.add_login_deadline_to(app);
-  flags.add_tls_to(app);
+  flags.add_layers_to(app);
   passwords.add_to(app);
   redis.add_to(app);
   flags.add_check_to(app);
@@ -99,6 +99,7 @@ int main(int argc, char** argv) {
       files.attempt([&] { flags.tls.read(); });
       flags.reloaders.emplace_back([&flags] { flags.tls.read(); });
     }
+    files.attempt([&] { flags.further_listeners(); });
     chatproto::ChatOptions options;
     files.attempt([&] {
       options = passwords.options(flags, [&log](std::string_view name, std::string_view address) {
@@ -107,7 +108,7 @@ int main(int argc, char** argv) {
     });
     if (!bans.empty()) files.attempt([&] { program::read_bans(bans); });
     files.attempt([&] { options.backplane = redis.backplane(flags, log ? &*log : nullptr); });
-    files.attempt([&] { history.set(options, flags); });
+    files.attempt([&] { history.set(options, flags, log ? &*log : nullptr); });
     files.require_success();
     options.max_rooms = max_rooms;
     options.max_members = max_members;

@@ -27,6 +27,7 @@
 #include "reload.hpp"
 #include "service_manager.hpp"
 #include "tls.hpp"
+#include "websocket.hpp"
 
 namespace program {
 
@@ -54,6 +55,7 @@ struct ServerFlags {
   chatproto::ServerOptions options;
   std::string policy = "pool";
   TlsServerFlags tls = {};
+  WebSocketFlags web = {};
   std::vector<Reloader> reloaders;          ///< called at SIGHUP
   bool check = false;                       ///< only read the files
   std::vector<ManagedSocket> sockets = {};  ///< where to listen; empty: on PORT
@@ -159,18 +161,40 @@ struct ServerFlags {
     add_seconds(app, "--accept-retry-most", options.accept_retry_most, "Maximum of that time");
   }
   /// For the chat.
-  void add_tls_to(CLI::App& app) { tls.add_to(app); }
+  void add_layers_to(CLI::App& app) {
+    tls.add_to(app);
+    web.add_to(app);
+  }
   /// Returns the server's options, with its listeners.
   chatproto::ServerOptions complete() const {
     auto all = options;
     for (auto const& [descriptor, name] : sockets)
       all.listeners.push_back({.layer = name == "tls" ? tls.layer() : nullptr, .descriptor = descriptor});
-    if (!tls.port) return all;
-    auto const& address = tls.address.empty() ? options.address : tls.address;
-    all.listeners = {{.port = options.port, .address = options.address},
-                     {.port = *tls.port, .address = address, .layer = tls.layer()}};
+    auto const further = further_listeners();
+    if (further.empty()) return all;
+    all.listeners = {{.port = options.port, .address = options.address}};
+    for (auto const& each : further) all.listeners.push_back(each.listener);
     all.port = 0;
     all.address.clear();
+    return all;
+  }
+  /// A listener besides that of PORT.
+  struct Further {
+    std::string what;  ///< as it is announced
+    chatproto::ListenerOptions listener;
+  };
+  /// Returns them in the order of the server's listeners. Throws if they cannot be.
+  std::vector<Further> further_listeners() const {
+    std::vector<Further> all;
+    auto const& secure = tls.address.empty() ? options.address : tls.address;
+    if (tls.port) all.push_back({"with TLS", {.port = *tls.port, .address = secure, .layer = tls.layer()}});
+    if (web.port)
+      all.push_back({"for WebSocket", {.port = *web.port, .address = options.address, .layer = web.layer(nullptr)}});
+    if (web.secure_port) {
+      if (!tls.has_files()) throw std::runtime_error("--secure-websocket needs --cert and --key");
+      all.push_back(
+          {"for WebSocket with TLS", {.port = *web.secure_port, .address = secure, .layer = web.layer(tls.layer())}});
+    }
     return all;
   }
   /// For services with logins.
@@ -193,8 +217,11 @@ struct ServerFlags {
       if (port_->empty()) throw CLI::RequiredError("PORT");
       return;
     }
-    for (auto const& [is_given, name] :
-         {std::pair(!port_->empty(), "PORT"), {!address_->empty(), "--address"}, {tls.port.has_value(), "--tls"}})
+    for (auto const& [is_given, name] : {std::pair(!port_->empty(), "PORT"),
+                                         {!address_->empty(), "--address"},
+                                         {tls.port.has_value(), "--tls"},
+                                         {web.port.has_value(), "--websocket"},
+                                         {web.secure_port.has_value(), "--secure-websocket"}})
       if (is_given)
         throw std::runtime_error(std::string(name) +
                                  " cannot be given: the service manager has opened the sockets (LISTEN_FDS)");
@@ -218,7 +245,9 @@ inline std::string place(auto const& server, ServerFlags const& flags) {
   if (!flags.sockets.empty())
     return "listening on " + std::to_string(count) + (count == 1 ? " socket" : " sockets") + " of the service manager";
   auto line = "listening on port " + std::to_string(server.port());
-  if (count > 1) line += ", with TLS on port " + std::to_string(server.port(1));
+  auto const further = flags.further_listeners();
+  for (std::size_t i = 0; i < further.size(); ++i)
+    line += ", " + further[i].what + " on port " + std::to_string(server.port(i + 1));
   return line;
 }
 

@@ -42,8 +42,8 @@ inline bool is_control(std::uint32_t value) {
 }
 
 /// Returns `text` with everything that could control a terminal made visible: `^[` for ESC and so on, `<9b>` or
-/// `<202e>` for a control character beyond ASCII, and `<9b>` for a byte that is not UTF-8.
-inline std::string visible(std::string_view text) {
+/// `<202e>` for a control character beyond ASCII, and `invalid` for a byte that is not UTF-8; if that is empty, `<9b>`.
+inline std::string visible(std::string_view text, std::string_view invalid = {}) {
   std::string result;
   auto const append_hex = [&result](std::uint32_t value) {
     result += '<';
@@ -59,6 +59,8 @@ inline std::string visible(std::string_view text) {
     auto const value = character ? character->value : static_cast<unsigned char>(text.front());
     if (value < 0x20 || value == 0x7f)
       result.append(1, '^').append(1, static_cast<char>(value ^ 0x40u));
+    else if (!character && !invalid.empty())
+      result += invalid;
     else if (!character || (value >= 0x80 && is_control(value)))
       append_hex(value);
     else

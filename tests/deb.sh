@@ -66,7 +66,7 @@ case ${1:-} in
     for program in "$root"/usr/bin/*; do
       [ -s "$root/usr/share/man/man1/${program##*/}.1" ] || fail "no manual page for ${program##*/}"
     done
-    for program in server sender receiver conformance; do
+    for program in server sender receiver chat conformance; do
       [ -x "$root/usr/bin/chatproto-$program" ] || fail "chatproto-$program is missing"
     done
     [ -s "$root/usr/share/chatproto/fail2ban/chatproto.conf" ] || fail 'the filter for fail2ban is missing'
@@ -114,9 +114,11 @@ case ${1:-} in
     inside sh -c 'apt-get -qq install --yes --no-install-recommends /packages/*.deb'
     # shellcheck disable=SC2086 # words; no function, which would be a shell between us and the server
     converse chroot "$root" $inside
-    for flags in '--cert /dev/null --key /dev/null' '--passwords /dev/null' '--redis 127.0.0.1:1'; do
+    for flags in '--cert /dev/null --key /dev/null' '--passwords /dev/null' '--redis 127.0.0.1:1' \
+      '--history 1 --history-file /nowhere/x'; do
       # shellcheck disable=SC2086 # words
-      inside chatproto-server --check $flags 2>&1 | grep -w built && fail 'it was built without TLS, secrets or Redis'
+      inside chatproto-server --check $flags 2>&1 | grep -w built &&
+        fail 'it was built without TLS, secrets, Redis or files of histories'
     done
     inside sh -c 'cmake -S /consumers/find_package -B /tmp/build && cmake --build /tmp/build && /tmp/build/consumer' \
       >"$scratch/log" 2>&1 ||

@@ -199,7 +199,7 @@ until grep -q '^listening on port' "$scratch/log"; do
   sleep 0.1
 done
 [ "$mode" = --built ] || for flags in '--passwords /dev/null' '--cert /dev/null --key /dev/null' \
-  '--redis 127.0.0.1:1'; do
+  '--redis 127.0.0.1:1' '--history 1 --history-file /nowhere/x'; do
   # shellcheck disable=SC2086 # words
   told=$( (inside server --check $flags) 2>&1) || : # an empty file is no certificate, and no Redis is there
   case $told in *built*) fail "the image lacks something: $told" ;; esac

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <chatproto/room_table.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <new>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -299,6 +302,52 @@ TEST_CASE("a room that nobody is in keeps its history, and goes when its place i
   CHECK_FALSE(table.enter_existing("a"));
   CHECK(kept_in("d") == 1);
   CHECK(kept_in("e") == 1);
+}
+
+TEST_CASE("a store gets what is said, has it again, and is told which rooms are gone", "[room_table]") {
+  struct Store : chatproto::HistoryStore {
+    std::vector<std::pair<std::string, std::string>> kept;  // a room, and for whom what is
+    void load(std::function<void(std::string_view, Said const&)> const& take) override {
+      auto const before = kept;
+      for (auto const& [room, said] : before) take(room, {said.substr(1), "ann", said[0] == '='});
+    }
+    void append(std::string_view room, Said const& said) noexcept override {
+      CHECK(said.user == "ann");
+      kept.emplace_back(room, (said.only ? '=' : '!') + std::string(said.lines));
+    }
+    void forget(std::string_view room) noexcept override {
+      auto const is_gone = [&](auto const& one) { return one.first == room; };
+      kept.erase(std::remove_if(kept.begin(), kept.end(), is_gone), kept.end());
+    }
+  } store;
+  using Kept = decltype(store.kept);
+  {
+    RoomTable table(3, 0, {.lines = 10});
+    table.use(store);
+    for (auto const* const room : {"a", "b", "c"}) table.enter(room).room().broadcast("ann", "1\n2\n");
+    table.enter("b").room().send_to("ann", "3\n");
+  }
+  Kept const all = {{"a", "!1\n2\n"}, {"b", "!1\n2\n"}, {"c", "!1\n2\n"}, {"b", "=3\n"}};
+  CHECK(store.kept == all);
+  store.kept = {all[0], all[2], all[1], all[3]};  // in the order in which the rooms were used
+  RoomTable table(3, 0, {.lines = 10});
+  table.use(store);
+  CHECK(store.kept.size() == 4);  // nothing came twice
+  CHECK(table.size() == 0);
+  auto const history = [&](std::string const& room, std::string const& user) {
+    Room::Member member(user, Peer(std::make_shared<RecordingQueue>()));
+    auto const stay = table.enter(room);
+    stay.room().add(member);
+    auto const lines = stay.room().history(member, 10).lines;
+    stay.room().remove(member);
+    return lines;
+  };
+  CHECK(history("b", "ann") == "3\n");
+  CHECK(history("b", "zoe") == "1\n2\n");
+  table.enter("d").room().broadcast("ann", "4\n");  // in the place of a, which was left first
+  CHECK(store.kept == Kept{all[2], all[1], all[3], {"d", "!4\n"}});
+  CHECK(history("a", "zoe").empty());
+  CHECK(history("d", "zoe") == "4\n");
 }
 
 TEST_CASE("a slow reader of a room costs others nothing of their histories", "[room_table]") {

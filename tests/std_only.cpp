@@ -11,7 +11,9 @@
 #include <chatproto/detail/server/handler_memory.hpp>
 #include <chatproto/detail/server/link_rules.hpp>
 #include <chatproto/detail/server/near_misses.hpp>
+#include <chatproto/detail/sqlite/history_queue.hpp>
 #include <chatproto/error.hpp>
+#include <chatproto/history_store.hpp>
 #include <chatproto/layer.hpp>
 #include <chatproto/line_reader.hpp>
 #include <chatproto/login.hpp>

@@ -19,6 +19,7 @@
 
 #include <chatproto/backplane.hpp>
 #include <chatproto/error.hpp>
+#include <chatproto/history_store.hpp>
 #include <chatproto/login.hpp>
 #include <chatproto/message.hpp>
 #include <chatproto/peer.hpp>
@@ -45,6 +46,8 @@ struct ChatOptions {
   /// What rooms keep of what was said, for receivers that ask for it (`history:`); see docs/protocol.md, section 10. By
   /// default nothing, and `history:` is an unknown message. Not with a backplane.
   HistoryLimits history = {};
+  /// Where these outlive the service, if they do. A store belongs to one service.
+  std::shared_ptr<HistoryStore> history_store = {};
   /// Whether senders may ask who is in their room (`who:`); see docs/protocol.md, section 11. Otherwise that is an
   /// unknown message. Not with a backplane.
   bool presence = false;
@@ -61,10 +64,15 @@ class ChatService {
  public:
   class Session;
 
-  /// Constructs a chat without rooms. Throws what `Backplane::start` throws, if there is a backplane, and
-  /// `std::invalid_argument` if there is also an option that cannot be used with it.
+  /// Constructs a chat with the histories of the store, if there is one, and otherwise without rooms. Throws what
+  /// `HistoryStore::load` and `Backplane::start` throw, and `std::invalid_argument` if there is a store and no history,
+  /// or an option that cannot be used with a backplane.
   explicit ChatService(ChatOptions options = {})
       : options_(std::move(options)), rooms_(options_.max_rooms, options_.max_members, options_.history) {
+    if (options_.history_store) {
+      if (!options_.history) throw std::invalid_argument("chatproto::ChatOptions: a store needs a history");
+      rooms_.use(*options_.history_store);
+    }
     if (!options_.backplane) return;
     if (options_.history || options_.presence)
       throw std::invalid_argument("chatproto::ChatOptions: history and presence cannot be used with a backplane");

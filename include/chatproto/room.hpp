@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <chatproto/history_limits.hpp>
+#include <chatproto/history_store.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room_log.hpp>
@@ -209,9 +210,24 @@ class Room {
     if (sender.waits_.exchange(false)) waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &sender));
   }
 
-  /// Makes the room keep what was said last, also when nobody is in it. `memory` says how much and must outlive it.
+  /// Makes the room keep what was said last, also when nobody is in it. `memory` says how much and must outlive it. So
+  /// must `store` and `name`, if there are any: the store then gets what is said.
   /// Precondition: nothing was said yet, and `memory.limits()` is not empty.
-  void keep_history(HistoryMemory& memory) noexcept { log_.keep_history(memory); }
+  void keep_history(HistoryMemory& memory, HistoryStore* store = nullptr, std::string_view name = {}) noexcept {
+    log_.keep_history(memory);
+    store_ = store;
+    name_ = name;
+  }
+  /// Appends to the history what a store has kept. Precondition: nobody is in the room.
+  void restore(HistoryStore::Said const& said) {
+    std::lock_guard const lock(mutex_);
+    log_.append(said.lines, {said.user, said.only});
+  }
+  /// Makes the store forget what it has of the room, if it has something.
+  void forget_history() const noexcept {
+    std::lock_guard const lock(mutex_);
+    if (store_ != nullptr && log_.end() > 0) store_->forget(name_);
+  }
   /// Returns the last texts, at most `most`, that the room has kept and that `member` would have got before it was
   /// added. What it gets from then on follows without a gap. Precondition: it was added.
   RoomLog::History history(Member const& member, std::size_t most) const {
@@ -303,6 +319,7 @@ class Room {
     if (!audience.only) reached = members_.size() - finishing_ - reached;
     if ((reached == 0 && !log_.keeps_history()) || lines.empty()) return reached;
     auto const place = log_.append(lines, audience);
+    if (store_ != nullptr) store_->append(name_, {lines, audience.user, audience.only});
     for (auto i = awake_; i < members_.size(); ++i)
       if (is_named(members_[i]) == audience.only) wake(*members_[i].member, place);
     if (log_.end() >= next_look_ || log_.memory() > most_memory_) look_for_slow_members();
@@ -423,6 +440,8 @@ class Room {
 
   mutable std::mutex mutex_;
   RoomLog log_;
+  HistoryStore* store_ = nullptr;
+  std::string_view name_;                 // for the store
   std::vector<Slot> members_;             // the awake members come first
   std::size_t awake_ = 0;                 // how many are awake
   std::size_t finishing_ = 0;             // how many only read up to their mark_

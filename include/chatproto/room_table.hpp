@@ -14,6 +14,7 @@
 #include <utility>
 
 #include <chatproto/history_limits.hpp>
+#include <chatproto/history_store.hpp>
 #include <chatproto/message_queue.hpp>
 #include <chatproto/peer.hpp>
 #include <chatproto/room.hpp>
@@ -88,6 +89,17 @@ class RoomTable {
   RoomTable(std::size_t max_rooms, std::size_t max_members, HistoryLimits const& history = {}) noexcept
       : max_rooms_(max_rooms), max_members_(max_members), history_(history) {}
 
+  /// Loads the histories that `store` has, and keeps them there from now on. The store must outlive the table. Throws
+  /// what its `load` throws. Precondition: there are no rooms yet, and they keep histories.
+  void use(HistoryStore& store) {
+    store_ = &store;
+    Membership in;
+    store.load([&](std::string_view name, HistoryStore::Said const& said) {
+      if (!in || in.name() != name) in = enter(name);  // what it was in before is idle then
+      in.room().restore(said);
+    });
+  }
+
   /// Enters the room called `name`, creating it if necessary. The table must outlive the membership, which is empty if
   /// the room or the table is full.
   Membership enter(std::string_view name) {
@@ -98,7 +110,7 @@ class RoomTable {
       return {};
     if (at != rooms_.end()) return stay(*at);
     auto& entry = *rooms_.try_emplace(std::string(name)).first;
-    if (history_.limits()) entry.second.room.keep_history(history_);
+    if (history_.limits()) entry.second.room.keep_history(history_, store_, entry.first);
     if (max_rooms_ > 0 && rooms_.size() > max_rooms_) destroy(*first_idle_);
     return stay(entry);
   }
@@ -164,11 +176,13 @@ class RoomTable {
   /// Destroys a room that nobody is in.
   void destroy(Entry& entry) noexcept {
     if (entry.second.idle_bytes > 0) remove_from_idle(entry);
+    entry.second.room.forget_history();
     rooms_.erase(rooms_.find(entry.first));
   }
 
   std::size_t const max_rooms_ = 0, max_members_ = 0;
   HistoryMemory history_ = HistoryMemory({});
+  HistoryStore* store_ = nullptr;
   mutable std::mutex mutex_;
   Entry *first_idle_ = nullptr, *last_idle_ = nullptr;
   std::size_t idle_ = 0, idle_bytes_ = 0;  // idle rooms, and their memory

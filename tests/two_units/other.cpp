@@ -5,6 +5,9 @@
 #ifdef OPENSSL_MACROS_H
 #error "chatproto.hpp includes OpenSSL, which only chatproto/tls.hpp may"
 #endif
+#ifdef SQLITE_VERSION
+#error "chatproto.hpp includes SQLite, which only chatproto/sqlite_history.hpp may"
+#endif
 #ifdef __HIREDIS_H
 #error "chatproto.hpp includes hiredis, which only chatproto/redis.hpp may"
 #endif

@@ -3,9 +3,6 @@
 /// `TlsLayer`, one connection's TLS.
 #pragma once
 
-#include <algorithm>
-#include <cerrno>
-#include <climits>
 #include <cstddef>
 #include <memory>
 #include <new>
@@ -13,17 +10,12 @@
 #include <system_error>
 #include <utility>
 
-#ifdef _WIN32
-#include <winsock2.h>
-#else
-#include <sys/socket.h>
-#endif
-
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include <chatproto/detail/native_io.hpp>
 #include <chatproto/detail/tls/tls_context.hpp>
 #include <chatproto/layer.hpp>
 #include <chatproto/token_bucket.hpp>
@@ -193,45 +185,9 @@ class TlsLayer final : public Layer {
 
   // --- OpenSSL's way to the socket ---
 
-  static std::error_code last_error() noexcept {
-#ifdef _WIN32
-    return {::WSAGetLastError(), std::system_category()};
-#else
-    return {errno, std::system_category()};
-#endif
-  }
-  static bool is_for_now(std::error_code const& ec) noexcept {
-    return ec == std::errc::operation_would_block || ec == std::errc::resource_unavailable_try_again;
-  }
-  /// Calls `call` until it is not interrupted. Returns the bytes that it moved. 0: `ec` says why, unless it would
-  /// block.
-  static std::size_t move(auto const& call, bool& ended, std::error_code& ec) {
-    for (;;) {
-      auto const n = call();
-      ended = n == 0;
-      if (n >= 0) return static_cast<std::size_t>(n);
-      auto const error = last_error();
-      if (error == std::errc::interrupted) continue;
-      if (!is_for_now(error)) ec = error;
-      return 0;
-    }
-  }
   std::size_t send(char const* bytes, std::size_t size) {
-    auto flags = 0;
-#ifdef MSG_NOSIGNAL
-    flags |= MSG_NOSIGNAL;
-#endif
-#ifdef MSG_MORE  // the system then sends several records together
-    if (more_follows_) flags |= MSG_MORE;
-#endif
-    bool ended = false;
-    return move([&] { return ::send(socket_, bytes, io_size(size), flags); }, ended, write_error_);
+    return send_some(socket_, bytes, size, more_follows_, write_error_);  // several records together
   }
-#ifdef _WIN32
-  static int io_size(std::size_t size) { return static_cast<int>(std::min<std::size_t>(size, INT_MAX)); }
-#else
-  static std::size_t io_size(std::size_t size) { return size; }
-#endif
 
   static TlsLayer& layer_of(::BIO* bio) { return *static_cast<TlsLayer*>(::BIO_get_data(bio)); }
   static int write_bio(::BIO* bio, char const* bytes, std::size_t size, std::size_t* written) {
@@ -254,7 +210,7 @@ class TlsLayer final : public Layer {
     BIO_clear_retry_flags(bio);
     *read = 0;
     if (!std::exchange(layer.may_read_, false)) return BIO_set_retry_read(bio), 0;
-    *read = move([&] { return ::recv(layer.socket_, bytes, io_size(size), 0); }, ended, layer.read_error_);
+    *read = receive_some(layer.socket_, bytes, size, ended, layer.read_error_);
     if (ended) BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
     if (*read == 0 && !ended && !layer.read_error_) BIO_set_retry_read(bio);
     return *read > 0 ? 1 : 0;

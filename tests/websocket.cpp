@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <chatproto/websocket.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "catch.hpp"
+
+using namespace std::string_literals;
+using namespace std::string_view_literals;
+using chatproto::Layer;
+using chatproto::WebSocketError;
+using chatproto::WebSocketServer;
+using chatproto::WebSocketServerOptions;
+
+namespace {
+
+/// A server's layer, and the other end of its connection, which is a raw socket.
+class Scene {
+ public:
+  explicit Scene(WebSocketServerOptions options = {}, int buffer = 0) : factory_(std::move(options)) {
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends_.data()) == 0);
+    for (auto const end : ends_) {
+      ::fcntl(end, F_SETFL, O_NONBLOCK);
+      if (buffer > 0) ::setsockopt(end, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+    }
+    layer = factory_.make_layer(ends_[0], {});
+  }
+  Scene(Scene const&) = delete;
+  Scene& operator=(Scene const&) = delete;
+  ~Scene() {
+    layer.reset();
+    for (auto const end : ends_) ::close(end);
+  }
+
+  void sends(std::string_view bytes) {
+    REQUIRE(::write(ends_[1], bytes.data(), bytes.size()) == static_cast<::ssize_t>(bytes.size()));
+  }
+  void ends() { ::shutdown(ends_[1], SHUT_WR); }
+  /// Returns all that has come.
+  std::string gets() {
+    std::string all;
+    std::array<char, 65536> bytes;
+    for (::ssize_t n; (n = ::read(ends_[1], bytes.data(), bytes.size())) > 0;)
+      all.append(bytes.data(), static_cast<std::size_t>(n));
+    return all;
+  }
+  /// Shakes hands.
+  void opens() {
+    sends(request());
+    REQUIRE(layer->handshake().wait == Layer::Wait::nothing);
+    REQUIRE(gets().starts_with("HTTP/1.1 101 "));
+  }
+  /// Returns what the layer reads; "(end)" if the other end has closed its side, "(nothing)" if nothing has come.
+  std::string reads(std::size_t size = 65536) {
+    std::string all;
+    std::vector<char> bytes(size);
+    for (;;) {
+      auto const result = layer->read_some(bytes.data(), bytes.size());
+      if (result.error) return all + "(error)";
+      if (result.bytes == 0)
+        return all + (result.wait == Layer::Wait::nothing ? "(end)" : all.empty() ? "(nothing)" : "");
+      all.append(bytes.data(), result.bytes);
+    }
+    return all;
+  }
+
+  static std::string request(std::string_view fields = {}, std::string_view line = "GET / HTTP/1.1") {
+    std::string all(line);
+    all += "\r\nHost: chat.example.org:8080\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n";
+    if (fields.find("Sec-WebSocket-Key") == fields.npos) all += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    if (fields.find("Sec-WebSocket-Version") == fields.npos) all += "Sec-WebSocket-Version: 13\r\n";
+    return all.append(fields) + "\r\n";
+  }
+
+  std::unique_ptr<Layer> layer;
+
+ private:
+  WebSocketServer factory_;
+  std::array<int, 2> ends_{};
+};
+
+/// A client's frame. `first`: FIN, reserved bits and opcode.
+std::string frame(int first, std::string_view payload, bool is_masked = true) {
+  std::string all(1, static_cast<char>(first));
+  auto const mask = is_masked ? 0x80 : 0;
+  if (payload.size() < 126) {
+    all += static_cast<char>(mask | static_cast<int>(payload.size()));
+  } else if (payload.size() < 65536) {
+    all += static_cast<char>(mask | 126);
+    all += static_cast<char>(payload.size() >> 8);
+    all += static_cast<char>(payload.size() & 255);
+  } else {
+    all += static_cast<char>(mask | 127);
+    for (auto shift = 56; shift >= 0; shift -= 8) all += static_cast<char>(payload.size() >> shift & 255);
+  }
+  if (!is_masked) return all.append(payload);
+  constexpr std::string_view key = "\x12\xfe\x00\x7a"sv;
+  all += key;
+  for (std::size_t i = 0; i < payload.size(); ++i) all += static_cast<char>(payload[i] ^ key[i % 4]);
+  return all;
+}
+std::string close_frame(int code) {
+  return {'\x88', '\x02', static_cast<char>(code >> 8), static_cast<char>(code & 255)};
+}
+constexpr int text = 0x81, binary = 0x82, closing = 0x88, ping = 0x89, pong = 0x8a, first_text = 0x01,
+              first_binary = 0x02, middle = 0x00, last = 0x80;
+
+}  // namespace
+
+TEST_CASE("a request for a WebSocket is answered as RFC 6455 says", "[websocket]") {
+  Scene scene;
+  auto const request = Scene::request();
+  SECTION("at once") {
+    scene.sends(request);
+  }
+  SECTION("byte by byte") {
+    for (auto const byte : request.substr(0, request.size() - 1)) {
+      scene.sends({&byte, 1});
+      REQUIRE(scene.layer->handshake().wait == Layer::Wait::read);
+    }
+    scene.sends(request.substr(request.size() - 1));
+  }
+  auto const result = scene.layer->handshake();
+  CHECK(!result.error);
+  CHECK(result.wait == Layer::Wait::nothing);
+  CHECK(scene.gets() ==
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+}
+
+TEST_CASE("what comes with the request is not lost", "[websocket]") {
+  Scene scene;
+  scene.sends(Scene::request() + frame(binary, "early\n") + frame(binary, "bird\n"));
+  REQUIRE(scene.layer->handshake().wait == Layer::Wait::nothing);
+  CHECK(scene.layer->has_input());
+  CHECK(scene.reads() == "early\nbird\n");
+}
+
+TEST_CASE("a request for anything else is answered, and the connection is over", "[websocket]") {
+  struct {
+    std::string request;
+    std::string_view status;
+    WebSocketError error;
+  } const rows[] = {
+      {Scene::request({}, "GET /chat HTTP/1.1"), "404", WebSocketError::not_found},
+      {Scene::request({}, "POST / HTTP/1.1"), "405", WebSocketError::bad_method},
+      {Scene::request({}, "HEAD / HTTP/1.1"), "400", WebSocketError::bad_request},
+      {Scene::request({}, "GET / HTTP/1.0"), "400", WebSocketError::bad_request},
+      {Scene::request("Sec-WebSocket-Version: 8\r\n"), "426", WebSocketError::bad_version},
+      {Scene::request("Sec-WebSocket-Key: short\r\n"), "400", WebSocketError::bad_request},
+      {Scene::request("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+       "400", WebSocketError::bad_request},
+      {Scene::request("Host: twice\r\n"), "400", WebSocketError::bad_request},
+      {Scene::request("Origin: https://elsewhere.example\r\n"), "403", WebSocketError::foreign_origin},
+      {Scene::request("Origin: null\r\n"), "403", WebSocketError::foreign_origin},
+      {"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+       "Sec-WebSocket-Version: 13\r\n\r\n",
+       "400", WebSocketError::bad_request},
+      {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404", WebSocketError::not_found},
+      {"slogin:bob\n", "400", WebSocketError::bad_request},
+      {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"s, "400", WebSocketError::bad_request},
+      {"GET / HTTP/1.1\r\nX: " + std::string(9000, 'x') + "\r\n\r\n", "431", WebSocketError::too_large},
+  };
+  for (auto const& [request, status, error] : rows) {
+    CAPTURE(request);
+    Scene scene;
+    scene.sends(request);
+    auto result = scene.layer->handshake();
+    CHECK(result.error == make_error_code(error));
+    auto const answer = scene.gets();
+    CHECK(answer.starts_with("HTTP/1.1 " + std::string(status) + ' '));
+    CHECK(answer.find("\r\nConnection: close\r\n") != answer.npos);
+  }
+}
+
+TEST_CASE("a page may connect if it comes from here, or its origin is allowed", "[websocket]") {
+  auto const may = [](std::string const& origin, std::vector<std::string> origins) {
+    Scene scene({.origins = std::move(origins)});
+    scene.sends(Scene::request("Origin: " + origin + "\r\n"));
+    return !scene.layer->handshake().error;
+  };
+  CHECK(may("http://chat.example.org:8080", {}));
+  CHECK(may("https://Chat.Example.org:8080", {}));
+  CHECK_FALSE(may("http://chat.example.org", {}));
+  CHECK_FALSE(may("http://evil.example", {}));
+  CHECK_FALSE(may("http://chat.example.org:8080.evil.example", {}));
+  CHECK(may("https://other.example", {"https://one.example", "https://other.example"}));
+  CHECK_FALSE(may("http://other.example", {"https://other.example"}));
+  CHECK(may("null", {"*"}));
+}
+
+TEST_CASE("the page is sent with a policy that allows its own style and script only", "[websocket]") {
+  Scene scene({.page = "<html><style>a</style><script>b</script></html>"});
+  auto const method = GENERATE("GET"s, "HEAD"s);
+  scene.sends(method + " /?from=there HTTP/1.1\r\nHost: x\r\n\r\n");
+  CHECK(scene.layer->handshake().error == make_error_code(WebSocketError::answered));
+  auto const answer = scene.gets();
+  CHECK(answer.starts_with("HTTP/1.1 200 OK\r\n"));
+  CHECK(answer.find("Content-Length: 47\r\n") != answer.npos);
+  CHECK(answer.find("style-src 'sha256-ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs='") != answer.npos);
+  CHECK(answer.find("script-src 'sha256-PiPoFgA5WUoziU9lZOGxNIu9egCI1CxKy3PurtWcAJ0='") != answer.npos);
+  CHECK(answer.ends_with(method == "GET" ? "\r\n\r\n<html><style>a</style><script>b</script></html>" : "\r\n\r\n"));
+}
+
+TEST_CASE("each write is a frame", "[websocket]") {
+  Scene scene;
+  scene.opens();
+  for (auto const size : {1u, 125u, 126u, 65535u, 65536u}) {
+    CAPTURE(size);
+    std::string const payload(size, 'x');
+    CHECK(scene.layer->write(payload.data(), size).bytes == size);
+    CHECK(scene.gets() == frame(binary, payload, false));
+  }
+}
+
+TEST_CASE("what the socket does not take is held, and then sent", "[websocket]") {
+  Scene scene({}, 4096);
+  scene.opens();
+  std::string expected, got, payload(50'000, 'x');
+  for (auto i = 0; i < 10; ++i) {
+    payload[0] = static_cast<char>('0' + i);
+    while (scene.layer->flush().wait == Layer::Wait::write) got += scene.gets();
+    auto const result = scene.layer->write(payload.data(), payload.size());
+    CHECK(result.bytes == payload.size());
+    CHECK(result.wait == Layer::Wait::write);
+    CHECK(scene.layer->write("x", 1).bytes == 0);
+    expected += frame(binary, payload, false);
+  }
+  while (scene.layer->flush().wait == Layer::Wait::write) got += scene.gets();
+  got += scene.gets();
+  CHECK(got == expected);
+}
+
+// Named after the cases of the Autobahn suite (autobahn-testsuite), as far as they apply: there are no extensions.
+TEST_CASE("frames are taken or refused as the cases of Autobahn want", "[websocket]") {
+  auto const big = std::string(65536, '*');
+  auto const invalid =
+      "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80"
+      "edited"s;
+  auto const valid = "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5"s;
+  auto const code = [](int value, std::string_view reason = {}) {
+    return std::string{static_cast<char>(value >> 8), static_cast<char>(value & 255)}.append(reason);
+  };
+  struct {
+    std::string_view name;
+    std::string sent, read;
+    std::string answer = {};  // also after the close of our side; empty: only a close with 1000
+  } const rows[] = {
+      {"1.1.1", frame(text, ""), "(nothing)"},
+      {"1.1.2", frame(text, std::string(125, '*')), std::string(125, '*')},
+      {"1.1.3", frame(text, std::string(126, '*')), std::string(126, '*')},
+      {"1.1.6", frame(text, std::string(65535, '*')), std::string(65535, '*')},
+      {"1.1.7", frame(text, big), big},
+      {"1.2.2", frame(binary, std::string(125, '\xfe')), std::string(125, '\xfe')},
+      {"1.2.7", frame(binary, big), big},
+      {"2.1", frame(ping, ""), "(nothing)", frame(pong, "", false)},
+      {"2.3", frame(ping, "\x00\xff\xfe\xfd\xfc\xfb\x00\xff"sv), "(nothing)",
+       frame(pong, "\x00\xff\xfe\xfd\xfc\xfb\x00\xff"sv, false)},
+      {"2.4", frame(ping, std::string(125, '\xfe')), "(nothing)", frame(pong, std::string(125, '\xfe'), false)},
+      {"2.5", frame(ping, std::string(126, '\xfe')), "(end)", close_frame(1002)},
+      {"2.7", frame(pong, ""), "(nothing)"},
+      {"2.8", frame(pong, "unsolicited"), "(nothing)"},
+      {"2.10", frame(ping, "1") + frame(ping, "2"), "(nothing)", frame(pong, "1", false) + frame(pong, "2", false)},
+      {"3.1", frame(text | 0x40, "x"), "(end)", close_frame(1002)},
+      {"3.2", frame(text, "a") + frame(text | 0x20, "x") + frame(ping, ""), "a(end)", close_frame(1002)},
+      {"3.5", frame(binary | 0x50, "x"), "(end)", close_frame(1002)},
+      {"3.6", frame(ping | 0x60, "x"), "(end)", close_frame(1002)},
+      {"3.7", frame(closing | 0x70, ""), "(end)", close_frame(1002)},
+      {"4.1.1", frame(0x83, ""), "(end)", close_frame(1002)},
+      {"4.1.2", frame(0x84, "reserved"), "(end)", close_frame(1002)},
+      {"4.1.5", frame(text, "a") + frame(0x87, "x"), "a(end)", close_frame(1002)},
+      {"4.2.1", frame(0x8b, ""), "(end)", close_frame(1002)},
+      {"4.2.5", frame(text, "a") + frame(0x8f, "x"), "a(end)", close_frame(1002)},
+      {"5.1", frame(0x09, "f") + frame(last, "g"), "(end)", close_frame(1002)},
+      {"5.2", frame(0x0a, "f") + frame(last, "g"), "(end)", close_frame(1002)},
+      {"5.3", frame(first_text, "f") + frame(last, "g"), "fg"},
+      {"5.6", frame(first_text, "f") + frame(ping, "p") + frame(last, "g"), "fg", frame(pong, "p", false)},
+      {"5.9", frame(last, "x") + frame(text, "y"), "(end)", close_frame(1002)},
+      {"5.11", frame(middle, "x") + frame(text, "y"), "(end)", close_frame(1002)},
+      {"5.15", frame(first_text, "a") + frame(last, "b") + frame(middle, "c") + frame(text, "d"), "ab(end)",
+       close_frame(1002)},
+      {"5.18", frame(first_text, "a") + frame(text, "b"), "a(end)", close_frame(1002)},
+      {"5.19",
+       frame(first_text, "1") + frame(middle, "2") + frame(ping, "p") + frame(middle, "3") + frame(ping, "q") +
+           frame(last, "4"),
+       "1234", frame(pong, "p", false) + frame(pong, "q", false)},
+      {"6.1.1", frame(text, ""), "(nothing)"},
+      {"6.1.3", frame(first_text, "") + frame(middle, "mid") + frame(last, ""), "mid"},
+      {"6.2.1", frame(text, valid), valid},
+      {"6.2.3", frame(first_text, valid.substr(0, 1)) + frame(last, valid.substr(1)), valid},
+      {"6.3.1", frame(text, invalid), "(end)", close_frame(1007)},
+      {"6.4.1", frame(first_text, "\xce\xba\xe1\xbd\xb9"sv) + frame(middle, "\xf4\x90\x80\x80"sv) + frame(last, "x"),
+       "\xce\xba\xe1\xbd\xb9(end)", close_frame(1007)},
+      {"6.6.1", frame(text, "\xce"), "(end)", close_frame(1007)},
+      {"6.11.5", frame(text, "\xf4\x8f\xbf\xbf"), "\xf4\x8f\xbf\xbf"},
+      {"6.12.1", frame(text, "\xfe"), "(end)", close_frame(1007)},
+      {"6.15.1", frame(text, "\xc0\xaf"), "(end)", close_frame(1007)},
+      {"6.20.1", frame(text, "\xed\xa0\x80"), "(end)", close_frame(1007)},
+      {"7.1.1", frame(text, "Hello") + frame(closing, code(1000)), "Hello(end)", close_frame(1000)},
+      {"7.1.3", frame(closing, code(1000)) + frame(ping, "x"), "(end)", close_frame(1000)},
+      {"7.3.1", frame(closing, ""), "(end)", close_frame(1000)},
+      {"7.3.2", frame(closing, "a"), "(end)", close_frame(1002)},
+      {"7.3.4", frame(closing, code(1000, "Hello World!")), "(end)", close_frame(1000)},
+      {"7.3.5", frame(closing, code(1000, std::string(123, '*'))), "(end)", close_frame(1000)},
+      {"7.3.6", frame(closing, code(1000, std::string(124, '*'))), "(end)", close_frame(1002)},
+      {"7.5.1", frame(closing, code(1000, invalid)), "(end)", close_frame(1007)},
+      {"7.7.3", frame(closing, code(1002)), "(end)", close_frame(1002)},
+      {"7.7.9", frame(closing, code(3000)), "(end)", close_frame(3000)},
+      {"7.7.13", frame(closing, code(4999)), "(end)", close_frame(4999)},
+      {"7.9.1", frame(closing, code(0)), "(end)", close_frame(1002)},
+      {"7.9.2", frame(closing, code(999)), "(end)", close_frame(1002)},
+      {"7.9.3", frame(closing, code(1004)), "(end)", close_frame(1002)},
+      {"7.9.4", frame(closing, code(1005)), "(end)", close_frame(1002)},
+      {"7.9.5", frame(closing, code(1006)), "(end)", close_frame(1002)},
+      {"7.9.9", frame(closing, code(2999)), "(end)", close_frame(1002)},
+      {"7.13.1", frame(closing, code(5000)), "(end)", close_frame(1002)},
+      {"10.1.1", frame(first_text, big.substr(0, 1300)) + frame(last, big.substr(1300)), big},
+      // Not in the suite:
+      {"not masked", frame(binary, "x", false), "(end)", close_frame(1002)},
+      {"2^63 bytes", "\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00"s, "(end)", close_frame(1002)},
+      {"a length in more bytes than needed",
+       "\x82\xfe\x00\x05"s + "\x00\x00\x00\x00"
+                             "abcde"s,
+       "(end)", close_frame(1002)},
+  };
+  auto const step = GENERATE(std::size_t(0), 1u, 7u);  // 0: all at once
+  for (auto const& [name, sent, read, answer] : rows) {
+    if (step != 0 && sent.size() > 5000) continue;
+    CAPTURE(name, step);
+    Scene scene;
+    scene.opens();
+    std::string got, answers;
+    for (std::size_t at = 0; at < sent.size(); at += step == 0 ? sent.size() : step) {
+      scene.sends(std::string_view(sent).substr(at, step == 0 ? sent.size() : step));
+      auto const piece = scene.reads();
+      if (piece != "(nothing)") got += piece;
+      answers += scene.gets();
+      if (got.ends_with("(end)")) break;
+    }
+    if (got.empty()) got = "(nothing)";
+    if (step == 0 || answer != close_frame(1007))  // in pieces, some bytes come before the wrong one
+      CHECK(got == read);
+    else
+      CHECK(got.ends_with("(end)"));
+    scene.layer->close_output();
+    answers += scene.gets();
+    auto const ends = answer.find("\x88"sv) != answer.npos;
+    CHECK(answers == answer + (ends ? "" : close_frame(1000)));
+    CHECK(scene.layer->write("late", 4).bytes == 4);  // nothing follows a close
+    CHECK(scene.gets().empty());
+  }
+}
+
+/// Takes all bytes at once, and holds them until it may send them.
+class Holding final : public Layer {
+ public:
+  std::string held, sent;
+  bool may_send = false;
+
+  Result handshake() override { return {}; }
+  Result read_some(char*, std::size_t) override { return {0, Wait::read, {}}; }
+  Result write(char const* bytes, std::size_t size) override {
+    if (!held.empty()) return {0, Wait::write, {}};
+    held.assign(bytes, size);
+    return {size, flush().wait, {}};
+  }
+  Result flush() override {
+    if (!held.empty() && !may_send) return {0, Wait::write, {}};
+    sent += held;
+    return {std::exchange(held, {}).size(), Wait::nothing, {}};
+  }
+  bool has_input() const noexcept override { return false; }
+  void close_output() noexcept override { sent += "(closed)"; }
+};
+
+TEST_CASE("output that an inner layer holds is waited for, in order", "[websocket]") {
+  struct Silent final : chatproto::detail::WebSocketGreeter {
+    ::http_parser_type expects() const noexcept override { return HTTP_REQUEST; }
+    Greeting answer(chatproto::detail::HttpMessage const&) override { return {}; }
+  };
+  auto owned = std::make_unique<Holding>();
+  auto& inner = *owned;
+  chatproto::detail::WebSocketLayer layer(-1, std::move(owned), std::make_unique<Silent>(), false);
+  auto const one = layer.write("one", 3), two = layer.write("two", 3);
+  CHECK(one.bytes == 3);
+  CHECK(one.wait == Layer::Wait::write);
+  CHECK(two.bytes == 0);
+  CHECK(two.wait == Layer::Wait::write);
+  CHECK(layer.flush().wait == Layer::Wait::write);
+  inner.may_send = true;
+  CHECK(layer.flush().wait == Layer::Wait::nothing);
+  CHECK(layer.write("two", 3).bytes == 3);
+  CHECK(inner.sent == frame(binary, "one", false) + frame(binary, "two", false));
+}
+
+TEST_CASE("a client's layer and a server's understand each other", "[websocket]") {
+  std::array<int, 2> ends{};
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends.data()) == 0);
+  WebSocketServer servers;
+  chatproto::WebSocketClient clients;
+  {
+    auto const server = servers.make_layer(ends[0], {}), client = clients.make_layer(ends[1], "chat.example.org");
+    auto const shake = [](Layer& layer) {
+      auto const result = layer.handshake();
+      REQUIRE(!result.error);
+      return result.wait;
+    };
+    REQUIRE(shake(*client) == Layer::Wait::read);
+    REQUIRE(shake(*server) == Layer::Wait::nothing);
+    REQUIRE(shake(*client) == Layer::Wait::nothing);
+    for (auto const& [from, to] : {std::pair(client.get(), server.get()), std::pair(server.get(), client.get())}) {
+      std::string expected, got;
+      std::vector<char> bytes(4000);
+      for (auto i = 0u; i < 200; ++i) {
+        std::string const piece(1 + i * 7, static_cast<char>('a' + i % 26));
+        expected += piece;
+        REQUIRE(from->write(piece.data(), piece.size()).bytes == piece.size());
+        for (Layer::Result result; (result = to->read_some(bytes.data(), bytes.size())).bytes > 0;)
+          got.append(bytes.data(), result.bytes);
+      }
+      CHECK(got == expected);
+    }
+    client->close_output();
+    char byte;
+    auto const end = server->read_some(&byte, 1);
+    CHECK(end.bytes == 0);
+    CHECK(end.wait == Layer::Wait::nothing);
+    CHECK(!end.error);
+  }
+  for (auto const each : ends) ::close(each);
+}
+
+TEST_CASE("a client refuses what is no WebSocket server's answer", "[websocket]") {
+  auto const good = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"s;
+  auto const answer = GENERATE_COPY(good + "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n", good + "\r\n",
+                                    "HTTP/1.1 200 OK\r\n\r\n"s, "err:not logged in\n"s);
+  std::array<int, 2> ends{};
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends.data()) == 0);
+  chatproto::WebSocketClient clients;
+  {
+    auto const client = clients.make_layer(ends[1], "::1");
+    REQUIRE(client->handshake().wait == Layer::Wait::read);
+    std::array<char, 1000> request;
+    auto const size = ::read(ends[0], request.data(), request.size());
+    REQUIRE(size > 0);
+    CHECK(std::string(request.data(), static_cast<std::size_t>(size)).find("\r\nHost: [::1]\r\n") != std::string::npos);
+    REQUIRE(::write(ends[0], answer.data(), answer.size()) > 0);
+    CHECK(client->handshake().error == make_error_code(WebSocketError::refused));
+  }
+  for (auto const each : ends) ::close(each);
+}
+
+TEST_CASE("frames that a read had no room for are input", "[websocket]") {
+  Scene scene;
+  scene.opens();
+  scene.sends(frame(binary, "abcd") + frame(binary, "efgh") + frame(ping, ""));
+  std::array<char, 4> bytes;
+  CHECK(scene.layer->read_some(bytes.data(), 4).bytes == 4);
+  CHECK(scene.layer->has_input());
+  CHECK(scene.layer->read_some(bytes.data(), 4).bytes == 4);
+  CHECK(std::string(bytes.data(), 4) == "efgh");
+  CHECK(scene.layer->has_input());
+  CHECK(scene.layer->read_some(bytes.data(), 4).wait == Layer::Wait::read);
+  CHECK_FALSE(scene.layer->has_input());
+  CHECK(scene.gets() == frame(pong, "", false));
+}
+
+TEST_CASE("a connection that ends without a close has ended", "[websocket]") {
+  Scene scene;
+  scene.opens();
+  scene.sends(frame(binary, "a\n") + frame(first_binary, "b"));
+  scene.ends();
+  CHECK(scene.reads() == "a\nb(end)");
+}
+
+TEST_CASE("pings whose pongs are not read take no memory", "[websocket]") {
+  Scene scene({}, 2048);
+  scene.opens();
+  auto const payload = std::string(125, 'p');
+  for (auto i = 0; i < 1000; ++i) {
+    scene.sends(frame(ping, payload.substr(0, 120) + std::to_string(10'000 + i)));
+    scene.reads();
+  }
+  std::string got;
+  for (std::string more; !(more = scene.gets()).empty();) {
+    got += more;
+    scene.layer->flush();
+  }
+  CHECK(got.size() < 64 * 1024);
+  CHECK(got.ends_with(std::to_string(10'999)));  // the latest is answered
+}
+
+TEST_CASE("a line may come in any frames, and be read in any pieces", "[websocket]") {
+  Scene scene;
+  scene.opens();
+  std::string expected, bytes;
+  for (auto i = 0; i < 3000; ++i) {
+    auto const piece = std::string(static_cast<std::size_t>(i % 40), static_cast<char>('a' + i % 26));
+    expected += piece;
+    bytes += frame(i % 3 == 0 ? binary : i % 3 == 1 ? first_binary : last, piece);
+  }
+  std::string got;
+  for (std::size_t at = 0; at < bytes.size(); at += 1000) {
+    scene.sends(std::string_view(bytes).substr(at, 1000));
+    for (std::string piece; (piece = scene.reads(17)) != "(nothing)";) got += piece;
+  }
+  CHECK(got == expected);
+}
