@@ -36,6 +36,7 @@ here() {
     python3-prometheus-client)
       python3 -c 'import prometheus_client' || /usr/bin/python3 -c 'import prometheus_client'
       ;;
+    python3-websockets) python3 -c 'import websockets' || /usr/bin/python3 -c 'import websockets' ;;
     libnss-myhostname) grep -qw localhost /etc/hosts || getent ahosts localhost ;; # resolves localhost
     ninja-build) command -v ninja ;;
     systemd) command -v systemd-analyze ;;

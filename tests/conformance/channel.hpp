@@ -43,6 +43,18 @@ class Channel {
 /// Called with a channel over a new connection, which sends without delay, or with an error.
 using ConnectDone = std::function<void(std::error_code const&, std::unique_ptr<Channel>)>;
 
+/// What the bytes of connections are wrapped in, such as TLS.
+class Wrapping {
+ public:
+  virtual ~Wrapping() = default;
+
+  /// Returns what it is called in messages.
+  [[nodiscard]] virtual std::string name() const = 0;
+
+  /// Does the handshake over a connected channel, and calls back with the channel that wraps it.
+  virtual void start(std::unique_ptr<Channel> channel, ConnectDone done) const = 0;
+};
+
 /// Connects to the first endpoint that answers. `narrow`: with small buffers, so that unread bytes wait at the other
 /// end.
 void connect(asio::any_io_executor const& executor, Endpoints const& endpoints, bool narrow, ConnectDone done);

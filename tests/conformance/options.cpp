@@ -36,6 +36,7 @@ was expected and what came. A SCENE is the name of a built-in scene, a pattern l
                        starts it)
   --ca FILE            the authorities to trust, in PEM format, in place of the system's
   --insecure           accept any certificate
+  --websocket          speak WebSocket with the server, over TLS if there is --tls
   --secret NAME=SECRET also play scenes about secrets (secrets-*), with a server at which NAME needs this SECRET to log
                        in, and other names need none
   --history            also play scenes about the history (history-*), with a server that keeps 100 texts or more
@@ -197,6 +198,8 @@ bool read_flag(Options& options, std::string const& flag) {
     options.tls.is_on = true;
   else if (flag == "--insecure")
     options.tls.verifies = false;
+  else if (flag == "--websocket")
+    options.websocket = true;
   else if (flag == "--verbose")
     options.verbose = true;
   else
@@ -208,7 +211,9 @@ void check_tls(Options const& options) {
   TlsOptions const& tls = options.tls;
   if (!tls.is_on && (!tls.authorities.empty() || !tls.verifies)) wrong("--ca and --insecure need --tls");
   if (!tls.authorities.empty() && !tls.verifies) wrong("--ca and --insecure exclude each other");
-  if (tls.is_on && options.task == Options::Task::play && !options.tests_server) wrong("--tls needs a server to test");
+  if (options.task != Options::Task::play || options.tests_server) return;
+  if (tls.is_on || options.websocket)
+    wrong(std::string(tls.is_on ? "--tls" : "--websocket") + " needs a server to test");
 }
 
 }  // namespace

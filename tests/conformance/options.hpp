@@ -12,6 +12,7 @@
 #include "generate.hpp"
 #include "play.hpp"
 #include "scene.hpp"
+#include "tls.hpp"
 
 namespace conformance {
 
@@ -23,6 +24,7 @@ struct Options {
   std::string host, port;            ///< address of the server under test,
   std::vector<std::string> command;  ///< or the command that starts it
   TlsOptions tls;                    ///< for connections to it
+  bool websocket = false;            ///< over that, or over TCP
   std::set<std::string> parts;       ///< optional parts of the protocol that it has, as `needs:` names them
   std::vector<std::string> scenes;   ///< files, folders, names and patterns
   Generation generation;             ///< the scenes that are generated besides them

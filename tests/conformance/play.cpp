@@ -133,11 +133,12 @@ void Play::connect() {
                          bool const refused = error == asio::error::connection_refused;
                          bool const later = (refused && (named || ++refused_ < 100)) || no_port_left(error);
                          if (later) return pause(std::chrono::milliseconds(10), &Play::connect);
-                         if (error || named || !settings_.tls) return connected(error, std::move(channel));
-                         settings_.tls->start(std::move(channel), guarded([this](std::error_code const& tls_error,
-                                                                                 std::unique_ptr<Channel> encrypted) {
-                                                connected(tls_error, std::move(encrypted));
-                                              }));
+                         if (error || named || !settings_.wrapping) return connected(error, std::move(channel));
+                         settings_.wrapping->start(
+                             std::move(channel),
+                             guarded([this](std::error_code const& wrapping_error, std::unique_ptr<Channel> wrapped) {
+                               connected(wrapping_error, std::move(wrapped));
+                             }));
                        }));
 }
 

@@ -18,14 +18,13 @@
 #include "inbox.hpp"
 #include "process.hpp"
 #include "scene.hpp"
-#include "tls.hpp"
 
 namespace conformance {
 
 /// The settings of all plays of a run.
 struct Settings {
   Endpoints server;                             ///< the server under test
-  std::shared_ptr<Tls const> tls;               ///< that it speaks; null: plain TCP
+  std::shared_ptr<Wrapping const> wrapping;     ///< of connections to it; null: plain TCP
   std::map<std::string, std::string> programs;  ///< name in scenes -> file
   std::map<std::string, std::string> words;     ///< what `{name}` in scenes stands for
   std::chrono::seconds step_limit{10};          ///< how long anything expected may take

@@ -23,7 +23,8 @@ std::string missing(Scene const& scene, Options const& options, asio::any_io_exe
     return "needs --secret NAME=SECRET, with which NAME may log in";
   if ((scene.needs == "history" || scene.needs == "presence") && !options.parts.contains(scene.needs))
     return "needs --" + scene.needs + ", for a server that has this";
-  if (options.settings.tls && scene.starts_program() && scene.needs_server()) return "its programs speak no TLS";
+  if (options.settings.wrapping && scene.starts_program() && scene.needs_server())
+    return "its programs speak no " + options.settings.wrapping->name();
   if (scene.needs_terminal() && !options.terminal) return "needs a terminal";
   if (scene.needs_server() && !options.tests_server) return "needs a server to test";
   return {};

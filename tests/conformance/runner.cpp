@@ -24,6 +24,7 @@
 #include "report.hpp"
 #include "run.hpp"
 #include "server_under_test.hpp"
+#include "websocket.hpp"
 
 namespace conformance {
 namespace {
@@ -51,14 +52,16 @@ std::ofstream open(std::string const& name) {
 Results play(Options& options, std::vector<Scene> const& scenes) {
   asio::io_context io(1);
   Report report(options, scenes);
-  if (options.tls.is_on)
-    options.settings.tls = make_tls(options.tls, options.command.empty() ? options.host : "localhost");
+  std::string const host = options.command.empty() ? options.host : "localhost";
+  if (options.tls.is_on) options.settings.wrapping = make_tls(options.tls, host);
   ServerUnderTest server(io, options.command, options.settings.term);
   if (!options.command.empty())
     options.settings.server = server.start();
   else if (options.tests_server)
     options.settings.server = find_server(io, options.host, options.port);
-  if (options.settings.tls) check_tls(options.settings);
+  if (options.websocket)
+    options.settings.wrapping = make_websocket(options.settings.wrapping, host, options.settings.server.front().port());
+  if (options.settings.wrapping) check_wrapping(options.settings);
 
   Run run(io, options, scenes, server, report);
   run.start();

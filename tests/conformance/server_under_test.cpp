@@ -31,7 +31,7 @@ Endpoints find_server(asio::io_context& io, std::string const& host, std::string
   return {socket.remote_endpoint()};  // the one that answered, so that plays need not try the others
 }
 
-void check_tls(Settings const& settings) {
+void check_wrapping(Settings const& settings) {
   asio::io_context io(1);  // whose end forgets what is under way
   std::string failure = "it does not answer";
   asio::steady_timer limit(io, settings.step_limit);
@@ -44,10 +44,10 @@ void check_tls(Settings const& settings) {
   connect(io.get_executor(), settings.server, false,
           [&](std::error_code const& error, std::unique_ptr<Channel> channel) {
             if (error) return done(error, nullptr);
-            settings.tls->start(std::move(channel), done);
+            settings.wrapping->start(std::move(channel), done);
           });
   io.run();
-  if (!failure.empty()) throw std::runtime_error("TLS with the server under test: " + failure);
+  if (!failure.empty()) throw std::runtime_error(settings.wrapping->name() + " with the server under test: " + failure);
 }
 
 ServerUnderTest::ServerUnderTest(asio::io_context& io, std::vector<std::string> command, int term)

@@ -20,7 +20,7 @@ namespace conformance {
 Endpoints find_server(asio::io_context& io, std::string const& host, std::string const& port);
 
 /// Does one handshake with the server, so that what would make each scene fail is said once. Throws.
-void check_tls(Settings const& settings);
+void check_wrapping(Settings const& settings);
 
 class ServerUnderTest {
  public:

@@ -183,7 +183,7 @@ class TlsChannel : public Channel {
   std::shared_ptr<TlsState> state_;
 };
 
-class OpenSsl : public Tls {
+class OpenSsl : public Wrapping {
  public:
   OpenSsl(TlsOptions const& options, std::string name)
       : name_(std::move(name)), context_(SSL_CTX_new(TLS_client_method())) {
@@ -197,6 +197,8 @@ class OpenSsl : public Tls {
       require(SSL_CTX_load_verify_file(context_.get(), options.authorities.c_str()) == 1, options.authorities);
     auto const tried = make();  // or a wrong name would be found only later
   }
+
+  [[nodiscard]] std::string name() const override { return "TLS"; }
 
   void start(std::unique_ptr<Channel> channel, ConnectDone done) const override {
     auto const state = std::make_shared<TlsState>(std::move(channel), make());
@@ -224,7 +226,7 @@ class OpenSsl : public Tls {
 
 }  // namespace
 
-std::shared_ptr<Tls const> make_tls(TlsOptions const& options, std::string const& name) {
+std::shared_ptr<Wrapping const> make_tls(TlsOptions const& options, std::string const& name) {
   return std::make_shared<OpenSsl>(options, name);
 }
 
@@ -234,7 +236,7 @@ std::shared_ptr<Tls const> make_tls(TlsOptions const& options, std::string const
 
 namespace conformance {
 
-std::shared_ptr<Tls const> make_tls(TlsOptions const&, std::string const&) {
+std::shared_ptr<Wrapping const> make_tls(TlsOptions const&, std::string const&) {
   throw std::runtime_error("--tls needs OpenSSL, without which this program was built");
 }
 

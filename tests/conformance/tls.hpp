@@ -16,18 +16,11 @@ struct TlsOptions {
   std::string authorities;  ///< a PEM file; empty: those of the system
 };
 
-class Tls {
- public:
-  virtual ~Tls() = default;
-
-  /// Does the handshake over a connected channel, and calls back with a channel whose bytes are encrypted. There, each
-  /// write is a record of its own (or several, if it is long), so that bytes sent in pieces arrive as pieces; `finish`
-  /// sends close_notify and leaves TCP's direction open; `close` sends close_notify, too; `reset` sends nothing. A read
-  /// fails with asio::error::eof only after the other end's close_notify.
-  virtual void start(std::unique_ptr<Channel> channel, ConnectDone done) const = 0;
-};
-
-/// `name`: what the server's certificate must prove, a name or an address. Throws if that is not possible.
-std::shared_ptr<Tls const> make_tls(TlsOptions const& options, std::string const& name);
+/// Returns TLS. `name`: what the server's certificate must prove, a name or an address. Throws if that is not possible.
+///
+/// Each write is a record of its own (or several, if it is long), so that bytes sent in pieces arrive as pieces;
+/// `finish` sends close_notify and leaves TCP's direction open; `close` sends close_notify, too; `reset` sends nothing.
+/// A read fails with asio::error::eof only after the other end's close_notify.
+std::shared_ptr<Wrapping const> make_tls(TlsOptions const& options, std::string const& name);
 
 }  // namespace conformance
