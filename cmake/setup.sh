@@ -46,6 +46,7 @@ here() {
     procps) command -v pgrep ;;
     perl) command -v prove ;; # not in the perl-base that is always installed
     nodejs) command -v node ;;
+    netcat-openbsd) command -v nc ;;
     g++-mingw-w64-x86-64-posix) command -v x86_64-w64-mingw32-g++-posix ;;
     clang-14 | clang-19) command -v "clang++-${1#clang-}" ;;
     llvm-19) command -v llvm-symbolizer-19 ;;

@@ -44,7 +44,7 @@ constexpr std::array words = {
     Word{"/leave", "", "leave the room"},
     Word{"/msg", "USER TEXT", "say something to one user in the room"},
     Word{"/who", "", "show who is in the room"},
-    Word{"/history", "[N]", "show the last N texts from before you came (20), if kept"},
+    Word{"/history", "[N]", "show the last N texts of others from before you came (20), if kept"},
     Word{"/help", "", "show this"},
     Word{"/quit", "", "end; so does Ctrl-D"},
 };
@@ -336,8 +336,8 @@ class Chat : public program::SessionEvents {
       return is_ok ? show_who(reply.payload) : complain("this server does not say who is here: " + reply.payload);
     if (request.tag == tag::history) {
       if (!is_ok) return complain("this server keeps no history: " + reply.payload);
-      return note(reply.payload == "0" ? "no texts from before you came are kept"
-                                       : "texts from before you came: " + reply.payload);
+      return note(reply.payload == "0" ? "no texts of others from before you came are kept"
+                                       : "texts of others from before you came: " + reply.payload);
     }
     if (!is_ok) return complain(reply.payload);
     room_ = request.tag == tag::join ? payload : "";

@@ -1,5 +1,6 @@
-// node browser.js BIN_DIR: the server's page in a real browser, headless, with the programs in BIN_DIR. With a folder
-// in CHATPROTO_SHOTS it puts pictures there. Needs playwright-core, axe-core and Chromium ($CHROMIUM).
+// node browser.js BIN_DIR [WORDS...]: the server's page in a real browser, headless, with the programs in BIN_DIR. With
+// words, only the parts that have one of them in their names. With a folder in CHATPROTO_SHOTS it puts pictures there.
+// Needs playwright-core, axe-core and Chromium ($CHROMIUM), tmux and nc.
 'use strict';
 const assert = require('node:assert/strict');
 const { spawn, spawnSync } = require('node:child_process');
@@ -11,8 +12,9 @@ const axe = require('axe-core');
 const playwright = require('playwright-core');
 
 const bin = path.resolve(process.argv[2]);
+const only = process.argv.slice(3);
 const shots = process.env.CHATPROTO_SHOTS;
-const patience = 120000;  // ms for what must happen; no result depends on the time
+const patience = 1000 * (process.env.PATIENCE || 120);  // ms for what must happen; no result depends on the time
 const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'chatproto-page-'));
 const running = new Set();
 
@@ -31,7 +33,7 @@ async function until(what, condition) {
 // --- Servers, and clients that are no pages --------------------------------------------------------------------------
 
 function start(program, ...flags) {
-  const child = spawn(path.join(bin, program), flags, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child = spawn(program === 'nc' ? program : path.join(bin, program), flags, { stdio: ['pipe', 'pipe', 'pipe'] });
   running.add(child);
   child.out = child.err = '';
   child.stdout.on('data', (data) => { child.out += data; });
@@ -109,6 +111,39 @@ class Wire {
   }
 }
 
+// Those who listen in a room, as a server with --presence tells.
+async function listeners(server, room) {
+  const wire = await Wire.speaker(server, 'asker', room);
+  wire.say('who:', 'quit:');
+  await until('an answer to who', () => /ok:\d.*\n/.test(wire.got));
+  return wire.got.match(/ok:\d+ ?(.*)\n/)[1].split(' ').sort().join(' ');
+}
+
+// The terminal client, on a screen of tmux.
+const screens = new Set();
+class Screen {
+  constructor(...args) {
+    this.name = `page${process.pid}x${screens.size}`;
+    screens.add(this);
+    const environment = ['env', '-u', 'TMUX', 'LC_ALL=C.UTF-8', 'EDITRC=/dev/null', 'TERM=xterm-256color'];
+    this.tmux('new-session', '-d', '-x', 80, '-y', 40, ...environment, path.join(bin, 'chat'), ...args);
+  }
+  tmux(...args) {
+    const { status, stdout, stderr } = spawnSync('tmux', ['-L', this.name, '-f', '/dev/null', ...args.map(String)]);
+    assert.equal(status, 0, String(stderr));
+    return String(stdout);
+  }
+  end() { spawnSync('tmux', ['-L', this.name, 'kill-server']); }
+  lines() { return this.tmux('capture-pane', '-p', '-J').split('\n').map((line) => line.trimEnd()); }
+  async shows(words) {
+    await until(`${words} on the terminal`, () => this.lines().some((line) => words.test(line)));
+  }
+  type(line) {
+    this.tmux('send-keys', '-l', line);
+    this.tmux('send-keys', 'Enter');
+  }
+}
+
 // --- Pages -----------------------------------------------------------------------------------------------------------
 
 let browser;
@@ -179,6 +214,7 @@ async function judge(page, name) {
 // Chromium complains of each connection that fails, and where a server is restarted or the machine is busy some do.
 const isExpected = (complaint) => /WebSocket connection to .* failed/.test(complaint);
 async function part(name, body) {
+  if (only.length && !only.some((words) => name.includes(words))) return;
   const begin = Date.now();
   const result = await body();
   assert.deepEqual(complaints.splice(0).filter((complaint) => !isExpected(complaint)), [], name);
@@ -218,10 +254,7 @@ async function main() {
     const bob = await enter(server, { name: 'bob', room: 'cafe' });
     const carol = server.receiver('carol', 'cafe');
     const wire = await Wire.listener(server, 'dan', 'cafe');
-    await until('carol is there', () => new Promise((done) => {
-      const asker = new Wire(server, 'slogin:x', 'join:cafe', 'who:', 'quit:');
-      asker.socket.on('close', () => done(/carol/.test(asker.got)));
-    }));
+    await until('all are there', async () => await listeners(server, 'cafe') === 'alice bob carol dan');
     const greeting = 'hey everybody! ünïcode 漢字 😀  two blanks ';
     await type(alice, greeting);
     await sees(bob, 'text', `alice ${greeting.trim()}`);
@@ -403,7 +436,7 @@ async function main() {
     await type(bob, '/join one');
     await sees(bob, 'old', 'alice nobody hears that either');
     await type(bob, '/history 2');
-    await sees(bob, 'note', '2 texts from before you came:');
+    await sees(bob, 'note', '2 texts of others from before you came:');
     await sees(bob, 'note', 'End of the history.');
     for (const [line, words] of [['/nonsense', /^There is no command \/nonsense\./], ['/', /^There is no command \/\./],
       ['/constructor', /^There is no command/], ['/join a b', /^A room has a name/], ['/join', /^A room needs a name/],
@@ -575,7 +608,7 @@ async function main() {
     wire.say('sendall:meanwhile', 'sendall:same');
     await until('they are said', () => wire.got.match(/ok:/g)?.length === 2);
     control.down = false;
-    await sees(page, 'note', 'You are in gap again. Meanwhile:');
+    await sees(page, 'note', 'You are in gap again. What others said meanwhile:');
     wire.say('sendall:after');
     await sees(page, 'text', 'bob after');
     assert.deepEqual(await sees(page, 'old', 'bob meanwhile'),
@@ -632,6 +665,121 @@ async function main() {
     assert.equal(await bob.textContent('#state'), 'Connected');
     assert.equal(await bob.locator('#log .gap').count(), 1);
     await close(alice, bob);
+  });
+
+  await part('everybody talks with everybody, and the server is restarted in the middle', async () => {
+    const flags = ['--history', '200', '--history-file', path.join(scratch, 'history'), '--presence'];
+    const host = await Server.start(...flags);
+    const at = ['127.0.0.1', String(host.port)];
+    const wide = { room: 'cafe', viewport: { width: 1200, height: 800 }, colorScheme: 'light' };
+    const narrow = { room: 'cafe', viewport: { width: 320, height: 600 }, colorScheme: 'dark' };
+    const alice = await enter(host, { name: 'alice', ...wide });
+    const bob = await enter(host, { name: 'bob', ...narrow });
+    const carol = new Screen(...at, 'carol', 'cafe');
+    const dan = host.sender('dan');
+    dan.stdin.write('/join cafe\n');
+    const erin = host.receiver('erin', 'cafe');
+    const netcat = (...lines) => {
+      const child = start('nc', ...at);
+      child.stdin.write(lines.map((line) => `${line}\n`).join(''));
+      return child;
+    };
+    let frank = netcat('rlogin:frank', 'join:cafe');
+    const grace = netcat('slogin:grace', 'join:cafe');
+    await until('all are there', async () => await listeners(host, 'cafe') === 'alice bob carol erin frank');
+
+    // Each of them speaks when all have heard the one before. A listener does not hear itself.
+    const heard = (page) => page.locator('#log :is(.text, .old)').evaluateAll((all) =>
+      all.map((line) => `${line.querySelector('b').textContent}: ${line.querySelector('bdi').textContent}`));
+    const isHeard = async (text) => {
+      const [name] = text.split(':');
+      for (const [who, page] of [['alice', alice], ['bob', bob]])
+        if (who !== name) await until(`${who} hears ${text}`, async () => (await heard(page)).includes(text));
+      await carol.shows(new RegExp(`^\\d\\d:\\d\\d ${text}$`));
+    };
+    const speakers = {
+      alice: (text) => type(alice, text), bob: (text) => type(bob, text), carol: (text) => carol.type(text),
+      dan: (text) => dan.stdin.write(`${text}\n`), grace: (text) => grace.stdin.write(`sendall:${text}\n`),
+    };
+    const before = [];
+    for (const [name, speak] of Object.entries(speakers)) {
+      await speak(`this is ${name}`);
+      before.push(`${name}: this is ${name}`);
+      await isHeard(before.at(-1));
+    }
+    const all = before.map((text) => `${text}\n`).join('');
+    await until('the receiver has heard all', () => erin.out === all);
+    const delivered = before.map((text) => `delivery:cafe:${text.replace(': ', ':')}\n`).join('');
+    await until('nc has heard all', () => frank.out === `ok:\nok:joined\n${delivered}`);
+    for (const [name, page] of [['alice', alice], ['bob', bob]]) await shoot(page, `all-joined-${name}`);
+
+    const strangers = {};
+    for (const [name, { viewport, colorScheme }] of [['light', wide], ['dark', narrow]]) {
+      strangers[name] = await open(host, { viewport, colorScheme });
+      await strangers[name].fill('#name', 'ivan');
+    }
+
+    // Sender, receiver and nc end, as they are made to. The others say that something may be missing.
+    await host.stop();
+    for (const child of [dan, erin, frank, grace]) child.stdin.end();
+    assert.equal(await erin.ended, 1);
+    assert.match(erin.err, /the server has closed the connection/);
+    assert.equal(await dan.ended, 1);
+    assert.match(dan.err, /the server has closed the connection/);
+    await Promise.all([frank.ended, grace.ended]);
+    for (const [name, page] of [['alice', alice], ['bob', bob]]) {
+      await sees(page, 'gap', /^Connection lost: .*Texts may be missing here\.$/);
+      await shoot(page, `all-reconnecting-${name}`);
+      await judge(page, `reconnecting, ${name}`);
+    }
+    for (const [name, page] of Object.entries(strangers)) {
+      await page.press('#name', 'Enter');
+      await hints(page, /^Not connected: nobody answers$/, '#problem');
+      assert.equal(await page.locator('[aria-invalid=true]').count(), 0);  // no field is to blame
+      await judge(page, `no server, ${name}`);
+      await shoot(page, `all-refused-${name}`);
+    }
+    await carol.shows(/the server has closed the connection; trying again/);
+    await carol.shows(/^not connected>$/);
+    carol.type('typed meanwhile');
+
+    // What is said at once is heard by all who come back, live or as history.
+    assert.ok(await host.again());
+    const heidi = await Wire.speaker(host, 'heidi', 'cafe');
+    heidi.say('sendall:who is back?');
+    await until('it is said', () => heidi.got.match(/ok:/g)?.length === 3);
+    await until('all are back', async () => await listeners(host, 'cafe') === 'alice bob carol');
+    await carol.shows(/connected again: what was said since \d\d:\d\d may be missing here \(try \/history\)/);
+    await carol.shows(/^\d\d:\d\d carol: typed meanwhile$/);
+    frank = netcat('rlogin:frank', 'join:cafe', 'history:200');
+    await until('nc has it all', () => /typed meanwhile/.test(frank.out) && /who is back/.test(frank.out));
+    const lines = frank.out.split('\n').slice(3, -1);  // after three replies
+    const kept = lines.map((line) => line.slice('delivery:cafe:'.length).replace(':', ': '));
+    assert.deepEqual(kept.slice(0, before.length), before);
+    assert.equal(kept.length, before.length + 2);
+    await type(alice, 'we are');
+    await isHeard('alice: we are');
+    heidi.say('sendall:good');
+    await isHeard('heidi: good');
+    kept.push('alice: we are', 'heidi: good');
+    for (const [name, page] of [['alice', alice], ['bob', bob]]) {
+      assert.deepEqual(await heard(page), kept.filter((text) => !text.startsWith(`${name}: `)), name);
+      const marks = await page.locator('#log :is(.gap, .text, .old)').evaluateAll((found) =>
+        found.map((line) => line.className));
+      assert.equal(marks.indexOf('gap'), marks.lastIndexOf('gap'));
+      assert.equal(marks.indexOf('gap'), before.length - 1);  // after what was said before, but for one's own text
+      await shoot(page, `all-back-${name}`);
+    }
+    carol.type('/history 200');
+    for (const text of before.filter((each) => !each.startsWith('carol')))
+      await carol.shows(new RegExp(`^--:-- ${text}$`));
+    await carol.shows(/^(\d\d:\d\d|--:--) heidi: who is back\?$/);
+    if (shots) fs.writeFileSync(path.join(shots, 'all-back-carol.txt'), carol.lines().join('\n'));
+    carol.end();
+    frank.stdin.end();
+    await close(alice, bob, ...Object.values(strangers));
+    await host.stop();
+    await frank.ended;
   });
 
   await part('many lines: the oldest go, who reads earlier ones stays there, and a button leads on', async () => {
@@ -796,6 +944,7 @@ main().then(() => 0, (error) => {
   if (complaints.length) console.error('The browser has complained:', complaints);
   return 1;
 }).then((code) => {
+  for (const screen of screens) screen.end();
   for (const child of running) child.kill('SIGKILL');
   fs.rmSync(scratch, { recursive: true });
   process.exit(code);

@@ -8,6 +8,9 @@
 #ifdef SQLITE_VERSION
 #error "chatproto.hpp includes SQLite, which only chatproto/sqlite_history.hpp may"
 #endif
+#if defined(WSLAY_H) || defined(http_parser_h)
+#error "chatproto.hpp includes wslay or http-parser, which only chatproto/websocket.hpp may"
+#endif
 #ifdef __HIREDIS_H
 #error "chatproto.hpp includes hiredis, which only chatproto/redis.hpp may"
 #endif
