@@ -254,7 +254,8 @@ def asks_the_server():
         with Screen(host.port, "bob", "cafe", size=(80, 40)) as screen:
             screen.shows("cafe>")
             screen.type("/history 2\n")
-            screen.shows("texts of others from before you came: 2", "--:-- alice: text 28", "--:-- alice: text 29", "cafe>")
+            screen.shows("texts of others from before you came: 2", "--:-- alice: text 28", "--:-- alice: text 29",
+                         "cafe>")
             speaker.ask("sendall:live")
             screen.shows("alice: live", "cafe>")
             expect([line for line in screen.lines() if "live" in line][0][:2].isdigit(), True, "a live text has a time")

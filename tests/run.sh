@@ -4,8 +4,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # What is left out without the lines after the first: TLS, secrets, Redis, files of histories, WebSocket, the terminal
-# client; and tests: servers in Python, 'hosts', 'metrics', 'package.deb', TAP's 'prove', stunnel, JSON, systemd's units,
-# fail2ban, other implementations of TLS and WebSocket, 'package.compose', and 'chat'.
+# client; and tests: servers in Python, 'hosts', 'metrics', 'package.deb', TAP's 'prove', stunnel, JSON, systemd's
+# units, fail2ban, other implementations of TLS and WebSocket, 'package.compose', and 'chat'.
 sh cmake/setup.sh cmake ninja-build g++ pkg-config libasio-dev libcli11-dev libspdlog-dev catch2 libnss-myhostname \
   python3 iproute2 python3-prometheus-client dpkg-dev file perl stunnel4 openssl libssl-dev libsodium-dev \
   nlohmann-json3-dev systemd fail2ban socat ncat sslscan libhiredis-dev redis-server haproxy python3-yaml \

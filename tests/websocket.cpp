@@ -502,6 +502,22 @@ TEST_CASE("pings whose pongs are not read take no memory", "[websocket]") {
   CHECK(got.ends_with(std::to_string(10'999)));  // the latest is answered
 }
 
+TEST_CASE("many pings at once do not end a connection", "[websocket]") {
+  Scene scene;
+  scene.opens();
+  std::string many;
+  for (int i = 0; i < 700; ++i) many += frame(ping, std::string(125, 'x'));  // more than are taken in one read
+  scene.sends(many + frame(binary, "line\n"));
+  std::array<char, 100> bytes;
+  auto result = scene.layer->read_some(bytes.data(), bytes.size());
+  for (auto tries = 0; result.bytes == 0 && tries < 10; ++tries) {
+    REQUIRE(result.wait == Layer::Wait::read);
+    result = scene.layer->read_some(bytes.data(), bytes.size());
+  }
+  CHECK(std::string_view(bytes.data(), result.bytes) == "line\n");
+  CHECK(scene.gets().ends_with(frame(pong, std::string(125, 'x'), false)));
+}
+
 TEST_CASE("a line may come in any frames, and be read in any pieces", "[websocket]") {
   Scene scene;
   scene.opens();

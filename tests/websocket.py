@@ -3,15 +3,19 @@
 http.client asks it for pages. Needs openssl for --secure-websocket."""
 import asyncio
 import contextlib
+import fcntl
 import http.client
 import os
 import pathlib
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import tempfile
+import termios
+import time
 
 try:
     import websockets
@@ -255,6 +259,36 @@ def ask_for_pages(server):
     expect(ask(server, "GET", "/", X="x" * 9000)[0].status, 431, "a long header")
 
 
+def read_pongs_late():
+    """A client that has not read pongs gets the last one when it reads, although it then sends nothing more."""
+    ask = (b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+    with Server("--policy", "pool", "--threads", "1") as server, socket.socket() as web, \
+            socket.create_connection(("127.0.0.1", server.tcp), PATIENCE) as other:
+        web.settimeout(PATIENCE)
+        web.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        web.connect(("127.0.0.1", server.web))
+        web.sendall(ask)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += web.recv(1)
+        web.sendall((b"\x89" + bytes([0x80 | 125]) + bytes(4) + b"x" * 125) * 100000)  # more than all buffers hold
+        web.sendall(b"\x89\x84" + bytes(4) + b"last")
+        # When the system has passed on everything, the server's thread takes it before the last of these lines.
+        while int.from_bytes(fcntl.ioctl(web, termios.TIOCOUTQ, bytes(4)), sys.byteorder) > 0:
+            time.sleep(0.01)
+        with other.makefile("rwb") as lines:
+            for line in (b"slogin:other\n", b"join:quiet\n", *[b"sendall:x\n"] * 500):
+                lines.write(line)
+                lines.flush()
+                assert lines.readline().startswith(b"ok:"), line
+        tail = b""
+        while not tail.endswith(b"\x8a\x04last"):
+            data = web.recv(65536)
+            assert data, "the connection has ended before the last pong"
+            tail = tail[-6:] + data
+
+
 async def talk_secretly(server, authority):
     context = ssl.create_default_context(cafile=authority)
     async with open_websocket(f"wss://localhost:{server.secure[0]}/", ssl=context, ping_interval=None) as web, \
@@ -277,6 +311,7 @@ async def main():
         await close(server)
         await check_origins(server)
         await asyncio.get_running_loop().run_in_executor(None, ask_for_pages, server)
+    read_pongs_late()
     with tempfile.TemporaryDirectory() as folder:
         script = pathlib.Path(__file__).with_name("certificates.sh")
         made = subprocess.run(["sh", script, folder], check=False).returncode

@@ -19,9 +19,9 @@ struct HistoryLimits {
   /// `ServerOptions::queue_limit`, or a client that is slow to read is disconnected when it asks for so much. A room of
   /// many small texts for different users, which take more memory than their bytes, keeps less.
   std::size_t bytes = 64 * 1024;
-  /// The bytes of memory that the histories of all rooms may take. While a room goes on talking, it keeps no more than a
-  /// 64th of what is left of that, but always its last texts. Rooms that nobody is in take at most half. Counts towards
-  /// `ServerOptions::memory_limit`, so it must be well below that.
+  /// The bytes of memory that the histories of all rooms may take. While a room goes on talking, it keeps no more than
+  /// a 64th of what is left of that, but always its last texts. Rooms that nobody is in take at most half. Counts
+  /// towards `ServerOptions::memory_limit`, so it must be well below that.
   std::size_t memory = 32 * 1024 * 1024;
 
   /// Returns whether anything is kept.

@@ -200,6 +200,7 @@ struct WebSocketClientOptions {
 /// Thread safety: distinct objects: safe. Shared objects: safe.
 class WebSocketClient final : public LayerFactory {
  public:
+  /// Takes the options. Does not throw.
   explicit WebSocketClient(WebSocketClientOptions options = {}) : options_(std::move(options)) {}
 
   std::unique_ptr<Layer> make_layer(NativeSocket socket, std::string_view host) override {

@@ -10,6 +10,8 @@ process, and may be disconnected. Such a run shows nothing, and is repeated.
 
 With --tls, all clients speak TLS, and there are attacks on TLS itself (encrypted.py) besides.
 
+With --websocket, there are only the attacks on WebSocket (web.py). The innocent pair has TCP then.
+
 With --redis there are two servers with a Redis between them, one for the innocent sender and one for the receiver. The
 attackers use both, and there are attacks on what the servers share (shared.py) besides.
 """
@@ -33,6 +35,7 @@ import time
 
 import encrypted
 import shared
+import web
 
 PATIENCE = 60  # seconds; only a hang lasts longer
 TICK = 0.005  # between two bursts of the innocent sender
@@ -192,8 +195,8 @@ def pair(control, ports, texts, size):
 # use (0 or 1).
 Crowd = collections.namedtuple("Crowd", "count hello burst reads pace every at", defaults=(b"", True, 0, 1, None))
 
-# A group of `count` clients that do what the function `act` of encrypted.py or shared.py does. `cut`: the server must
-# cut them.
+# A group of `count` clients that do what the function `act` of encrypted.py, shared.py or web.py does.
+# `cut`: the server must cut them.
 Strangers = collections.namedtuple("Strangers", "count act cut", defaults=(False,))
 
 
@@ -327,13 +330,14 @@ def peak_memory(process):
 class Server:
     def __init__(self, program, policy, *options, niceness=0):
         command = ["nice", "-n", str(niceness), program, "0", "--address", "127.0.0.1", "--policy", policy,
-                   "--threads", "2", *encrypted.server_options(), *map(str, options)]
+                   "--threads", "2", *encrypted.server_options(), *web.server_options(), *map(str, options)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         said = self.process.stderr.readline()
         ports = re.findall(r" port (\d+)", said) if said.startswith("listening on port ") else []
-        if len(ports) != (2 if encrypted.is_on else 1):
+        if len(ports) != (2 if encrypted.is_on or web.is_on else 1):
             raise SystemExit(f"attacks: the server does not start: {said}")
-        self.port = int(ports[-1])
+        self.port = int(ports[0 if web.is_on else -1])
+        self.attacked = int(ports[-1])
         self.peak = 0
 
     def __enter__(self):
@@ -371,6 +375,7 @@ class Cluster:
                 for server in self.servers:
                     shared.wait_for(server)
             self.ports = [server.port for server in self.servers]
+            self.attacked = [server.attacked for server in self.servers]
             self.stack = stack.pop_all()
 
     def __enter__(self):
@@ -425,8 +430,8 @@ class Process:
 
 # What happens while the pair talks. `texts` (per tick) and `size` are the pair's. A polite crowd must not be
 # disconnected. In a short run `short` replaces `crowds`; a case without it is left out. `drain`: SIGTERM in the middle.
-# `only`: "tls" or "redis", without which there is no such case; under the attack, a new client must then get in.
-# `options`: of the server; not with Redis.
+# `only`: "tls", "redis" or "websocket", without which there is no such case; under the attack, a new client must then
+# get in. `options`: of the server; not with Redis.
 Case = collections.namedtuple("Case", "title crowds short texts size delay polite drain only options",
                               defaults=(None, 1, 40, DELAY, False, False, None, ()))
 
@@ -460,6 +465,10 @@ def empty(count, **how):
 
 def strange(title, act, count, cut=False):
     return Case(title, [Strangers(count, act, cut)], [Strangers(count, act, cut)], only="tls")
+
+
+def on_web(title, act, count, short=None):
+    return Case(title, [Strangers(count, act)], [Strangers(short or count, act)], only="websocket")
 
 
 def keeps(title, *crowds, short=None):
@@ -542,6 +551,16 @@ CASES = {
     "vanish": across("16 clients at once are reset while their texts are under way", Strangers(16, shared.vanish)),
     "whispers": across("100 senders of `senduser:` to two of 300 in turn", receivers(300, "a"),
                        senders(100, "senduser:listener0:", "senduser:listener1:")),
+    "requests": on_web("5,000 requests that stall", web.stall, 5000, 1000),
+    "big-requests": on_web("1,000 requests that stall after 8 KB", web.stall_with_much, 1000),
+    "request-bytes": on_web("300 requests, a byte at a time", web.trickle, 300),
+    "no-requests": on_web("64 clients at once ask for the page, wrongly, or without end", web.send_requests, 64),
+    "no-frames": on_web("64 clients at once send frames that break the rules", web.send_garbage, 64),
+    "endless-frames": on_web("empty lines in frames of 2^63 bytes from 40 clients", web.send_endless_frames, 40),
+    "fragments": on_web("fragments of one byte, or of none, from 40 clients", web.send_fragments, 40),
+    "pings": on_web("pings from 100 clients", web.ping, 100),
+    "pongs-unread": on_web("pings from 300 clients, pongs unread", web.ping_unread, 300),
+    "web-deaf": on_web("200 receivers do not read what 10 senders say", web.read_nothing, 210),
 }
 PLACES = {"addresses": "64 addresses take all places that they get",
           "places-rate": "59 senders die above their rate",
@@ -579,7 +598,7 @@ def disturb_once(program, policy, case, short):
             process.answer()
             return process
 
-        attackers = [start(attack, cluster.ports, crowd, niceness) for crowd in crowds]
+        attackers = [start(attack, cluster.attacked, crowd, niceness) for crowd in crowds]
         innocent = start(pair, cluster.ports, case.texts, case.size)
         before = {} if short or case.drain else innocent.ask(3)
         innocent.control.send(PATIENCE if case.drain else 2 if short else 8)
@@ -593,6 +612,8 @@ def disturb_once(program, policy, case, short):
             with connect(cluster.ports[0]) as newcomer:
                 newcomer.sendall(b"slogin:newcomer\njoin:quiet\n")
                 expect_oks(newcomer, 2)
+            if web.is_on:
+                web.open_client(lambda: connect(cluster.attacked[0]), b"slogin:newcomer", b"join:quiet").close()
         cluster.watch_memory()
         innocent.end()
         left = [attacker.ask(True) for attacker in attackers]
@@ -788,6 +809,7 @@ def main():
     parser.add_argument("--short", action="store_true", help="one run of a minute at most; judges no times")
     among = parser.add_mutually_exclusive_group()
     among.add_argument("--redis", action="store_true", help="two servers, which share their rooms")
+    among.add_argument("--websocket", action="store_true", help="only attacks on WebSocket")
     among.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="over TLS, with this certificate of the server")
     parser.add_argument("--runs", type=int, default=5, help="number of runs, whose medians are shown (%(default)s)")
     parser.add_argument("--case", action="append", choices=[*CASES, *PLACES], help="runs only this; may be repeated")
@@ -795,10 +817,13 @@ def main():
     if options.tls:
         encrypted.turn_on(*options.tls)
     names = [name for name in [*CASES, *PLACES] if not options.case or name in options.case]
-    shared.is_on = options.redis
+    shared.is_on, web.is_on = options.redis, options.websocket
     kinds = [None, "redis" if options.redis else "tls" if options.tls else None]
+    if options.websocket:
+        kinds = ["websocket"]
     # The places of each server are its own.
-    names = [name for name in names if (not options.redis if name in PLACES else CASES[name].only in kinds)]
+    with_places = not (options.redis or options.websocket)
+    names = [name for name in names if (with_places if name in PLACES else CASES[name].only in kinds)]
     names = [name for name in names if name in PLACES or not (options.redis and CASES[name].options)]
     if not encrypted.can_ask_for_keys():
         names = [name for name in names if name != "new-keys"]

@@ -76,10 +76,10 @@ def reset(connection):
 # --- Handshakes -------------------------------------------------------------------------------------------------------
 
 
-def stall(connect, count):
+def stall(connect, count, make=make_hello):
     """Sends half a hello, and no more."""
     yield
-    hello, clients = make_hello(), []
+    hello, clients = make(), []
     while True:
         if len(clients) < count:
             clients.append(connect())
@@ -127,10 +127,10 @@ def send_garbage(connect, count):
                                   b"\x15\x03\x01\x00\x02\x02\x28"], until_end=True)
 
 
-def trickle(connect, count):
+def trickle(connect, count, make=make_hello):
     """Sends hellos a byte at a time."""
     yield
-    hello = make_hello()
+    hello = make()
     clients = {}
     done = cut = 0
     while True:
@@ -153,13 +153,13 @@ def trickle(connect, count):
 # --- After the handshake ----------------------------------------------------------------------------------------------
 
 
-def flood(clients, more):
-    """Writes more(client) to each client again and again, and reads and drops the answers. A client is a pair: its
-    connection, and what encrypts for it."""
+def flood(clients, more, reads=True):
+    """Writes more(client) to each client again and again, and reads and drops the answers, if it reads. A client is a
+    pair: its connection, and what encrypts for it."""
     ends, done, cut = selectors.DefaultSelector(), 0, 0
     for connection, encrypts in clients:
         connection.setblocking(False)
-        ends.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE, [encrypts, b""])
+        ends.register(connection, selectors.EVENT_READ * reads | selectors.EVENT_WRITE, [encrypts, b""])
     while True:
         for chosen, events in ends.select(0.1):
             connection, state = chosen.fileobj, chosen.data

@@ -354,6 +354,12 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
       end(DisconnectReason::lost, ec);
     else if (size > 0)
       count_lines(rules_.received({buffer, size}));
+    if (socket_ && layer_) write_answers();
+  }
+  /// A read may make the layer answer, as to a ping. What the socket did not take has a deadline, as other output has.
+  void write_answers() {
+    if (rules_.wants_writable() || has(layer_closed)) return;
+    if (layer_->flush().wait == Layer::Wait::write) write_out();
   }
 
   void write_out() {

@@ -43,8 +43,8 @@ class WebSocketGreeter {
 /// One connection's WebSocket (RFC 6455), over its socket or over another layer.
 ///
 /// Lines travel in binary frames, of which each holds what was written at once; a text frame is taken too. Messages
-/// have no limit: lines have one, and a frame is never stored. A pong answers the latest ping only, so that pings whose
-/// pongs are not read take no memory.
+/// have no limit: lines have one, and a frame is never stored. While pongs wait, only the latest ping is answered, so
+/// that pings whose pongs are not read take no memory.
 class WebSocketLayer final : public Layer, private FrameSource {
  public:
   /// `inner` may be null. A client masks its frames.
@@ -107,11 +107,13 @@ class WebSocketLayer final : public Layer, private FrameSource {
       rest_.remove_prefix(n);
       all.bytes += n;
     }
+    if (std::exchange(has_answer_, false)) flush();  // an error shows in the next read
     has_more_ = all.bytes == size;
     if (reader_ && rest_.empty() && reader_->is_empty()) FrameReader::give(std::exchange(reader_, nullptr));
     if (all.bytes == 0 && has_ended_) knows_end_ = true;
     if (all.bytes > 0 || has_ended_) return all;  // 0: the other end has closed its side
-    return {0, wire_.error ? Wait::nothing : wire_.wait, wire_.error};
+    if (wire_.error) return {0, Wait::nothing, wire_.error};
+    return {0, wire_.wait == Wait::write ? Wait::write : Wait::read, {}};  // input may wait already, see most_reads
   }
   Result write(char const* bytes, std::size_t size) override {
     Result all;
@@ -164,6 +166,7 @@ class WebSocketLayer final : public Layer, private FrameSource {
  private:
   static constexpr std::size_t most_in_frame = 64 * 1024;  // bytes
   static constexpr std::size_t most_held = 64 * 1024;      // bytes; see read_some
+  static constexpr std::size_t most_pongs = 4096;          // bytes held, above which only the latest ping is answered
   static constexpr int most_reads = 16;                    // at once, of which each may hold only pings
 
   struct Handshake {
@@ -214,10 +217,11 @@ class WebSocketLayer final : public Layer, private FrameSource {
     auto const control = std::exchange(control_, nullptr);
     if (part.opcode == WSLAY_CONNECTION_CLOSE) return take_close(control->text());
     if (part.opcode != WSLAY_PING) return;
-    if (has_held())
+    has_answer_ = true;
+    if (pong_ || inner_holds_ || held_size() > most_pongs)
       pong_ = std::make_unique<std::string>(control->text());
     else
-      append_control(WSLAY_PONG, std::string(control->text())), flush();
+      append_control(WSLAY_PONG, std::string(control->text()));
   }
   void take_close(std::string_view payload) noexcept {
     auto code = unsigned(WSLAY_CODE_NORMAL_CLOSURE);
@@ -321,6 +325,7 @@ class WebSocketLayer final : public Layer, private FrameSource {
   bool const is_client_;
   bool is_drained_ = false;   // the wire had less than was asked for
   bool has_more_ = false;     // the last read had no room for all
+  bool has_answer_ = false;   // pongs have not been tried to be sent
   bool inner_holds_ = false;  // output
   int reads_ = 0;             // of the wire, in this read
   bool in_message_ = false, is_text_ = false;
