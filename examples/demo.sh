@@ -11,6 +11,8 @@ if command -v apt-get >/dev/null || pkg-config --exists libedit 2>/dev/null; the
   needs="$needs pkg-config libedit-dev"
   programs="$programs chat"
 fi
+# What the server needs for the page; elsewhere it has the page if these are there already.
+! command -v apt-get >/dev/null || needs="$needs libssl-dev libwslay-dev libhttp-parser-dev"
 # shellcheck disable=SC2086 # lists
 sh cmake/setup.sh $needs
 # shellcheck disable=SC2086
@@ -92,18 +94,25 @@ for line in 'hello' 'end'; do
 done
 printf 'hello\nend\n' | $bin/echo_client localhost "$(port_of echo)" | sed 's/^/  you    see              /'
 
+websocket=
+! $bin/server --check 0 --websocket 0 >/dev/null 2>&1 || websocket=' --websocket 8080'
 cat <<END
 
 Now by hand, in three terminals, each in $PWD:
 
-  $bin/server 47374
+  $bin/server 47374$websocket --history 100 --presence
   $bin/receiver localhost 47374 alice cafe
   $bin/sender localhost 47374 bob
 
 and type into the last one: /join cafe, then hey everybody!, at the end /quit.
 END
 [ ! -x $bin/chat ] || cat <<END
+
 One program that talks and listens, for another terminal or two:
 
   $bin/chat localhost 47374 carol cafe
+END
+[ -z "$websocket" ] || cat <<END
+
+The same for a browser, while the server runs: http://localhost:8080/#cafe
 END
