@@ -168,8 +168,11 @@ struct ServerFlags {
   /// Returns the server's options, with its listeners.
   chatproto::ServerOptions complete() const {
     auto all = options;
-    for (auto const& [descriptor, name] : sockets)
-      all.listeners.push_back({.layer = name == "tls" ? tls.layer() : nullptr, .descriptor = descriptor});
+    for (auto const& [descriptor, name] : sockets) {
+      auto layer = needs_tls(name) ? tls.layer() : nullptr;
+      if (is_for_web(name)) layer = web.layer(std::move(layer));
+      all.listeners.push_back({.layer = std::move(layer), .descriptor = descriptor});
+    }
     auto const further = further_listeners();
     if (further.empty()) return all;
     all.listeners = {{.port = options.port, .address = options.address}};
@@ -215,6 +218,7 @@ struct ServerFlags {
     sockets = managed_sockets();
     if (sockets.empty()) {
       if (port_->empty()) throw CLI::RequiredError("PORT");
+      web.check_origins(false);
       return;
     }
     for (auto const& [is_given, name] : {std::pair(!port_->empty(), "PORT"),
@@ -227,15 +231,20 @@ struct ServerFlags {
                                  " cannot be given: the service manager has opened the sockets (LISTEN_FDS)");
     for (auto& [descriptor, name] : sockets) {
       if (name == "unknown" || name.ends_with(".socket")) name = "plain";  // by default systemd gives its unit's name
-      if (name != "plain" && name != "tls")
+      if (name != "plain" && !needs_tls(name) && !is_for_web(name))
         throw std::runtime_error("the service manager calls a socket '" + name +
-                                 "' (LISTEN_FDNAMES), neither 'plain' nor 'tls'");
-      if (name == "tls" && !tls.has_files())
+                                 "' (LISTEN_FDNAMES), neither 'plain', 'tls', 'websocket' nor 'secure-websocket'");
+      if (needs_tls(name) && !tls.has_files())
         throw std::runtime_error("the service manager has opened a socket for TLS, which needs --cert and --key");
     }
+    web.check_origins(
+        std::any_of(sockets.begin(), sockets.end(), [](auto const& each) { return is_for_web(each.name); }));
   }
 
  private:
+  static bool needs_tls(std::string const& name) { return name == "tls" || name == "secure-websocket"; }
+  static bool is_for_web(std::string const& name) { return name == "websocket" || name == "secure-websocket"; }
+
   CLI::Option *port_ = nullptr, *address_ = nullptr;
 };
 

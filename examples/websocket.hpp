@@ -28,26 +28,26 @@ class WebSocketFlags {
   std::optional<std::uint16_t> port, secure_port;
 
   void add_to(CLI::App& app) {
-    auto* const plain = app.add_option("--websocket", port,
-                                       "TCP port to listen on for WebSocket, and to serve a page for browsers at; 0: a "
-                                       "free port")
-                            ->check(decimal(0, 65535))
-                            ->type_name("PORT");
-    auto* const secure =
-        app.add_option("--secure-websocket", secure_port, "As --websocket, over TLS; needs --cert and --key")
-            ->check(decimal(0, 65535))
-            ->type_name("PORT");
+    app.add_option("--websocket", port,
+                   "TCP port to listen on for WebSocket, and to serve a page for browsers at; 0: a "
+                   "free port")
+        ->check(decimal(0, 65535))
+        ->type_name("PORT");
+    app.add_option("--secure-websocket", secure_port, "As --websocket, over TLS; needs --cert and --key")
+        ->check(decimal(0, 65535))
+        ->type_name("PORT");
     app.add_option_function<std::vector<std::string>>(
-           "--origin",
-           [this, plain, secure](std::vector<std::string> const& all) {
-             if (plain->empty() && secure->empty())
-               throw CLI::ValidationError("--origin needs --websocket or --secure-websocket");
-             origins_ = all;
-           },
+           "--origin", [this](std::vector<std::string> const& all) { origins_ = all; },
            "Origin, such as https://chat.example.org, whose pages may connect, besides the server's own; *: all")
         ->check(check_origin, "")
         ->allow_extra_args(false)  // PORT may follow
         ->type_name("ORIGIN");
+  }
+
+  /// Throws if there are origins, but no listener that they are for. `has_listener`: the service manager has given one.
+  void check_origins(bool has_listener) const {
+    if (!origins_.empty() && !has_listener && !port && !secure_port)
+      throw CLI::ValidationError("--origin needs --websocket or --secure-websocket");
   }
 
   /// Returns the layer of a listener, over `tls` if that is not null.

@@ -156,6 +156,9 @@ def test_bad_values(scratch):
                 (["--address", "127.0.0.1"], [one], "plain", {}, "--address cannot be given"),
                 ([], [one], "nonsense", {}, "calls a socket 'nonsense' (LISTEN_FDNAMES), neither"),
                 ([], [one], "tls", {}, "a socket for TLS, which needs --cert and --key"),
+                ([], [one], "secure-websocket", {}, "a socket for TLS, which needs --cert and --key"),
+                (["--origin", "http://a"], [one], "plain", {}, "--origin needs --websocket or --secure-websocket"),
+                (["--websocket", "0"], [one], "plain", {}, "--websocket cannot be given"),
                 ([], [one], "", {}, "calls a socket '' (LISTEN_FDNAMES)"),
                 ([], [one], "plain:plain", {}, "LISTEN_FDNAMES is 'plain:plain', but LISTEN_FDS is 1"),
                 ([], [one, one], "plain", {}, "LISTEN_FDNAMES is 'plain', but LISTEN_FDS is 2"),
@@ -327,6 +330,36 @@ def test_tls(scratch):
             server.ends()
 
 
+def test_websocket(scratch):
+    """A socket named websocket is served with WebSocket, and one named secure-websocket with both."""
+    if "without WebSocket" in run(sockets=[], names=None, *("--check", "--websocket", "0"))[2]:
+        print("skipped: the server has no WebSocket")
+        return
+    secure = has_tls() and subprocess.run(["sh", CERTIFICATES, scratch + "/web"], timeout=PATIENCE).returncode == 0
+    flags = [f"--{name}={scratch}/web/{name}.pem" for name in ("cert", "key")] if secure else []
+    request = ("GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+               "Origin: http://friend\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+               "Sec-WebSocket-Version: 13\r\n\r\n").encode()
+    with listener() as one, listener() as two:
+        sockets = [one, two] if secure else [one]
+        server = Server(scratch + "/web-notify", sockets, "--origin", "http://friend", *flags,
+                        names="websocket:secure-websocket" if secure else "websocket")
+        for at in sockets:
+            client = Client(at.getsockname())
+            if at is two:
+                client.encrypt(ssl.create_default_context(cafile=scratch + "/web/ca.pem"))
+            client.socket.sendall(request + b"\x82\x8b\0\0\0\0slogin:bob\n")
+            line = client.file.readline()
+            check(line == b"HTTP/1.1 101 Switching Protocols\r\n", f"a request gets {line}")
+            while client.file.readline() != b"\r\n":
+                pass
+            check(client.file.read(1) == b"\x82", "no binary message")
+            check(client.file.read(4)[1:] == b"ok:", "the login is not answered by ok")
+            client.close()
+        server.stop()
+        server.ends()
+
+
 def test_socket_activate(_):
     tool = shutil.which("systemd-socket-activate")
     if tool is None:
@@ -355,7 +388,7 @@ def main():
     try:
         with tempfile.TemporaryDirectory() as scratch:
             for test in (test_check, test_bad_values, test_notifications, test_restart, test_drain, test_tls,
-                         test_socket_activate):
+                         test_websocket, test_socket_activate):
                 print(test.__name__, flush=True)
                 test(scratch)
     finally:

@@ -263,7 +263,8 @@ def read_pongs_late():
     """A client that has not read pongs gets the last one when it reads, although it then sends nothing more."""
     ask = (b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
-    with Server("--policy", "pool", "--threads", "1") as server, socket.socket() as web, \
+    with Server("--policy", "pool", "--threads", "1", "--login-deadline", str(PATIENCE), "--write-deadline",
+                str(PATIENCE)) as server, socket.socket() as web, \
             socket.create_connection(("127.0.0.1", server.tcp), PATIENCE) as other:
         web.settimeout(PATIENCE)
         web.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
