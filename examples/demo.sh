@@ -70,7 +70,7 @@ has_heard_dan() { [ "$(grep -c '^dan: ' "$scratch/alice")" = $texts ]; }
 wait_until has_heard_dan
 count_alice=$((count_alice + texts))
 printf '  alice  sees             all %s lines\n' $texts
-was_cut() { grep 'reason=overflow' "$scratch/server"; }
+was_cut() { grep 'event=ended reason=' "$scratch/server"; }
 wait_until was_cut >"$scratch/cut"
 printf '  server logs             %s\n' "$(sed 's/^time=[^ ]* //' "$scratch/cut")"
 kill -KILL "$eve"
