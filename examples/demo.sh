@@ -82,11 +82,12 @@ kill -TERM "$server"
 wait "$server" || fail "the server has ended with exit code $?"
 sees alice 'receiver: the server has closed the connection'
 sees dave 'receiver: the server has closed the connection'
+started=  # all have ended, so their numbers may be those of other processes now
 
 printf '\nThe same server with another service, which echoes each line until "end":\n'
 : >"$scratch/echo"
 $bin/echo_server 0 2>"$scratch/echo" >/dev/null &
-started="$started $!"
+started=$!
 wait_until grep -q '^listening on port' "$scratch/echo"
 for line in 'hello' 'end'; do
   pace
