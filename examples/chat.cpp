@@ -110,7 +110,7 @@ class Chat : public program::SessionEvents {
   }
 
   int run_on_lines() {
-    auto has_input = false, has_ended = false;
+    auto has_input = false, has_ended = false, is_too_long = false;
     program::Readable input(context_, STDIN_FILENO, [&] { has_input = true; });
     std::string rest;
     while (!is_over_) {
@@ -124,12 +124,14 @@ class Chat : public program::SessionEvents {
         if (has_ended && !rest.empty()) rest += '\n';
         std::size_t end = 0;
         while ((end = rest.find('\n')) != rest.npos && !is_over_) {
-          take_line(rest.substr(0, end));
+          if (!std::exchange(is_too_long, false)) take_line(rest.substr(0, end));
           rest.erase(0, end + 1);
         }
-        if (rest.size() > longest_input) {
-          complain("not sent: a line of more than " + std::to_string(longest_input) + " bytes");
+        if (rest.size() > longest_input || is_too_long) {
+          if (!std::exchange(is_too_long, true))
+            complain("not sent: a line of more than " + std::to_string(longest_input) + " bytes");
           rest.clear();
+          exit_code_ = 1;
         }
         if (has_ended) this->end();
       }
@@ -306,11 +308,10 @@ class Chat : public program::SessionEvents {
 
   /// Says what becomes of what the user has typed.
   void report(std::string const& what, std::deque<Message> const& messages) {
-    for (std::size_t i = 0; i < messages.size(); ++i) {
-      if (messages[i].tag != tag::sendall && messages[i].tag != tag::senduser) continue;
+    for (auto const& message : messages) {
+      if (message.tag != tag::sendall && message.tag != tag::senduser) continue;
       exit_code_ = 1;
-      if (i >= 100 && !is_terminal_) break;
-      program::complain(what + messages[i].payload);
+      program::complain(what + message.payload);
     }
   }
 

@@ -190,6 +190,8 @@ struct ServerFlags {
   std::vector<Further> further_listeners() const {
     std::vector<Further> all;
     auto const& secure = tls.address.empty() ? options.address : tls.address;
+    if (!tls.address.empty() && !tls.port && !web.secure_port)
+      throw std::runtime_error("--tls-address needs --tls or --secure-websocket");
     if (tls.port) all.push_back({"with TLS", {.port = *tls.port, .address = secure, .layer = tls.layer()}});
     if (web.port)
       all.push_back({"for WebSocket", {.port = *web.port, .address = options.address, .layer = web.layer(nullptr)}});

@@ -38,8 +38,7 @@ class TlsServerFlags {
                           ->check(decimal(0, 65535))
                           ->type_name("PORT");
     app.add_option("--tls-address", address, "Address to listen on for TLS; by default that of --address")
-        ->check(check_address, "")
-        ->needs(tls);
+        ->check(check_address, "");
     auto* const cert = app.add_option("--cert", certificate_, "File of the server's certificate chain (PEM)");
     auto* const key = app.add_option("--key", key_, "File of the certificate's private key (PEM)");
     auto* const client_ca =

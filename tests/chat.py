@@ -551,6 +551,10 @@ def pipes():
                        text="/who\n/history 1\n/nope\n/join x\nhi\n/msg alice me\n/quit\nx\n")
         expect(out.decode().splitlines()[:2], ["2 here: alice", "bob: 999"], "answers")
         expect(err.startswith("unknown command"), True, "an unknown command: " + err)
+        long = "x" * 200_000
+        expect(run(host.port, "bob", "cafe", text=long + "tail\n" + long + "\nnot long\n", code=1)[1],
+               "not sent: a line of more than 65536 bytes\n" * 2, "lines that are too long")
+        expect(listener.hears(), "delivery:cafe:bob:not long", "what follows them")
         both = subprocess.Popen([chat, "127.0.0.1", str(host.port), "zoe", "cafe"], stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         speaker = Client(host.port, "slogin:bob", "join:cafe")

@@ -350,6 +350,20 @@ TEST_CASE("a store gets what is said, has it again, and is told which rooms are 
   CHECK(history("d", "zoe") == "4\n");
 }
 
+TEST_CASE("a store may have more rooms than the table may", "[room_table]") {
+  struct Store : chatproto::HistoryStore {
+    void load(std::function<void(std::string_view, Said const&)> const& take) override {
+      for (auto const* const room : {"a", "b", "c"}) take(room, {"1\n", "ann", false});
+    }
+    void append(std::string_view, Said const&) noexcept override {}
+    void forget(std::string_view) noexcept override {}
+  } store;
+  RoomTable table(1, 0, {.lines = 10});
+  table.use(store);
+  CHECK_FALSE(table.enter_existing("b"));
+  CHECK(table.enter_existing("c"));
+}
+
 TEST_CASE("a slow reader of a room costs others nothing of their histories", "[room_table]") {
   RoomTable table(0, 0, {.lines = 1000, .memory = 1024 * 1024});
   Room::Member slow("slow", Peer(std::make_shared<RecordingQueue>())), zoe("zoe", slow.peer());

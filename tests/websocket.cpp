@@ -149,11 +149,16 @@ TEST_CASE("what comes with the request is not lost", "[websocket]") {
 }
 
 TEST_CASE("a request for anything else is answered, and the connection is over", "[websocket]") {
+  std::string fields;
+  for (auto i = 0; i < 65; ++i) fields += "a:b\n";
   struct {
     std::string request;
     std::string_view status;
     WebSocketError error;
   } const rows[] = {
+      {"GET / HTTP/1.1\r\n\r\n", "400", WebSocketError::bad_request},
+      {"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "400", WebSocketError::bad_request},
+      {"GET / HTTP/1.1\n" + fields, "431", WebSocketError::too_large},  // although it has not ended
       {Scene::request({}, "GET /chat HTTP/1.1"), "404", WebSocketError::not_found},
       {Scene::request({}, "POST / HTTP/1.1"), "405", WebSocketError::bad_method},
       {Scene::request({}, "HEAD / HTTP/1.1"), "400", WebSocketError::bad_request},
@@ -205,7 +210,10 @@ TEST_CASE("the page is sent with a policy that allows its own style and script o
   Scene scene({.page = "<html><style>a</style><script>b</script></html>"});
   auto const method = GENERATE("GET"s, "HEAD"s);
   scene.sends(method + " /?from=there HTTP/1.1\r\nHost: x\r\n\r\n");
-  CHECK(scene.layer->handshake().error == make_error_code(WebSocketError::answered));
+  auto const error = scene.layer->handshake().error;
+  CHECK(error == make_error_code(WebSocketError::answered));
+  CHECK(error == std::errc::not_connected);  // no offence
+  CHECK(make_error_code(WebSocketError::not_found) != std::errc::not_connected);
   auto const answer = scene.gets();
   CHECK(answer.starts_with("HTTP/1.1 200 OK\r\n"));
   CHECK(answer.find("Content-Length: 47\r\n") != answer.npos);

@@ -259,6 +259,17 @@ def ask_for_pages(server):
     expect(ask(server, "GET", "/", X="x" * 9000)[0].status, 431, "a long header")
 
 
+def visit_as_people_do():
+    """Who gets the page has offended nobody: fail2ban counts what the log calls a handshake."""
+    server = Server("--log", "info")
+    for _ in range(20):
+        expect(ask(server, "GET", "/")[0].status, 200, "GET /")
+    expect(ask(server, "GET", "/nothing")[0].status, 404, "GET /nothing")
+    server.process.send_signal(signal.SIGTERM)
+    log = server.process.communicate(timeout=PATIENCE)[1]
+    expect(log.count("reason=handshake"), 1, log)
+
+
 def read_pongs_late():
     """A client that has not read pongs gets the last one when it reads, although it then sends nothing more."""
     ask = (b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -312,6 +323,7 @@ async def main():
         await close(server)
         await check_origins(server)
         await asyncio.get_running_loop().run_in_executor(None, ask_for_pages, server)
+    visit_as_people_do()
     read_pongs_late()
     with tempfile.TemporaryDirectory() as folder:
         script = pathlib.Path(__file__).with_name("certificates.sh")

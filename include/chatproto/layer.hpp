@@ -48,7 +48,8 @@ class Layer {
   Layer& operator=(Layer const&) = delete;
   virtual ~Layer() = default;
 
-  /// Continues the handshake. Until that is done, no other step but `flush` is called.
+  /// Continues the handshake. Until that is done, no other step but `flush` is called. An error that equals
+  /// `std::errc::not_connected` means that the other end got what it wanted, which was no connection for lines.
   virtual Result handshake() = 0;
   /// Reads at most `size` bytes, not 0. No bytes, no wait and no error: the other end has closed its side.
   virtual Result read_some(char* bytes, std::size_t size) = 0;

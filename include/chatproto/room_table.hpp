@@ -95,7 +95,10 @@ class RoomTable {
     store_ = &store;
     Membership in;
     store.load([&](std::string_view name, HistoryStore::Said const& said) {
-      if (!in || in.name() != name) in = enter(name);  // what it was in before is idle then
+      if (!in || in.name() != name) {
+        in = {};  // that room is idle now, and gives its place to this one if there are too many
+        in = enter(name);
+      }
       in.room().restore(said);
     });
   }

@@ -24,7 +24,7 @@ enum class WebSocketError {
   answered = 1,    ///< A request for a page was answered, and the connection closed.
   not_found,       ///< A request for what is not there (404).
   bad_request,     ///< A request that is no HTTP, or asks for a WebSocket in a wrong way (400).
-  too_large,       ///< The head of a request had more than 8 KiB (431).
+  too_large,       ///< The head of a request had more than 8 KiB or 64 fields (431).
   bad_method,      ///< A request that is neither GET nor HEAD (405).
   bad_version,     ///< A request for another version of WebSocket than 13 (426).
   foreign_origin,  ///< A page from elsewhere has asked for a WebSocket (403).
@@ -47,6 +47,10 @@ inline std::error_category const& websocket_category() noexcept {
         case WebSocketError::refused: return "the server does not speak WebSocket";
       }
       return "unknown error";
+    }
+    std::error_condition default_error_condition(int value) const noexcept override {
+      if (value == static_cast<int>(WebSocketError::answered)) return std::errc::not_connected;
+      return {value, *this};
     }
   };
   static Category const category;
@@ -130,6 +134,9 @@ class WebSocketServer final : public LayerFactory {
       is_head_ = request.is_method(HTTP_HEAD);
       if (!is_head_ && !request.is_method(HTTP_GET))
         return refusal("405 Method Not Allowed", WebSocketError::bad_method, "Allow: GET, HEAD\r\n");
+      auto const host = request.field("Host");
+      if (!host || (request.is_http_1_1() && host->empty()))  // RFC 9112, section 3.2
+        return refusal("400 Bad Request", WebSocketError::bad_request);
       auto const target = request.target().substr(0, request.target().find('?'));
       auto const wants = request.has_word("Upgrade", "websocket");
       if (target != "/" || (!wants && shared_->options.page.empty()))

@@ -32,6 +32,13 @@ inline int io_size_of(std::size_t size) noexcept { return static_cast<int>(std::
 inline std::size_t io_size_of(std::size_t size) noexcept { return size; }
 #endif
 
+/// The flag by which sending to a connection that is gone raises no signal, where there is one.
+#ifdef MSG_NOSIGNAL
+inline constexpr int no_signal = MSG_NOSIGNAL;
+#else
+inline constexpr int no_signal = 0;
+#endif
+
 /// Calls `call`, which moves bytes, until it is not interrupted. Returns how many it moved. 0: `ended`, or `ec` says
 /// why, or it would block.
 std::size_t move_bytes(auto const& call, bool& ended, std::error_code& ec) {
@@ -54,10 +61,7 @@ inline std::size_t receive_some(NativeSocket socket, char* bytes, std::size_t si
 /// more.
 inline std::size_t send_some(NativeSocket socket, char const* bytes, std::size_t size,
                              [[maybe_unused]] bool more_follows, std::error_code& ec) {
-  auto flags = 0;
-#ifdef MSG_NOSIGNAL
-  flags |= MSG_NOSIGNAL;
-#endif
+  auto flags = no_signal;
 #ifdef MSG_MORE
   if (more_follows) flags |= MSG_MORE;
 #endif

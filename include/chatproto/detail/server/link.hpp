@@ -439,6 +439,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   void continue_handshake() {
     if (!layer_) return;
     auto const result = layer_->handshake();
+    if (result.error == std::errc::not_connected) return end(DisconnectReason::closed);
     if (result.error) return end(DisconnectReason::handshake, result.error);
     layer_waits_ = result.wait;
     if (result.wait != Layer::Wait::nothing) return;

@@ -34,7 +34,7 @@ inline std::string_view without_blanks(std::string_view text) noexcept {
 class HttpMessage {
  public:
   enum class State : std::uint8_t { incomplete, complete, invalid, too_large };
-  static constexpr std::size_t most_bytes = 8192;
+  static constexpr std::size_t most_bytes = 8192, most_fields = 64;
 
   explicit HttpMessage(::http_parser_type type) noexcept {
     ::http_parser_init(&parser_, type);
@@ -51,6 +51,10 @@ class HttpMessage {
     auto const taken = ::http_parser_execute(&parser_, settings(), bytes.data(), size);
     bytes_ += taken;
     if (no_memory_) throw std::bad_alloc();
+    if (fields_.size() > most_fields) {
+      state_ = State::too_large;
+      return taken;
+    }
     if (state_ == State::complete) return taken;
     if (HTTP_PARSER_ERRNO(&parser_) != HPE_OK || taken < size)
       state_ = State::invalid;
@@ -94,7 +98,7 @@ class HttpMessage {
   static int keep(::http_parser* parser, auto const& append) noexcept {
     try {
       append(of(parser));
-      return 0;
+      return of(parser).fields_.size() > most_fields ? 1 : 0;
     } catch (...) {
       of(parser).no_memory_ = true;
       return 1;

@@ -263,7 +263,7 @@ class WebSocketLayer final : public Layer, private FrameSource {
     message.msg_iovlen = both.size();
     std::error_code error;
     auto ended = false;
-    auto const sent = move_bytes([&] { return ::sendmsg(socket_, &message, MSG_NOSIGNAL); }, ended, error);
+    auto const sent = move_bytes([&] { return ::sendmsg(socket_, &message, no_signal); }, ended, error);
     if (error || sent == header.size() + payload.size()) return error;
     std::string rest;
     if (sent < header.size()) rest = header.substr(sent);
