@@ -23,7 +23,7 @@ namespace chatproto {
 enum class WebSocketError {
   answered = 1,    ///< A request for a page was answered, and the connection closed.
   not_found,       ///< A request for what is not there (404).
-  bad_request,     ///< A request that is no HTTP, or asks for a WebSocket in a wrong way (400).
+  bad_request,     ///< A request that is not HTTP, or asks for a WebSocket in a wrong way (400).
   too_large,       ///< The head of a request had more than 8 KiB or 64 fields (431).
   bad_method,      ///< A request that is neither GET nor HEAD (405).
   bad_version,     ///< A request for another version of WebSocket than 13 (426).
@@ -197,7 +197,7 @@ class WebSocketServer final : public LayerFactory {
 /// The options of `WebSocketClient`.
 struct WebSocketClientOptions {
   std::string host = {};    ///< The server's name, as the request names it. Empty: the name or address connected to.
-  std::string origin = {};  ///< The origin that the request names. Empty: none, as of a program that is no browser.
+  std::string origin = {};  ///< The origin that the request names. Empty: none, as of programs other than browsers.
   /// What WebSocket is spoken over, such as a `TlsClient`; null: the socket itself.
   std::shared_ptr<LayerFactory> over = nullptr;
 };
