@@ -20,6 +20,7 @@
 
 #include "../../examples/program.hpp"
 #include "tls.hpp"
+#include "websocket.hpp"
 
 namespace load {
 namespace {
@@ -32,6 +33,8 @@ constexpr auto slow_time = std::chrono::milliseconds(50);  // between two slow r
 constexpr uint32_t logins_at_once = 100;                   // fewer than a listener's backlog
 constexpr uint32_t clients_per_address = 25'000;           // fewer than the ports of one source address
 constexpr size_t head_size = 16;                           // "00042 000000017 "
+constexpr size_t kept_size = 256;                          // for an unfinished line
+static_assert(kept_size >= chatproto::max_line);
 
 void write_number(char* to, size_t digits, uint32_t value) {
   for (; digits > 0; value /= 10) to[--digits] = static_cast<char>('0' + value % 10);
@@ -63,6 +66,7 @@ struct Client {
   enum class State : std::uint8_t {
     connecting,
     shaking_hands,
+    upgrading,
     logging_in,
     joining,
     ready,
@@ -73,6 +77,7 @@ struct Client {
   int fd = -1;
   uint32_t events = 0;                            // EPOLLRDHUP alone: does not read
   std::unique_ptr<tls::Stream> stream = nullptr;  // of a client that is connected over TLS
+  websocket::Frames frames = {};                  // of one that is connected by WebSocket
   std::string input = {}, output = {};            // an unfinished line; what the socket did not accept
 
   struct OnItsWay {
@@ -132,12 +137,21 @@ class Load {
 
   void turn();
   void shake_hands(Client& client);
+  /// The connection is there.
+  void begin(Client& client) {
+    if (!options_.websocket) return greet(client);
+    client.state = State::upgrading;
+    client.output = websocket::request;
+    flush(client);
+  }
   void greet(Client& client) {
     client.state = State::logging_in;
     say(client, (client.role == Role::sender ? "slogin:" : "rlogin:") + name_of(client));
   }
   void read(Client& client);
   bool read_some(Client& client);
+  void unpack(Client& client, std::string_view input);
+  void take(Client& client, std::string_view piece);
   void flush(Client& client);
   void lose(Client& client, std::string const& why);
   /// Also returns when no client is left.
@@ -151,6 +165,7 @@ class Load {
   // --- Texts ---------------------------------------------------------------------------------------------------------
 
   void say(Client& client, std::string_view line) {
+    if (options_.websocket) websocket::append_header(client.output, line.size() + 1);
     client.output.append(line).append(1, '\n');
     flush(client);
   }
@@ -209,7 +224,7 @@ class Load {
   std::deque<Client> clients_;
   std::vector<Room> rooms_;
   std::vector<Room*> may_speak_;
-  std::vector<char> buffer_ = std::vector<char>(size_t{256} * 1024);
+  std::vector<char> buffer_ = std::vector<char>(kept_size + size_t{256} * 1024);
   Clock::time_point now_ = Clock::now(), last_read_ = now_;
 
   std::array<uint32_t, 3> numbers_{};  // how many clients, by role
@@ -260,7 +275,7 @@ void Load::turn() {
         client.stream = tls::open(client.fd);
         shake_hands(client);
       } else {
-        greet(client);
+        begin(client);
       }
       continue;
     }
@@ -293,7 +308,7 @@ void Load::shake_hands(Client& client) {
   client.state = State::shaking_hands;
   auto const step = client.stream->shake_hands();
   if (step == Step::failed) return lose(client, client.stream->why());
-  if (step == Step::done) return greet(client);
+  if (step == Step::done) return begin(client);
   epoll_.watch(client, step == Step::wants_to_write ? EPOLLOUT : EPOLLIN);
 }
 
@@ -303,18 +318,43 @@ void Load::read(Client& client) {
 
 /// Returns whether it has read anything and may read more.
 bool Load::read_some(Client& client) {
-  auto const kept = client.input.size();
-  std::copy(client.input.begin(), client.input.end(), buffer_.begin());
-  auto* const to = buffer_.data() + kept;
-  auto const got =
-      client.stream ? client.stream->receive(to, buffer_.size() - kept) : recv(client.fd, to, buffer_.size() - kept, 0);
+  auto* const to = buffer_.data() + kept_size;
+  auto const size = buffer_.size() - kept_size;
+  auto const got = client.stream ? client.stream->receive(to, size) : recv(client.fd, to, size, 0);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return false;
   if (got <= 0) {
     lose(client, got == 0 ? "the server has closed" : why_of(client));
     return false;
   }
   last_read_ = now_ = Clock::now();
-  std::string_view input(buffer_.data(), kept + static_cast<size_t>(got));
+  std::string_view const input(to, static_cast<size_t>(got));
+  options_.websocket ? unpack(client, input) : take(client, input);
+  return client.state != State::gone;
+}
+
+/// Takes what came by WebSocket.
+void Load::unpack(Client& client, std::string_view input) {
+  if (client.state == State::upgrading) {
+    client.input += input;
+    if (client.input.find("\r\n\r\n") == client.input.npos) return;
+    if (!websocket::is_accepted(client.input)) return lose(client, "the server says " + client.input);
+    client.input.clear();
+    return greet(client);
+  }
+  while (!input.empty()) {
+    auto const piece = client.frames.next(input);
+    if (auto const* const why = client.frames.why()) return lose(client, why);
+    take(client, piece);
+  }
+}
+
+/// Takes the lines of a piece of the buffer. The unfinished line before it is copied to where it belongs: all that is
+/// there was taken before.
+void Load::take(Client& client, std::string_view piece) {
+  auto const kept = client.input.size();
+  auto* const begin = buffer_.data() + (piece.data() - buffer_.data()) - kept;
+  std::copy(client.input.begin(), client.input.end(), begin);
+  std::string_view input(begin, kept + piece.size());
   for (;;) {
     if (client.role == Role::receiver && hear_the_expected(client, input)) continue;
     auto const end = input.find('\n');
@@ -328,7 +368,6 @@ bool Load::read_some(Client& client) {
     client.input.clear();
     ++result_.corrupt;
   }
-  return client.state != State::gone;
 }
 
 void Load::flush(Client& client) {
@@ -385,10 +424,13 @@ void Load::speak(Room& room) {
     auto const free = std::min(options_.window - (sender.sent - sender.acked), options_.lag - room.undelivered);
     auto const count = std::min<uint64_t>(
         options_.interval.count() > 0 ? std::min(free, due_of(sender)) : free - free % least, limit_ - sent_);
+    constexpr std::string_view command = "sendall:";
+    if (options_.websocket && count > 0)
+      websocket::append_header(sender.output, count * (command.size() + options_.text + 1));
     for (uint64_t k = 0; k < count; ++k) {
       auto* const text = line(sender, sender.sent) + text_at;
       write_text(text, options_.text, sender.number, sender.sent);
-      sender.output.append("sendall:").append(text, options_.text + 1);
+      sender.output.append(command).append(text, options_.text + 1);
       sender.on_their_way[sender.sent++ & (ring_ - 1)] = {sender.next, room.receivers};
       sender.next += options_.interval;
       if (room.receivers > 0) ++room.undelivered, ++undelivered_;
@@ -605,7 +647,8 @@ Result Load::run() {
   read_slow();
   wait_until(Clock::now() + grace, [] { return false; });
   for (auto const& client : clients_)
-    if (client.state == State::ready && !client.input.empty()) ++result_.corrupt;  // an unfinished line
+    if (client.state == State::ready && (!client.input.empty() || !client.frames.is_between()))
+      ++result_.corrupt;  // an unfinished line or frame
   result_.lost = lost();
   result_.unacknowledged = unacked_;
   result_.slow_joined = numbers_[static_cast<size_t>(Role::slow)];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The parts of bench_load: load.cpp is the clients and rooms, handshakes.cpp clients that only shake hands, tls.cpp the
-// TLS of both, report.cpp the JSON, main.cpp the options.
+// The parts of bench_load: load.cpp is the clients and rooms, websocket.hpp their WebSocket, handshakes.cpp clients that
+// only shake hands, tls.cpp the TLS of both, report.cpp the JSON, main.cpp the options.
 #pragma once
 
 #include <sys/socket.h>
@@ -34,7 +34,7 @@ struct Options {
   uint32_t text = 64, window = 1, lag = 512;
   std::chrono::milliseconds seconds{2000}, warmup{500}, interval{0};
   uint64_t count = 0;
-  bool idle = false, spin = false, tls = false;
+  bool idle = false, spin = false, tls = false, websocket = false;
   uint32_t handshakes = 0, at_once = 100, storm = 0;
   std::vector<int> pids = {}, engine_pids = {};
 

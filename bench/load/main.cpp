@@ -43,6 +43,7 @@ int main(int argc, char** argv) {
   app.add_flag("--idle", options.idle, "Only connect, log in and join; send no texts");
   app.add_flag("--spin", options.spin, "Poll instead of sleeping, for the least latency");
   app.add_flag("--tls", options.tls, "Connect over TLS 1.3 and trust any certificate");
+  app.add_flag("--websocket", options.websocket, "Speak WebSocket, in binary frames");
   program::add_seconds(app, "--interval", options.interval,
                        "Time from one text of a sender to its next, instead of as fast as possible; 0 is none");
   number("--handshakes", options.handshakes, 1, 1'000'000,

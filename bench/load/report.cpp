@@ -34,6 +34,7 @@ std::string load::to_json(Options const& options, Result const& result) {
   field("idle", options.idle ? "true" : "false");
   field("spin", options.spin ? "true" : "false");
   field("tls", options.tls ? "true" : "false");
+  field("websocket", options.websocket ? "true" : "false");
   field("interval", std::chrono::duration<double>(options.interval).count());
   field("storm", options.storm);
   field("seconds", result.seconds);
