@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The parts of bench_load: load.cpp is the clients and rooms, websocket.hpp their WebSocket, handshakes.cpp clients that
-// only shake hands, tls.cpp the TLS of both, report.cpp the JSON, main.cpp the options.
+// The parts of bench_load: load.cpp is the clients and rooms, websocket.hpp their WebSocket, handshakes.cpp clients
+// that only shake hands, tls.cpp the TLS of both, report.cpp the JSON, main.cpp the options.
 #pragma once
 
 #include <sys/socket.h>

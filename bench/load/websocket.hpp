@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The client's end of WebSocket for bench_load. It shares no code with chatproto/websocket.hpp, so that neither can hide
-// the other's faults, and it neither copies nor changes a byte of a line, so that the load is as fast as over TCP.
+// The client's end of WebSocket for bench_load. It shares no code with chatproto/websocket.hpp, so that neither can
+// hide the other's faults, and it neither copies nor changes a byte of a line, so that the load is as fast as over TCP.
 #pragma once
 
 #include <algorithm>
@@ -41,7 +41,7 @@ class Frames {
     while (left_ == 0 && !bytes.empty()) {
       header_[count_++] = static_cast<std::uint8_t>(bytes.front());
       bytes.remove_prefix(1);
-      auto const size = count_ < 2 || header_[1] < 126 ? 2u : header_[1] == 126 ? 4u : 10u;
+      auto const size = count_ < 2 ? 2u : header_[1] == 126 ? 4u : header_[1] == 127 ? 10u : 2u;
       if (count_ < size) continue;
       has_closed_ = has_closed_ || header_[0] == 0x88;
       is_wrong_ = is_wrong_ || header_[0] != 0x82 || header_[1] > 127;
