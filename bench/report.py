@@ -28,12 +28,16 @@ POLICIES = {"pool": ("#0072b2", "-", "o", 8), "strand": ("#d55e00", "--", "s", 5
            "stunnel": ("#d55e00", "--", "s", 5), "haproxy": ("#009e73", "-.", "^", 7),
            # of run.sh --redis
            "alone": ("#000000", (0, (1, 1)), "", 0), "one": ("#0072b2", "-", "o", 8),
-           "three": ("#d55e00", "--", "s", 5), "three-two": ("#009e73", "-.", "^", 7)}
+           "three": ("#d55e00", "--", "s", 5), "three-two": ("#009e73", "-.", "^", 7),
+           # of run.sh --websocket
+           "tcp": ("#000000", (0, (1, 1)), "", 0), "websocket": ("#0072b2", "-", "o", 8),
+           # of run.sh --against
+           "without": ("#000000", (0, (1, 1)), "", 0), "with": ("#0072b2", "-", "o", 8)}
 
 # Keys of run.sh's results; a pair is a key and a percentage.
 DELIVERY, TEXT, MEMORY = "cpu_us_per_delivery", "cpu_us_per_message", "rss_bytes_per_client"
 HANDSHAKE = "cpu_us_per_handshake"
-ENGINE, RATE = "engine_cpu_us_per_message", "messages_per_second"
+ENGINE, RATE, THROUGHPUT = "engine_cpu_us_per_message", "messages_per_second", "deliveries_per_second"
 ENGINE_RATIO = "engine CPU / that of a server alone"  # per text; made by read()
 P50, P99 = ("latency_us", 50), ("latency_us", 99)
 
@@ -83,7 +87,7 @@ BOUNDS = [
      "an idle client holds no buffers"),
     (1.25, DELIVERY, ("slow", 1, "pool"), ("slow", 0, "pool"), "CPU per delivery with a slow receiver / without, pool",
      "a receiver that does not read costs nobody else anything"),
-    (1.11, "deliveries_per_second", ("slow", 0, "pool"), ("slow", 1, "pool"),
+    (1.11, THROUGHPUT, ("slow", 0, "pool"), ("slow", 1, "pool"),
      "deliveries per second without a slow receiver / with, pool", "and nobody waits for it"),
     (8192, "peak_rss_growth_kb", ("slow", 1, "pool"), None, "growth of the peak memory with a slow receiver, KiB, pool",
      "what waits for a receiver is bounded"),
@@ -105,7 +109,7 @@ BOUNDS += [(most, key, (case, point, "pool"), (case, point, "floor"), f"pool / f
 # What TLS costs is compared with these: (case, point, key)
 OVER_TLS = [*[(case, 0, DELIVERY) for case in FAN], ("rooms", 500, TEXT), ("latency", 0, TEXT), ("latency", 0, P50),
             ("handshakes", 0, HANDSHAKE), ("idle", 1000, "login_cpu_us"), ("idle", 1000, MEMORY)]
-NAMES |= {HANDSHAKE: "CPU per handshake", "login_cpu_us": "CPU for login and join, and TLS handshake if any",
+NAMES |= {HANDSHAKE: "CPU per handshake", "login_cpu_us": "CPU for login and join, and handshake if any",
           MEMORY: "memory"}
 # (at most, the other, case, reason)
 TO_OTHERS = [
@@ -118,6 +122,14 @@ BOUNDS += [(most, key, (case, point, "tls"), (case, point, other), f"tls / {othe
            for most, other, wanted, reason in TO_OTHERS for case, point, key in OVER_TLS if case == wanted]
 BOUNDS.append((20_480, MEMORY, ("idle", 1000, "tls"), None, "memory per idle receiver, bytes, tls",
                "OpenSSL's state for a connection, and no buffers"))
+# What WebSocket costs is compared with TCP: (case, point, key)
+OVER_WEBSOCKET = [*[(case, 0, DELIVERY) for case in FAN], ("rooms", 500, DELIVERY), ("latency", 0, DELIVERY),
+                  ("latency", 0, P50), ("idle", 5000, "login_cpu_us"), ("idle", 5000, MEMORY)]
+BOUNDS += [(1.2, key, (case, point, "websocket"), (case, point, "tcp"), f"websocket / tcp, {NAMES[key]}, {case}",
+            "a header for all texts of a write") for case, point, key in OVER_WEBSOCKET
+           if case in ("fan1x100", "sync1x100", "rooms")]
+BOUNDS.append((1229, MEMORY, ("idle", 5000, "websocket"), None, "memory per idle receiver, bytes, websocket",
+               "a layer, and no buffers"))
 # What three servers cost that share a Redis is compared with one alone: (case, point, key)
 OVER_REDIS = [*[(case, 0, DELIVERY) for case in FAN], *[(case, 0, TEXT) for case in ("latency", "many")],
               ("rooms", 500, TEXT), ("latency", 0, P50), ("sync1x100", 0, P50), ("idle", 5000, "login_cpu_us"),
@@ -205,6 +217,10 @@ def cell(*found):
     return text
 
 
+def spread(found):
+    return f"{short(median(found))} ({short(min(found))} to {short(max(found))})" if found else "-"
+
+
 def tables(runs):
     """Yields (title, rows) of each table with any rows; the first row is its header."""
     policies = [policy for policy in POLICIES if any(key[2] == policy for key in runs)]
@@ -225,6 +241,15 @@ def tables(runs):
     found.append(("Redis: multiples of the figures of a server alone in the same round", shared, [
         [f"{case}: {NAMES[key]}"] + [cell(values(runs, (case, point, policy), key, (case, point, "alone")))
                                      for policy in shared] for case, point, key in OVER_REDIS]))
+    found.append(("WebSocket: multiples of TCP's figures in the same round", ["websocket"], [
+        [f"{case}: {NAMES[key]}", cell(values(runs, (case, point, "websocket"), key, (case, point, "tcp")))]
+        for case, point, key in OVER_WEBSOCKET]))
+    options = {run["options"] for each in runs.values() for run in each if "options" in run}
+    found.append((f"With {' or '.join(sorted(options))}: multiples of the figures without in the same round, "
+                  "median (least to greatest)", ["CPU per delivery", "deliveries per second"], [
+        [f"{case} {point:,}" if point > 0 else case]
+        + [spread(values(runs, (case, point, policy), key, (case, point, "without")))
+           for key in (DELIVERY, THROUGHPUT)] for case, point, policy in runs if policy == "with"]))
     for title, columns, rows in found:
         rows = [row for row in rows if any(text != "-" for text in row[1:])]
         if rows:

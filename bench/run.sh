@@ -1,24 +1,29 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSL-1.0
 # bash bench/run.sh: measures the three threading policies and the floor under load, or TLS beside two proxies, or
-# servers that share their rooms through Redis, prints tables, draws pictures and checks bounds.
+# servers that share their rooms through Redis, or WebSocket beside TCP, or what options of the server cost, prints
+# tables, draws pictures and checks bounds.
 set -euo pipefail
 export LC_ALL=C
 
 usage() {
   cat <<'END'
-usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--server COMMAND | --tls | --redis] [--bin DIR]
-                    [--no-bounds] [CASE...]
+usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--bin DIR] [--no-bounds]
+                    [--server COMMAND | --tls | --redis | --websocket | --against OPTIONS] [CASE...]
 
   --rounds N        how often each run is repeated, alternating with the others (3)
   --quick           one round of short runs, which only shows that everything works
-  --out DIR         folder for results.jsonl, tables.md and pictures (build/bench, build/bench-tls or build/bench-redis)
+  --out DIR         folder for results.jsonl, tables.md and pictures (build/bench, or build/bench-tls with --tls, and
+                    so on)
   --append          adds to the existing results.jsonl instead of starting a new one
   --server COMMAND  also measures another server of this protocol; {port} in COMMAND becomes the port
   --tls             measures the pool with one thread without TLS, with its own TLS 1.3, and without TLS behind stunnel
                     and behind haproxy, whose CPU time and memory are added to the server's
   --redis           measures the pool with one thread: one server alone, one with Redis, three that share a Redis, and
                     three that share two of them. The CPU time of Redis is shown apart
+  --websocket       measures the pool with one thread, whose clients all come over TCP, or all by WebSocket
+  --against OPTIONS measures the pool with one thread without and with these options of the server, separated by blanks,
+                    in turn, and shows for each case the median, the least and the greatest ratio of all rounds
   --no-bounds       fails only if a run fails or a delivery is lost, out of order or wrong, however slow it was
   --bin DIR         takes the programs from DIR instead of building them with the preset release
 
@@ -48,7 +53,8 @@ Cases only with --redis, where the clients of each room are dealt out to the ser
   saturated                               500 rooms of one sender who waits and one receiver, and each Redis has a tenth
                                           of a core
 
-With --redis, the cases are by default fan1x100 sync1x100 sync50x100 rooms latency idle many saturated.
+With --redis, the cases are by default fan1x100 sync1x100 sync50x100 rooms latency idle many saturated; with
+--websocket fan1x100 sync1x100 rooms idle; with --against fan1x100 fan4x100 sync1x100 rooms.
 END
 }
 fail() {
@@ -60,7 +66,9 @@ all_cases=(fan1x100 fan4x100 fan1x1000 fan4x1000 sync1x100 sync50x100 rooms late
   receivers rooms-curve clients threads text)
 tls_cases=(fan1x100 fan4x100 sync1x100 sync50x100 rooms latency idle handshakes storm)
 redis_cases=(fan1x100 sync1x100 sync50x100 rooms latency idle many saturated)
-rounds='' quick='' append='' out='' command='' tls='' redis='' bin='' bounds=() cases=()
+websocket_cases=(fan1x100 sync1x100 rooms idle)
+against_cases=(fan1x100 fan4x100 sync1x100 rooms)
+rounds='' quick='' append='' out='' command='' tls='' redis='' websocket='' against='' bin='' bounds=() cases=()
 while (($# > 0)); do
   case $1 in
     --help | -h) usage && exit 0 ;;
@@ -68,13 +76,15 @@ while (($# > 0)); do
     --append) append=yes ;;
     --tls) tls=yes ;;
     --redis) redis=yes ;;
+    --websocket) websocket=yes ;;
     --no-bounds) bounds=(--no-bounds) ;;
-    --rounds | --out | --server | --bin)
-      (($# > 1)) || fail "$1 needs a value (see --help)"
+    --rounds | --out | --server | --against | --bin)
+      [[ ${2-} ]] || fail "$1 needs a value (see --help)"
       case $1 in
         --rounds) rounds=$2 ;;
         --out) out=$2 ;;
         --server) command=$2 ;;
+        --against) against=$2 ;;
         --bin) bin=$2 ;;
       esac
       shift
@@ -91,8 +101,9 @@ done
 rounds=${rounds:-3}
 [[ $rounds =~ ^[1-9][0-9]{0,2}$ ]] || fail "'$rounds' is not a number of rounds"
 [[ -z $command || $command == *'{port}'* ]] || fail 'the command of --server has no {port}'
-[[ ! $command || ! $tls$redis ]] || fail '--server goes with neither --tls nor --redis'
-[[ ! $tls || ! $redis ]] || fail '--tls does not go with --redis'
+modes=(${command:+--server} ${tls:+--tls} ${redis:+--redis} ${websocket:+--websocket} ${against:+--against})
+((${#modes[@]} < 2)) || fail "${modes[0]} does not go with ${modes[1]}"
+[[ $against != *[\"\\[:cntrl:]]* ]] || fail 'the options of --against have a character that they may not have'
 [[ $tls || " ${cases[*]-} " != *' handshakes '* && " ${cases[*]-} " != *' storm '* ]] ||
   fail 'the cases handshakes and storm need --tls'
 [[ $redis || " ${cases[*]-} " != *' many '* && " ${cases[*]-} " != *' saturated '* ]] ||
@@ -101,14 +112,17 @@ if ((${#cases[@]} == 0)); then
   cases=("${all_cases[@]}")
   [[ ! $tls ]] || cases=("${tls_cases[@]}")
   [[ ! $redis ]] || cases=("${redis_cases[@]}")
+  [[ ! $websocket ]] || cases=("${websocket_cases[@]}")
+  [[ ! $against ]] || cases=("${against_cases[@]}")
 fi
 [[ $(uname) == Linux ]] || fail 'this needs Linux' 1
 root=$(cd "$(dirname "$0")/.." && pwd)
-out=${out:-$root/build/bench${tls:+-tls}${redis:+-redis}}
+out=${out:-$root/build/bench${tls:+-tls}${redis:+-redis}${websocket:+-websocket}${against:+-against}}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
 times=(--seconds 2 --warmup 0.5) plots=python3-matplotlib handshakes=2000 storm=5000 others=() libraries=()
+server_options=()
 if [[ $quick ]]; then
   plots='' # it takes minutes to install
   rounds=1
@@ -122,6 +136,11 @@ fi
 if [[ $redis ]]; then
   others=(redis-server) libraries=(libhiredis-dev pkg-config)
 fi
+if [[ $websocket ]]; then
+  libraries=(libwslay-dev libhttp-parser-dev libssl-dev)
+  server_options=(--websocket 0) # for TCP too, so that only what the clients speak differs
+fi
+[[ ! $against ]] || read -ra server_options <<<"$against"
 
 if [[ -z $bin ]]; then
   bin=$root/build/release/bin
@@ -142,6 +161,11 @@ done
 for program in ${others[@]+"${others[@]}"}; do
   command -v "$program" >/dev/null || fail "there is no $program (Debian: apt-get install ${others[*]})" 1
 done
+
+if [[ $websocket$against ]]; then
+  wrong=$("$bin/server" 0 --policy pool --threads 1 ${server_options[@]+"${server_options[@]}"} --check 2>&1) ||
+    fail "the server does not take ${server_options[*]}: $wrong" 1
+fi
 
 # --- What fits on this machine ----------------------------------------------------------------------------------------
 
@@ -218,7 +242,9 @@ serves() { # POLICY
   if [[ $1 == other || $1 == floor || $1 == tls ]]; then
     listens
   else
-    port=$(sed -n 's/^listening on port //p' "$scratch/server")
+    local what='^listening'
+    [[ $1 != websocket ]] || what='.* for WebSocket'
+    port=$(sed -n "s/$what on port \([0-9]*\).*/\1/p" "$scratch/server")
     [[ $port ]]
   fi
 }
@@ -229,7 +255,7 @@ free_port() { # sets port
 }
 
 start_server() { # POLICY THREADS CASE: sets processes, measured and port
-  local pin=() policy=$1
+  local pin=() policy=$1 further=()
   [[ ! $pinned ]] || pin=("${pin_server[@]}")
   rm -f "$scratch/server"*
   : >"$scratch/server"
@@ -247,8 +273,10 @@ start_server() { # POLICY THREADS CASE: sets processes, measured and port
     "${pin[@]}" "$bin/server" 0 --address 127.0.0.1 --policy pool --threads "$2" --tls "$port" \
       --cert "$scratch/cert.pem" --key "$scratch/key.pem" 2>"$scratch/server" &
   else
-    [[ ! $tls ]] || policy=pool
-    "${pin[@]}" "$bin/server" 0 --address 127.0.0.1 --policy "$policy" --threads "$2" 2>"$scratch/server" &
+    [[ ! $tls$websocket$against ]] || policy=pool
+    [[ $1 == without ]] || further=(${server_options[@]+"${server_options[@]}"})
+    "${pin[@]}" "$bin/server" 0 --address 127.0.0.1 --policy "$policy" --threads "$2" \
+      ${further[@]+"${further[@]}"} 2>"$scratch/server" &
   fi
   started $! --pid $!
   wait_until serves "$1" || return 1
@@ -370,6 +398,7 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
   local case=$1 point=$2 policy=$3 threads=$4 round=$5 pin=() over=() result='' code=0
   shift 5
   [[ ! $tls || $policy == plain ]] || over=(--tls)
+  [[ $policy != websocket ]] || over=(--websocket)
   [[ ! $pinned ]] || pin=("${pin_load[@]}")
   [[ $case != saturated ]] || pin=("${pin_server[@]}")
   : >"$scratch/json"
@@ -395,8 +424,9 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
     code=1
   fi
   ((code == 0)) || sed "s/^/$case $point, $policy: /" "$scratch/load" >&2
-  printf '{"case": "%s", "point": %s, "policy": "%s", "threads": %s, "round": %s, "exit": %s, %s\n' \
-    "$case" "$point" "$policy" "$threads" "$round" "$code" "${result#\{}" >>"$out/results.jsonl"
+  printf '{"case": "%s", "point": %s, "policy": "%s", "threads": %s, "round": %s, "exit": %s, %s%s\n' \
+    "$case" "$point" "$policy" "$threads" "$round" "$code" "${against:+"\"options\": \"$against\", "}" "${result#\{}" \
+    >>"$out/results.jsonl"
 }
 
 # --- All runs ---------------------------------------------------------------------------------------------------------
@@ -451,8 +481,13 @@ policies=(pool strand thread-per-client floor)
 [[ -z $command ]] || policies+=(other)
 [[ ! $tls ]] || policies=(plain tls stunnel haproxy)
 [[ ! $redis ]] || policies=(alone one three three-two)
+[[ ! $websocket ]] || policies=(tcp websocket)
+[[ ! $against ]] || policies=(without with)
 total=0
 [[ $append ]] || rm -f "$out/results.jsonl"
+[[ ! $against || ! -s $out/results.jsonl ]] ||
+  ! grep -qvF "\"options\": \"$against\"" "$out/results.jsonl" ||
+  fail "$out/results.jsonl has runs that were not made for --against '$against'"
 [[ ! -s $out/results.jsonl ]] ||
   echo "The tables also count the $(wc -l <"$out/results.jsonl") runs that $out/results.jsonl already has" >&2
 for ((round = 1; round <= rounds; ++round)); do
