@@ -46,11 +46,14 @@ class HistoryFlags {
     app.add_flag("--presence", presence_, "Tell senders that ask for it who is in their room");
   }
 
+  /// Returns whether rooms keep what was said.
+  bool is_on() const noexcept { return static_cast<bool>(limits_); }
+
   /// Sets the options of the chat. With `--check`, only looks at the file. `log` may be null. Throws
   /// `std::runtime_error` if they do not fit the others, or if the file cannot be used.
   void set(chatproto::ChatOptions& chat, ServerFlags const& serving, Log* log) {
-    if (chat.backplane && (limits_ || presence_))
-      throw std::runtime_error("--history and --presence cannot be used with --redis");
+    if (chat.backplane && (presence_ || !file_.empty()))
+      throw std::runtime_error("--presence and --history-file cannot be used with --redis");
     // What is kept must leave memory for what waits for clients, or the server would read from nobody.
     auto const memory = serving.options.memory_limit;
     auto const most = (memory != 0 ? memory : chatproto::detail::half_of_memory()) / 2;
@@ -73,7 +76,7 @@ class HistoryFlags {
     if (!limits_) throw std::runtime_error("--history-file needs --history of at least 1");
 #ifdef CHATPROTO_PROGRAMS_HAVE_SQLITE
     if (serving.check) return chatproto::SqliteHistory::check(file_);
-    // What needs more than half of the memory is forgotten when it is loaded. In the file, it takes a little more.
+    // The file may have more than what may be in memory while nobody is there; it keeps that, within this limit.
     chatproto::SqliteHistoryOptions options{
         .path = file_, .lines = limits_.lines, .bytes = limits_.bytes, .file_bytes = limits_.memory};
     options.on_problem = [log](std::string const& problem) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -75,13 +76,20 @@ class RedisFlags {
         ->check(decimal(1, 1'000'000))
         ->needs(redis)
         ->capture_default_str();
+    app.add_option("--redis-keep", keep_,
+                   "Seconds for which Redis keeps a room's texts after the last one; by default 60, with --history "
+                   "86400 (a day)")
+        ->check(decimal(60, 31'536'000))
+        ->needs(redis)
+        ->type_name("SECONDS");
   }
 
-  /// Returns the backplane; null if there is none. With `--check`, tries each Redis. `log` may be null. Throws
-  /// `std::runtime_error`.
-  std::shared_ptr<chatproto::Backplane> backplane([[maybe_unused]] ServerFlags const& serving,
+  /// Returns the backplane; null if there is none. With `--check`, tries each Redis. `keeps_history`: who joins may ask
+  /// for what was said long ago. `log` may be null. Throws `std::runtime_error`.
+  std::shared_ptr<chatproto::Backplane> backplane([[maybe_unused]] ServerFlags const& serving, bool keeps_history,
                                                   [[maybe_unused]] Log* log) {
     if (options_.servers.empty()) return nullptr;
+    if (keep_ > 0 || keeps_history) options_.stream_time = std::chrono::seconds(keep_ > 0 ? keep_ : 86'400);
 #ifdef CHATPROTO_PROGRAMS_HAVE_REDIS
     if (serving.options.overflow == chatproto::Overflow::block_sender)
       throw std::runtime_error(
@@ -150,6 +158,7 @@ class RedisFlags {
 #endif
 
   chatproto::RedisOptions options_;
+  unsigned keep_ = 0;  // seconds; 0: not given
   std::string password_file_, authorities_;
 };
 

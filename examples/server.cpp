@@ -107,7 +107,7 @@ int main(int argc, char** argv) {
       });
     });
     if (!bans.empty()) files.attempt([&] { program::read_bans(bans); });
-    files.attempt([&] { options.backplane = redis.backplane(flags, log ? &*log : nullptr); });
+    files.attempt([&] { options.backplane = redis.backplane(flags, history.is_on(), log ? &*log : nullptr); });
     files.attempt([&] { history.set(options, flags, log ? &*log : nullptr); });
     files.require_success();
     options.max_rooms = max_rooms;

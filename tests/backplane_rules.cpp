@@ -43,13 +43,16 @@ struct Owner {
 
   void deliver(std::string_view room, Backplane::Said const& said) { note("deliver ", room, " ", said.lines); }
   void lost(std::string_view room) { note("lost ", room); }
+  void past(std::string_view room, Backplane::Said const& said) { note("past ", room, " ", said.lines); }
+  void left(std::string_view room) { note("left ", room); }
   void append(std::string_view room, std::uint64_t sequence, std::uint64_t incarnation, bool is_retry,
               std::string_view block) {
     note(is_retry ? "retry " : "append ", room, " ", std::to_string(sequence), " to ", std::to_string(incarnation));
     appended = block;
   }
-  void look(std::string_view room, LogPosition const& from) {
-    note("look ", room, " from ", std::to_string(from.incarnation), "/", std::to_string(from.number));
+  void look(std::string_view room, LogPosition const& from, bool wants_past) {
+    note(wants_past ? "look back " : "look ", room, " from ", std::to_string(from.incarnation), "/",
+         std::to_string(from.number));
   }
   void subscribe(std::string_view room) { note("subscribe ", room); }
   void unsubscribe(std::string_view room) { note("unsubscribe ", room); }
@@ -126,6 +129,7 @@ struct Noted {
 };
 
 std::string delivery(std::string const& text) { return "deliver a delivery:a:ann:" + text + '\n'; }
+std::string past(std::string const& text) { return "past a delivery:a:ann:" + text + '\n'; }
 
 }  // namespace
 
@@ -233,14 +237,57 @@ TEST_CASE("blocks are delivered in the order of their numbers, each once", "[bac
   }
   SECTION("that the log cannot close") {
     s.looked({7, 6}, 4, {});
-    CHECK(s.owner.take() == Calls{"lost a", "look a from 7/6"});
-    s.looked({7, 7}, 7, {"seven"});
-    CHECK(s.owner.take() == Calls{delivery("seven")});
+    CHECK(s.owner.take() == Calls{"lost a", "look back a from 0/0"});
+    s.come(7, 8, "eight");
+    s.looked({7, 7}, 0, {"six", "seven"});
+    CHECK(s.owner.take() == Calls{past("six"), past("seven"), delivery("eight")});
   }
   SECTION("while the log was forgotten") {
     s.looked({8, 1}, 4, {});
-    CHECK(s.owner.take() == Calls{"lost a", "look a from 8/1"});
+    CHECK(s.owner.take() == Calls{"lost a", "look back a from 0/0"});
   }
+}
+
+TEST_CASE("what was said before comes before what is said, and before anybody hears that the room is followed",
+          "[backplane]") {
+  Scene s;
+  auto const waiter = s.follow();
+  s.rules.subscribed("a");
+  CHECK(s.owner.take() == Calls{"subscribe a", "look back a from 0/0"});
+  s.come(7, 2, "two");  // in the log already when it was looked at
+  s.come(7, 3, "three");
+  SECTION("as the log has it") {
+    s.looked({7, 2}, 0, {"one", "two"});
+    CHECK(s.owner.take() == Calls{past("one"), past("two"), delivery("three")});
+    CHECK(waiter->outcome == Outcome::done);
+    s.rules.unfollow("a");
+    CHECK(s.owner.take() == Calls{"unsubscribe a", "left a"});
+  }
+  SECTION("without what comes before something that somebody else wrote") {
+    auto const one = entry("ann", "one"), two = entry("ann", "two");
+    LogView const view{{7, 3}, {one, "nonsense", two}, 0};
+    s.rules.looked("a", &view);
+    CHECK(s.owner.take() == Calls{past("one"), "left a", past("two")});
+    CHECK(waiter->outcome == Outcome::done);
+  }
+  SECTION("not while nobody follows it") {
+    s.rules.unfollow("a");
+    CHECK(s.owner.take() == Calls{"unsubscribe a", "left a"});
+    s.looked({7, 2}, 0, {"one", "two"});
+    CHECK(s.owner.take() == Calls{});
+    CHECK(waiter->outcome == Outcome::not_done);
+  }
+}
+
+TEST_CASE("whoever only speaks in a room is told nothing of its past", "[backplane]") {
+  Scene s;
+  s.append("1");
+  CHECK(s.owner.take() == Calls{"look a from 0/0"});
+  s.follow();
+  s.rules.subscribed("a");
+  CHECK(s.owner.take() == Calls{"subscribe a"});  // it still looks
+  s.looked({7, 2}, 0, {});
+  CHECK(s.owner.take() == Calls{"append a 1 to 7", "look back a from 0/0"});
 }
 
 TEST_CASE("a new incarnation follows if its first block comes", "[backplane]") {
@@ -336,11 +383,11 @@ TEST_CASE("an engine that cannot begin a log refuses who wants to follow it", "[
   s.rules.subscribed("a");
   s.rules.looked("a", nullptr);
   CHECK(waiter->outcome == Outcome::not_done);
-  CHECK(s.owner.take() == Calls{"subscribe a", "look a from 0/0"});
+  CHECK(s.owner.take() == Calls{"subscribe a", "look back a from 0/0"});
   auto const later = s.follow();
   s.beat();
   s.pass(500ms);
-  CHECK(s.owner.take() == Calls{"look a from 0/0"});
+  CHECK(s.owner.take() == Calls{"look back a from 0/0"});
   s.looked({7, 0}, 0, {});
   CHECK(later->outcome == Outcome::done);
 }
@@ -364,7 +411,7 @@ TEST_CASE("a room that was refused and that nobody wants any more is not asked f
     s.rules.looked("a", nullptr);
   }
   s.pass(900ms);
-  CHECK(s.owner.take() == Calls{"subscribe a", "look a from 0/0", "unsubscribe a"});
+  CHECK(s.owner.take() == Calls{"subscribe a", "look back a from 0/0", "unsubscribe a", "left a"});
 }
 
 TEST_CASE("a room that is entered again while it is still looked at is looked at again", "[backplane]") {
@@ -377,7 +424,7 @@ TEST_CASE("a room that is entered again while it is still looked at is looked at
   s.owner.take();
   s.looked({7, 2}, 0, {});  // what was seen before the new subscription
   CHECK_FALSE(waiter->outcome);
-  CHECK(s.owner.take() == Calls{"look a from 0/0"});
+  CHECK(s.owner.take() == Calls{"look back a from 0/0"});
   s.looked({7, 3}, 0, {});
   CHECK(waiter->outcome == Outcome::done);
 }
@@ -403,7 +450,7 @@ TEST_CASE("a room that nobody follows is unsubscribed, and forgotten after some 
   Scene s;
   s.follow_from({7, 2});
   s.rules.unfollow("a");
-  CHECK(s.owner.take() == Calls{"unsubscribe a"});
+  CHECK(s.owner.take() == Calls{"unsubscribe a", "left a"});
   s.come(7, 3, "late");
   CHECK(s.owner.take() == Calls{});
   for (auto seconds = 0; seconds < 11; ++seconds) {
@@ -423,7 +470,7 @@ TEST_CASE("a room is not subscribed again before its subscription was confirmed"
   s.follow();
   CHECK(s.owner.take() == Calls{"look a from 0/0", "subscribe a"});
   s.rules.subscribed("a");
-  CHECK(s.owner.take() == Calls{"look a from 0/0"});
+  CHECK(s.owner.take() == Calls{"look back a from 0/0"});
 }
 
 TEST_CASE("a room that is followed is renewed, if nothing else does that", "[backplane]") {
@@ -443,7 +490,7 @@ TEST_CASE("a room that is followed is renewed, if nothing else does that", "[bac
   CHECK(s.owner.take() == Calls{"renew a"});
   s.rules.unfollow("a");
   pass_seconds(60);
-  CHECK(s.owner.take() == Calls{"unsubscribe a"});
+  CHECK(s.owner.take() == Calls{"unsubscribe a", "left a"});
 }
 
 TEST_CASE("time passes for each of many rooms", "[backplane]") {

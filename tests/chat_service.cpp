@@ -2,10 +2,12 @@
 #include <chatproto/chat_service.hpp>
 
 #include <atomic>
+#include <functional>
 #include <future>
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -58,6 +60,84 @@ class Client {
 };
 
 std::string name_of(std::size_t size) { return std::string(size, 'n'); }
+
+/// The logs of rooms that several services share. It answers at once.
+class SharedLog {
+ public:
+  /// A service's end.
+  class End final : public chatproto::Backplane {
+   public:
+    explicit End(SharedLog& log) : log_(log) { log.ends_.push_back(this); }
+    void start(Sink& sink) override { sink_ = &sink; }
+    void stop() noexcept override { sink_ = nullptr; }
+    void append(std::string_view room, Said const& said, std::shared_ptr<Waiter> waiter) override {
+      log_.texts_.push_back({std::string(room), std::string(said.from), std::string(said.to), std::string(said.lines)});
+      for (auto* const end : log_.ends_)
+        if (end->sink_ != nullptr && end->followed_.count(std::string(room)) > 0) end->sink_->deliver(room, said);
+      if (waiter) waiter->tell(Outcome::done);
+    }
+    void follow(std::string_view room, std::shared_ptr<Waiter> waiter) override {
+      auto const [at, is_first] = followed_.try_emplace(std::string(room));
+      if (is_first) look_back(room);
+      ++at->second;
+      waiter->tell(Outcome::done);
+    }
+    void unfollow(std::string_view room) noexcept override { --followed_.find(std::string(room))->second; }
+    void at_end(std::string_view, std::shared_ptr<Waiter> waiter) override { waiter->tell(Outcome::done); }
+
+   private:
+    friend class SharedLog;
+    void look_back(std::string_view room) {
+      for (auto const& text : log_.texts_)
+        if (text.room == room) sink_->past(room, {text.from, text.to, text.line, 1});
+    }
+
+    SharedLog& log_;
+    Sink* sink_ = nullptr;
+    std::map<std::string, int> followed_;  // how often
+  };
+
+  /// Delivers these lines to a client, and lets it wait for the log as often as it wants. Returns what it gets.
+  static Lines answers(Client& client, std::string_view lines) {
+    for (std::size_t end; (end = lines.find('\n')) != std::string_view::npos; lines.remove_prefix(end + 1)) {
+      client.feed(lines.substr(0, end + 1));
+      for (auto i = 0; i < 3; ++i) {
+        client.session.flush();
+        client.session.on_resume();
+      }
+    }
+    return client.gets();
+  }
+  /// The ends learn what nobody follows any more.
+  void sweep() {
+    for (auto* const end : ends_)
+      for (auto at = end->followed_.begin(); at != end->followed_.end();) {
+        if (at->second > 0) {
+          ++at;
+          continue;
+        }
+        end->sink_->left(at->first);
+        at = end->followed_.erase(at);
+      }
+  }
+  /// All that the log had of the room but its last text is gone, and the ends have missed something.
+  void lose(std::string const& room) {
+    auto const last = texts_.back();
+    texts_.assign(1, last);
+    for (auto* const end : ends_) {
+      if (end->followed_.count(room) == 0) continue;
+      end->sink_->lost(room);
+      end->look_back(room);
+    }
+  }
+
+ private:
+  struct Text {
+    std::string room, from, to, line;
+  };
+  std::vector<Text> texts_;
+  std::vector<End*> ends_;
+};
 
 /// A client in each role that a session can have.
 struct Somebody {
@@ -718,6 +798,64 @@ TEST_CASE("a room that everybody has left keeps its history", "[chat_service]") 
   Client eve(service, "rlogin:eve\njoin:bar\n");
   eve.gets();
   CHECK(eve.sends("history:10\n") == Lines{"ok"});
+}
+
+TEST_CASE("a receiver asks for what was said at another server before it came", "[chat_service]") {
+  SharedLog log;
+  ChatService one({.history = {.lines = 3}, .backplane = std::make_shared<SharedLog::End>(log)});
+  ChatService two({.history = {.lines = 3}, .backplane = std::make_shared<SharedLog::End>(log)});
+  Client bob(one), alice(two);
+  log.answers(bob, "slogin:bob\njoin:cafe\nsendall:1\nsendall:2\nsenduser:carol:3\nsenduser:alice:4\n");
+  CHECK(log.answers(alice, "rlogin:alice\njoin:cafe\n") == Lines{"ok", "ok"});
+  CHECK(two.history_bytes() > 0);
+  CHECK(one.history_bytes() == 0);  // nobody listens there
+  CHECK(log.answers(alice, "history:10\n") == Lines{"ok", "delivery:cafe:bob:2", "delivery:cafe:bob:4"});
+  log.answers(bob, "sendall:5\n");
+  CHECK(alice.gets() == Lines{"delivery:cafe:bob:5"});
+  Client carol(two);
+  CHECK(log.answers(carol, "rlogin:carol\njoin:cafe\nhistory:10\nhistory:1\n") ==
+        Lines{"ok", "ok", "ok", "delivery:cafe:bob:3", "delivery:cafe:bob:5", "ok", "delivery:cafe:bob:5"});
+  SECTION("what is said while nobody listens there is no gap") {
+    log.answers(alice, "quit:\n");
+    log.answers(carol, "quit:\n");
+    log.sweep();
+    CHECK(two.history_bytes() == 0);
+    log.answers(bob, "sendall:6\n");
+    Client dave(two);
+    CHECK(log.answers(dave, "rlogin:dave\njoin:cafe\nhistory:10\n") ==
+          Lines{"ok", "ok", "ok", "delivery:cafe:bob:5", "delivery:cafe:bob:6"});
+  }
+  SECTION("what is said between two who listen is no gap") {
+    log.answers(alice, "quit:\n");
+    log.answers(carol, "quit:\n");
+    log.answers(bob, "sendall:6\n");  // the room is still followed
+    Client dave(two);
+    CHECK(log.answers(dave, "rlogin:dave\njoin:cafe\nhistory:10\n") ==
+          Lines{"ok", "ok", "ok", "delivery:cafe:bob:5", "delivery:cafe:bob:6"});
+  }
+  SECTION("a room that was lost begins anew, and tells nobody what was said before as if it was new") {
+    log.lose("cafe");
+    CHECK(alice.closed());
+    CHECK(carol.closed());
+    CHECK(alice.gets().empty());
+    Client dave(two);
+    CHECK(log.answers(dave, "rlogin:dave\njoin:cafe\nhistory:10\n") == Lines{"ok", "ok", "ok", "delivery:cafe:bob:5"});
+  }
+}
+
+TEST_CASE("what cannot be used with a backplane is refused", "[chat_service]") {
+  struct Store : chatproto::HistoryStore {
+    void load(std::function<void(std::string_view, Said const&)> const&) override {}
+    void append(std::string_view, Said const&) noexcept override {}
+  };
+  SharedLog log;
+  chatproto::ChatOptions options{.history = {.lines = 3}, .backplane = std::make_shared<SharedLog::End>(log)};
+  CHECK_NOTHROW(ChatService(options));
+  options.presence = true;
+  CHECK_THROWS_AS(ChatService(options), std::invalid_argument);
+  options.presence = false;
+  options.history_store = std::make_shared<Store>();
+  CHECK_THROWS_AS(ChatService(options), std::invalid_argument);
 }
 
 TEST_CASE("only a receiver in a room asks for the history, with a number", "[chat_service]") {

@@ -94,6 +94,8 @@ struct Stay {
   Tick left = 0;          // before it asked to end its stay, or after it saw the end
   bool complete = false;  // it read everything up to that end
   std::vector<Receipt> got = {};
+  std::vector<TextId> past = {};  // what was said before, as one answer to "history:" has told
+  bool past_is_whole = false;     // all that was said since the first of these must be there
 };
 
 struct Receiver {
@@ -190,6 +192,7 @@ class Judge {
       for (auto const& receipt : stay.got)
         if (auto const fact = judge_receipt(index, stay, receipt, who); fact != none) here.facts.push_back(fact);
       here.stay_ends.push_back(here.facts.size());
+      judge_past(index, stay, {here.facts.begin() + static_cast<std::ptrdiff_t>(begin), here.facts.end()}, who);
       judge_losses(index, stay, here.facts.size() > begin ? here.facts.back() : none, who);
     }
     for (auto& [room, facts] : heard) {
@@ -224,6 +227,36 @@ class Judge {
       fault(who + " got " + name(number) + " after a reply that must come after it");
     fact.settled = std::min(fact.settled, receipt.at);
     return number;
+  }
+
+  /// What was said before the stay, and what came in it, `live`, follow each other without a gap and without a double.
+  void judge_past(std::size_t index, Stay const& stay, std::vector<std::size_t> const& live, std::string const& who) {
+    if (stay.past.empty()) return;
+    auto const& receiver = history_.receivers[index];
+    auto& room = rooms_[stay.room];
+    std::vector<std::size_t> facts;
+    for (auto const id : stay.past) {
+      auto const number = find(id);
+      auto const told = who + " was told of " + name(id);
+      if (number == none) return fault(told + ", which nobody said");
+      auto const& fact = facts_[number];
+      if (fact.text->room != stay.room) return fault(told + ", said in " + fact.text->room);
+      if (!is_for(fact, receiver)) return fault(told + ", which is not for it");
+      if (fact.text->refused) return fault(told + ", which was refused");
+      if (fact.text->asked > stay.entered) return fault(told + ", which was said later");
+      facts.push_back(number);
+    }
+    auto const past_size = static_cast<std::ptrdiff_t>(facts.size());
+    facts.insert(facts.end(), live.begin(), live.end());
+    for (std::size_t i = 1; i < facts.size(); ++i) room.before.emplace_back(facts[i - 1], facts[i]);
+    if (!stay.past_is_whole) return;
+    for (auto const earlier : room.facts) {
+      auto const& fact = facts_[earlier];
+      if (fact.text->ok == 0 || fact.text->ok > stay.asked || !is_for(fact, receiver)) continue;
+      if (std::find(facts.begin(), facts.begin() + past_size, earlier) == facts.begin() + past_size)
+        room.before.emplace_back(earlier, facts.front());
+    }
+    room.heard.push_back({index, facts, {facts.size()}});
   }
 
   /// Each text whose ok came during the stay must have been received or, if the stay was cut short, be ordered after

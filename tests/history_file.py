@@ -155,7 +155,7 @@ def wrong_files(folder):
     refused("--history-file needs --history of at least 1", "--history", "0", "--history-file", f"{folder}/new.db")
     refused("--history", "--history-file", f"{folder}/new.db")
     _, _, error = run("0", "--redis", "127.0.0.1:1", "--history", "1", "--history-file", f"{folder}/new.db")
-    check("--history and --presence cannot be used with --redis" in error or "without which" in error, error)
+    check("--presence and --history-file cannot be used with --redis" in error or "without which" in error, error)
     history = ("--history", "1", "--history-file")
     code, out, error = run("--check", *history, f"{folder}/new.db")
     check((code, out, error) == (0, "ok\n", "") and os.listdir(folder) == [], f"{code}, {out}, {error}")

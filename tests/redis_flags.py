@@ -20,7 +20,7 @@ CERTIFICATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "certifi
 PATIENCE = 120  # seconds, after which something has gone wrong; nothing is expected to take long
 USER = ("user chat on >chatting resetchannels ~{chat:* &{chat:* &chat:node:* -@all +info +publish +subscribe "
         "+unsubscribe +evalsha +script|load +wait +get +set +del +hget +hmget +hgetall +hlen +hset +hdel +hincrby "
-        "+xadd +xrange +xtrim +expire +time")
+        "+xadd +xrange +xrevrange +xtrim +expire +time")
 
 
 def check(right, what):
@@ -63,13 +63,18 @@ def wrong_arguments(scratch):
     refused("server: --redis: 'a:1' is there twice (usage: server [OPTION]... PORT)", "0", "--redis", "a:1,b:1,a:1")
     for flag, needed in (("--redis-password-file", "--redis"), ("--redis-ca", "--redis"),
                          ("--redis-replicas", "--redis"), ("--redis-new-rooms", "--redis"),
+                         ("--redis-keep", "--redis"),
                          ("--redis-user", "--redis-password-file")):
-        refused(f"usage: server [OPTION]... PORT ({flag} requires {needed}; see --help)", "0", flag, "1",
+        refused(f"usage: server [OPTION]... PORT ({flag} requires {needed}; see --help)", "0", flag, "60",
                 *([] if needed == "--redis" else ["--redis", "a:1"]))
     refused("server: --redis-replicas: '101' is not a number from 0 to 100 (usage: server [OPTION]... PORT)",
             "0", "--redis", "a:1", "--redis-replicas", "101")
     refused("server: --redis-new-rooms: '0' is not a number from 1 to 1000000 (usage: server [OPTION]... PORT)",
             "0", "--redis", "a:1", "--redis-new-rooms", "0")
+    refused("server: --redis-keep: '59' is not a number from 60 to 31536000 (usage: server [OPTION]... PORT)",
+            "0", "--redis", "a:1", "--redis-keep", "59")
+    for flag in (["--presence"], ["--history", "1", "--history-file", f"{scratch}/history.db"]):
+        refused("server: --presence and --history-file cannot be used with --redis", "0", "--redis", "a:1", *flag)
     for first in "0", "--check":
         refused("server: --overflow block-sender cannot be used with --redis: a server cannot hold up the senders of "
                 "other servers", first, "--redis", "a:1", "--overflow", "block-sender")
@@ -197,11 +202,15 @@ class Redis:
     def name(self, host="127.0.0.1"):
         return f"{host}:{self.port}"
 
-    def tell(self, command):
+    def ask(self, command):
+        """Returns the first line of the answer."""
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
             client.sendall(command.encode() + b"\r\n")
-            answer = client.recv(100)
-            check(answer == b"+OK\r\n", answer)
+            return client.makefile("rb").readline()
+
+    def tell(self, command):
+        answer = self.ask(command)
+        check(answer == b"+OK\r\n", answer)
 
 
 def passwords(scratch):
@@ -240,7 +249,7 @@ def passwords(scratch):
               "--redis", name, "--redis-user", "info", "--redis-password-file", wrong)
         flags = "--redis", name, "--redis-user", "chat", "--redis-password-file", right
         finds("", *flags)
-        with Server(scratch, *flags) as server:  # it needs no other rights
+        with Server(scratch, *flags, "--history", "10") as server:  # it needs no other rights
             converse(server)
             check("redis_refused" not in server.log(), server.log())
 
@@ -271,6 +280,7 @@ class Server:
         with open(number) as log:
             self.process = subprocess.Popen(
                 [SERVER, "0", "--address", "127.0.0.1", "--log", "info", "--metrics", "0", *flags], stderr=log)
+        self.was_killed = False
         self.await_lines("event=started", 1)
         self.port, self.metrics_port = (int(re.search(f"^{what} on port ([0-9]+)$", self.log(), re.M)[1])
                                         for what in ("listening", "metrics"))
@@ -281,9 +291,15 @@ class Server:
     def __exit__(self, error, *_):
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE)
+        if self.was_killed:
+            return
         if error:
             print(self.log())
         check(code == 0 or error, f"the server has ended with exit code {code}")
+
+    def kill(self):
+        self.was_killed = True
+        self.process.kill()
 
     def log(self):
         with open(self.path, encoding="ascii") as log:
@@ -434,6 +450,38 @@ def new_rooms(scratch):
             receiver.hears(b"again")
 
 
+def histories(scratch):
+    def tells(server, *texts):
+        """Who joins there now is told of these texts."""
+        with contextlib.closing(Client(server, "rlogin:carol")) as carol:
+            carol.socket.sendall(b"history:10\n")
+            told = [carol.file.readline() for _ in range(len(texts) + 1)]
+            check(told == [b"ok:%d\n" % len(texts)] + [b"delivery:cafe:bob:%d\n" % text for text in texts], told)
+
+    with Redis(scratch) as redis:
+        flags = "--redis", redis.name(), "--history", "3"
+        with Server(scratch, *flags) as one, contextlib.closing(Client(one, "slogin:bob")) as bob:
+            for number in range(5):
+                bob.ask(f"sendall:{number}")
+            with Server(scratch, *flags) as other:
+                tells(other, 2, 3, 4)
+                with contextlib.closing(Client(other, "rlogin:alice")) as alice:
+                    bob.ask("sendall:5")
+                    alice.hears(b"5")
+                    tells(other, 3, 4, 5)
+                tells(one, 3, 4, 5)
+                one.kill()
+                tells(other, 3, 4, 5)
+        with Server(scratch, *flags) as later:
+            tells(later, 3, 4, 5)
+    for flags, least, most in (([], 0, 60), (["--history", "3"], 86000, 86400),
+                               (["--history", "3", "--redis-keep", "1000"], 900, 1000)):
+        with Redis(scratch) as redis, Server(scratch, "--redis", redis.name(), *flags) as server:
+            converse(server)
+            texts, room = (int(redis.ask(f"TTL {{chat:cafe}}:{key}")[1:]) for key in ("stream", "log"))
+            check(least <= texts <= most and room > texts, f"{flags}: {texts}, {room}")
+
+
 def other_lists(scratch):
     with contextlib.ExitStack() as stack:
         redis = [stack.enter_context(Redis(scratch)) for _ in range(2)]
@@ -511,6 +559,7 @@ def main():
         passwords(scratch)
         encrypted(scratch)
         new_rooms(scratch)
+        histories(scratch)
         other_lists(scratch)
         coming_and_going(scratch)
 

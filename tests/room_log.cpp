@@ -400,6 +400,33 @@ TEST_CASE("the history of a log is its last lines, as the reader could have got 
   CHECK(history("ann", 10).lines == "4\n");
 }
 
+TEST_CASE("a history that is forgotten begins anew, and readers lose nothing", "[room_log]") {
+  HistoryMemory memory({.lines = 5});
+  RoomLog log;
+  log.keep_history(memory);
+  auto const history = [&log] { return log.history("eve", log.end(), 10).lines; };
+  log.forget_history();  // there is none
+  {
+    Reader bob(log, "bob");
+    say(log, "1\n2\n", others_than("ann"), {&bob});
+    log.forget_history();
+    CHECK(memory.held() == 0);
+    CHECK(history().empty());
+    say(log, "3\n", others_than("ann"));
+    CHECK(history() == "3\n");
+    log.forget_history();
+    say(log, "4\n", others_than("ann"));
+    CHECK(history() == "4\n");
+    CHECK(bob.read() == "1\n2\n3\n4\n");
+  }
+  CHECK(history() == "4\n");
+  CHECK(memory.held() == log.memory());
+  log.forget_history();
+  CHECK(log.memory() == 0);
+  say(log, "5\n", others_than("ann"));
+  CHECK(history() == "5\n");
+}
+
 TEST_CASE("a history has no more bytes than its limit, and is in little more memory", "[room_log]") {
   constexpr std::size_t most = 4096;
   auto const lines = GENERATE(std::size_t(1), 7u, 50u, 1000u);

@@ -304,7 +304,7 @@ TEST_CASE("a room that nobody is in keeps its history, and goes when its place i
   CHECK(kept_in("e") == 1);
 }
 
-TEST_CASE("a store gets what is said, has it again, and is told which rooms are gone", "[room_table]") {
+TEST_CASE("a store gets what is said, and has it again", "[room_table]") {
   struct Store : chatproto::HistoryStore {
     std::vector<std::pair<std::string, std::string>> kept;  // a room, and for whom what is
     void load(std::function<void(std::string_view, Said const&)> const& take) override {
@@ -314,10 +314,6 @@ TEST_CASE("a store gets what is said, has it again, and is told which rooms are 
     void append(std::string_view room, Said const& said) noexcept override {
       CHECK(said.user == "ann");
       kept.emplace_back(room, (said.only ? '=' : '!') + std::string(said.lines));
-    }
-    void forget(std::string_view room) noexcept override {
-      auto const is_gone = [&](auto const& one) { return one.first == room; };
-      kept.erase(std::remove_if(kept.begin(), kept.end(), is_gone), kept.end());
     }
   } store;
   using Kept = decltype(store.kept);
@@ -345,7 +341,7 @@ TEST_CASE("a store gets what is said, has it again, and is told which rooms are 
   CHECK(history("b", "ann") == "3\n");
   CHECK(history("b", "zoe") == "1\n2\n");
   table.enter("d").room().broadcast("ann", "4\n");  // in the place of a, which was left first
-  CHECK(store.kept == Kept{all[2], all[1], all[3], {"d", "!4\n"}});
+  CHECK(store.kept.size() == 5);                    // the store forgets by limits of its own
   CHECK(history("a", "zoe").empty());
   CHECK(history("d", "zoe") == "4\n");
 }
@@ -356,7 +352,6 @@ TEST_CASE("a store may have more rooms than the table may", "[room_table]") {
       for (auto const* const room : {"a", "b", "c"}) take(room, {"1\n", "ann", false});
     }
     void append(std::string_view, Said const&) noexcept override {}
-    void forget(std::string_view) noexcept override {}
   } store;
   RoomTable table(1, 0, {.lines = 10});
   table.use(store);

@@ -10,13 +10,16 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -36,7 +39,7 @@ inline Tally const nothing_yet = {{"histories", 0},     {"steps", 0},          {
                                   {"quits", 0},         {"moves", 0},          {"pauses", 0},
                                   {"waits", 0},         {"throttles", 0},      {"turns", 0},
                                   {"drains", 0},        {"floods of text", 0}, {"floods of errors", 0},
-                                  {"tasks", 0},         {"verdicts", 0}};
+                                  {"tasks", 0},         {"verdicts", 0},       {"texts of histories", 0}};
 /// And in a cluster.
 inline Tally const nothing_in_clusters = {
     {"kills", 0},       {"stopped servers", 0}, {"stops of the engine", 0}, {"restarts", 0}, {"flushes", 0},
@@ -68,6 +71,7 @@ struct World {
   std::vector<std::string> faults;
   bool last_call = false, draining = false;
   bool in_cluster = false;
+  std::size_t keeps = 0;  // how many texts of each room the servers keep
 
   std::size_t const rooms = random.one_of(std::array{1u, 1u, 2u, 3u});    // how many
   std::size_t const users = random.one_of(std::array{1u, 3u, 4u, 4u});    // how many
@@ -86,7 +90,7 @@ struct World {
 
 /// A line that a client has sent, and what must result from it.
 struct Said {
-  enum What { other, text, enter, quit } what = other;  // enter: a receiver joins a room other than its current one
+  enum What { other, text, enter, quit, history } what = other;  // enter: a receiver joins another room
   bool ok = false;
   std::string room = {}, to = {};
   std::uint32_t number = 0;  // of a text
@@ -131,7 +135,7 @@ class Client : public chatproto::detail::ClientEnd {
   void sees(std::string_view line) {
     if (has_reset()) return;  // it has vanished because of an earlier line of the same write
     if (line.starts_with("delivery:"))
-      hears(line);
+      past_left_ > 0 ? hears_of_past(line) : hears(line);
     else
       is_answered(line);
   }
@@ -236,6 +240,10 @@ class Client : public chatproto::detail::ClientEnd {
       text.append(talks_ ? "slogin:" : "rlogin:").append(me.user);
       return {Said::other, true};
     }
+    if (role_ == Role::receiver && random_.percent(40)) {
+      text = "history:" + std::to_string(random_.one_of(std::array{0u, 1u, 3u, 1000u, 1000u}));
+      return {Said::history, world_.keeps > 0};
+    }
     auto const die = talks_only ? 99 : random_.below(100);
     if (die < 1 && role_ != Role::newcomer) {
       ++world_.tally.at("quits");
@@ -277,6 +285,12 @@ class Client : public chatproto::detail::ClientEnd {
     if (!line.starts_with(said.ok ? "ok:" : "err:")) fault("gets as a reply " + std::string(line.substr(0, 40)));
     answered_ = said.begun;
     if (said.what == Said::text) sender.texts[said.number].ok = world_.tick();
+    if (said.what == Said::history && said.ok) {
+      auto const number = line.substr(3);
+      if (std::from_chars(number.data(), number.data() + number.size(), past_left_).ec != std::errc())
+        fault("is told no number of texts");
+      past_.clear();
+    }
     if (said.what != Said::enter) return;
     if (stays_begun_ > 0) me.stays[stays_begun_ - 1].complete = true;
     if (stays_begun_ > 0) ++world_.tally.at("moves");
@@ -292,17 +306,30 @@ class Client : public chatproto::detail::ClientEnd {
       fault("is refused what needs no engine");
   }
   void hears(std::string_view line) {
-    if (stays_begun_ == 0) return fault("gets a delivery before it is in a room");
-    auto& stay = me.stays[stays_begun_ - 1];
+    if (auto const id = id_of(line)) me.stays[stays_begun_ - 1].got.push_back({*id, world_.tick(), answered_});
+  }
+  /// One of the texts that were said before it came.
+  void hears_of_past(std::string_view line) {
+    if (auto const id = id_of(line)) past_.push_back(*id);
+    if (--past_left_ > 0) return;
+    world_.tally.at("texts of histories") += past_.size();
+    auto& past = me.stays[stays_begun_ - 1].past;
+    if (past.empty()) past = std::move(past_);
+  }
+  /// Returns the id of what is delivered in the present room.
+  std::optional<history::TextId> id_of(std::string_view line) {
+    auto const wrong = [this](char const* what) { return fault(what), std::nullopt; };
+    if (stays_begun_ == 0) return wrong("gets a delivery before it is in a room");
+    auto const& stay = me.stays[stays_begun_ - 1];
     auto const start = "delivery:" + stay.room + ':';
     auto const colon = line.find(':', start.size());
     if (!line.starts_with(start) || line.size() >= chatproto::max_line || colon == line.npos)
-      return fault("gets a strange delivery");
+      return wrong("gets a strange delivery");
     auto const id = history::id_of(line.substr(colon + 1));
     auto const from = line.substr(start.size(), colon - start.size());
     if (!id || id->sender >= world_.senders.size() || world_.senders[id->sender]->user != from)
-      return fault("gets a delivery of what nobody said");
-    stay.got.push_back({*id, world_.tick(), answered_});
+      return wrong("gets a delivery of what nobody said");
+    return id;
   }
 
   World& world_;
@@ -320,6 +347,8 @@ class Client : public chatproto::detail::ClientEnd {
   std::size_t answers_ = 0;      // how many replies it has seen
   Tick answered_ = 0;            // before its session got the last line whose reply the client has seen
   std::size_t stays_begun_ = 0;  // stays whose join it has seen answered
+  std::size_t past_left_ = 0;    // how many texts of the past are still to come, after those in past_
+  std::vector<history::TextId> past_;
 };
 
 }  // namespace simulation

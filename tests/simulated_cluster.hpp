@@ -44,7 +44,9 @@ inline constexpr std::array cluster_wrongs = {"delivers its own texts at once"sv
                                               "hides a loss"sv,
                                               "takes an unknown fate for stored"sv,
                                               "forgets to look"sv,
-                                              "waits for no beat"sv};
+                                              "waits for no beat"sv,
+                                              "keeps what it has left"sv,
+                                              "shows an older past"sv};
 
 class ClusterNode;
 
@@ -96,10 +98,16 @@ class Engine {
     LogPosition end;
     std::vector<std::string> blocks;
   };
-  View look(std::string const& room, LogPosition const& from) {
+  View look(std::string const& room, LogPosition const& from, bool wants_past) {
     auto& log = logs[room];
     begin(log);
     View view{{shown(log.incarnation), log.last}, {}};
+    if (wants_past) {
+      auto const count = std::min(log.blocks.size(), most_past);
+      view.blocks.assign(log.blocks.end() - static_cast<std::ptrdiff_t>(count), log.blocks.end());
+      if (wrong == "shows an older past" && count > 0) view.blocks.pop_back();
+      return view;
+    }
     if (wrong == "reads no gap" && from.incarnation != 0) {
       view.end = from;
       return view;
@@ -155,7 +163,7 @@ class Engine {
   std::string_view wrong;
 
  private:
-  static constexpr std::size_t most_blocks = 3;
+  static constexpr std::size_t most_blocks = 3, most_past = 8;
 
   std::uint64_t shown(std::uint64_t incarnation) const { return wrong == "hides the incarnation" ? 1 : incarnation; }
   void begin(Log& log) {
@@ -203,6 +211,10 @@ class ClusterNode final : public Backplane {
     ++losses;
     if (wrong_ != "hides a loss") sink_->lost(room);
   }
+  void past(std::string_view room, Said const& said) { sink_->past(room, said); }
+  void left(std::string_view room) {
+    if (wrong_ != "keeps what it has left") sink_->left(room);
+  }
   void append(std::string_view room, std::uint64_t sequence, std::uint64_t incarnation, bool is_retry,
               std::string_view block) {
     if (is_retry) ++retries;
@@ -215,10 +227,11 @@ class ClusterNode final : public Backplane {
       });
     });
   }
-  void look(std::string_view room, LogPosition const& from) {
+  void look(std::string_view room, LogPosition const& from, bool wants_past) {
+    wants_past = wants_past && sink_->wanted_past();
     command([=, this, name = std::string(room)](EnginePair& pair) {
       if (engine_.refuses > 0 && --engine_.refuses >= 0) return reply(pair, [=, this] { rules.looked(name, nullptr); });
-      auto seen = engine_.look(name, from);
+      auto seen = engine_.look(name, from, wants_past);
       reply(pair, [=, this, view = std::move(seen)] {
         chatproto::detail::LogView shown{view.end, {}, from.number + 1};
         if (wrong_ == "forgets to look" && from.incarnation != 0) shown.end = {};  // has to be known already

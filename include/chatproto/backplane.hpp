@@ -8,6 +8,8 @@
 #include <memory>
 #include <string_view>
 
+#include <chatproto/history_limits.hpp>
+
 namespace chatproto {
 
 /// The time limits of a backplane.
@@ -70,6 +72,16 @@ class Backplane {
     virtual void deliver(std::string_view room, Said const& said) noexcept = 0;
     /// The room's next texts do not follow those delivered before: some may be missing.
     virtual void lost(std::string_view room) noexcept = 0;
+
+    // A sink that keeps histories implements these too:
+
+    /// Returns how much of what was said in a room before it is followed the sink wants to know.
+    virtual HistoryLimits wanted_past() const noexcept { return {}; }
+    /// Texts that were said before the room is followed. They come in the room's order, before those to be delivered,
+    /// and before anybody hears that the room is followed; there may be more than wanted. After `lost`, they come anew.
+    virtual void past(std::string_view /*room*/, Said const& /*said*/) noexcept {}
+    /// The room is not followed any more: what is said now does not come.
+    virtual void left(std::string_view /*room*/) noexcept {}
 
    protected:
     ~Sink() = default;

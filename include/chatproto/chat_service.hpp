@@ -44,9 +44,10 @@ struct ChatOptions {
   std::size_t max_rooms = 0;    ///< The maximum number of rooms; 0: no limit.
   std::size_t max_members = 0;  ///< The maximum number of senders and receivers in a room; 0: no limit.
   /// What rooms keep of what was said, for receivers that ask for it (`history:`); see docs/protocol.md, section 10. By
-  /// default nothing, and `history:` is an unknown message. Not with a backplane.
+  /// default nothing, and `history:` is an unknown message. With a backplane, a room that receivers of this service are
+  /// in keeps it here too, and begins with what the backplane still has.
   HistoryLimits history = {};
-  /// Where these outlive the service, if they do. A store belongs to one service.
+  /// Where these outlive the service, if they do. A store belongs to one service. Not with a backplane.
   std::shared_ptr<HistoryStore> history_store = {};
   /// Whether senders may ask who is in their room (`who:`); see docs/protocol.md, section 11. Otherwise that is an
   /// unknown message. Not with a backplane.
@@ -74,8 +75,8 @@ class ChatService {
       rooms_.use(*options_.history_store);
     }
     if (!options_.backplane) return;
-    if (options_.history || options_.presence)
-      throw std::invalid_argument("chatproto::ChatOptions: history and presence cannot be used with a backplane");
+    if (options_.history_store || options_.presence)
+      throw std::invalid_argument("chatproto::ChatOptions: a store and presence cannot be used with a backplane");
     options_.backplane->start(from_backplane_);
   }
   ~ChatService() {
@@ -181,7 +182,7 @@ class ChatService {
     explicit Deliveries(ChatService& its_service) noexcept : service(its_service) {}
     void deliver(std::string_view name, Backplane::Said const& said) noexcept override {
       try {
-        auto const stay = service.rooms_.enter_existing(name);
+        auto const stay = enter(name);
         if (!stay) return;
         auto& room = stay.room();
         service.count_deliveries(
@@ -193,6 +194,23 @@ class ChatService {
     void lost(std::string_view name) noexcept override {
       if (auto const stay = service.rooms_.enter_existing(name))
         stay.room().disconnect_all(MessageQueue::State::room_lost);
+    }
+    HistoryLimits wanted_past() const noexcept override { return service.options_.history; }
+    void past(std::string_view name, Backplane::Said const& said) noexcept override {
+      try {
+        auto const is_for_one = !said.to.empty();
+        if (auto const stay = enter(name))
+          stay.room().restore(said.lines, {is_for_one ? said.to : said.from, is_for_one});
+      } catch (...) {  // out of memory
+        left(name);
+      }
+    }
+    void left(std::string_view name) noexcept override { service.rooms_.forget_history(name); }
+    /// A room that keeps a history is there while it is followed, even if nobody has come yet or is left.
+    RoomTable::Membership enter(std::string_view name) {
+      auto stay = service.rooms_.enter_existing(name);
+      if (!stay && service.options_.history) stay = service.rooms_.enter(name);
+      return stay;
     }
 
     ChatService& service;

@@ -360,7 +360,9 @@ class ChatService::Session {
     auto const texts = me_.room().history(me_, most);
     ok(std::to_string(texts.count));
     kept_->replies += texts.lines;
-    send_replies();  // at once, so that the link knows how much waits for the client
+    // At once, so that the link knows how much waits for the client.
+    if (backplane() != nullptr) return reach_end(&Session::reply_at_end);
+    send_replies();
   }
   void who(std::string_view) {
     if (!me_.is_in_room()) return refuse("join a room first");

@@ -30,8 +30,6 @@ class HistoryStore {
   virtual void load(std::function<void(std::string_view room, Said const& said)> const& take) = 0;
   /// Keeps what a room's log has taken. Called under the room's lock: must neither wait for a disk nor throw.
   virtual void append(std::string_view room, Said const& said) noexcept = 0;
-  /// Forgets a room's history, at the latest before it keeps anything newer of that room. As above.
-  virtual void forget(std::string_view room) noexcept = 0;
 };
 
 }  // namespace chatproto

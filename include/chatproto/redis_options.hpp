@@ -55,8 +55,11 @@ struct RedisOptions {
   std::chrono::milliseconds retry{250};      ///< Between two attempts to connect.
   /// How many bytes of texts Redis keeps for each room, for servers whose connection was interrupted.
   std::size_t stream_bytes = 8 * 1024 * 1024;
-  std::chrono::seconds stream_time{60};  ///< How long Redis keeps them after the last one.
-  std::chrono::seconds room_time{600};   ///< How long Redis remembers a room that no server uses.
+  /// How long Redis keeps them after the last one. If the service keeps histories (`ChatOptions::history`), this is how
+  /// long somebody who joins at another server can get them.
+  std::chrono::seconds stream_time{60};
+  /// How long Redis remembers a room that no server uses; at least twice `stream_time` has an effect.
+  std::chrono::seconds room_time{600};
   /// How many rooms per second may be new to Redis, with 40 times as many at once. What is said in more of them, and
   /// who joins them, is refused. So clients that make up names of rooms do not fill Redis. At least 1.
   unsigned new_rooms = 500;

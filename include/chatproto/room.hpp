@@ -167,9 +167,11 @@ class Room {
   }
 
   /// Disconnects all members, for the reason `why`: texts for them may be missing. They get none that are sent later.
+  /// Forgets its history, where they would be missing too.
   void disconnect_all(MessageQueue::State why) noexcept {
     std::lock_guard const lock(mutex_);
     ++losses_;
+    log_.forget_history();
     for (std::size_t i = members_.size(); i > 0; --i) {  // from the end, because removing moves others there
       auto& member = *members_[i - 1].member;
       member.peer_.queue().cut(why);
@@ -218,15 +220,20 @@ class Room {
     store_ = store;
     name_ = name;
   }
-  /// Appends to the history what a store has kept. Precondition: nobody is in the room.
-  void restore(HistoryStore::Said const& said) {
+  /// Appends to the history what was said before, elsewhere or as a store has kept it. No member gets it: if one has
+  /// still something to read, which this would follow, nothing is kept.
+  void restore(std::string_view lines, RoomLog::Audience const& audience) {
     std::lock_guard const lock(mutex_);
-    log_.append(said.lines, {said.user, said.only});
+    auto const reads = [](Slot const& slot) { return !slot.member->finishes_; };
+    if (std::any_of(members_.begin(), members_.begin() + static_cast<std::ptrdiff_t>(awake_), reads))
+      log_.forget_history();
+    else
+      log_.append(lines, audience);
   }
-  /// Makes the store forget what it has of the room, if it has something.
-  void forget_history() const noexcept {
+  /// Forgets the history. The store, if there is one, keeps what it has.
+  void forget_history() noexcept {
     std::lock_guard const lock(mutex_);
-    if (store_ != nullptr && log_.end() > 0) store_->forget(name_);
+    log_.forget_history();
   }
   /// Returns the last texts, at most `most`, that the room has kept and that `member` would have got before it was
   /// added. What it gets from then on follows without a gap. Precondition: it was added.

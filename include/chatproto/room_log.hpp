@@ -118,6 +118,17 @@ class RoomLog {
   /// appended, and `memory.limits()` is not empty.
   void keep_history(HistoryMemory& memory) noexcept { history_ = &memory; }
 
+  /// Forgets its history. What is appended from now on begins a new one.
+  void forget_history() noexcept {
+    if (kept_ == nullptr) return;
+    kept_ = nullptr;
+    kept_lines_ = 0;
+    history_->remove(std::exchange(kept_memory_, 0));
+    if (readers_ == 0) return drop_all();
+    last_->runs = last_->text;  // full: the new one begins with a segment
+    drop_read();
+  }
+
   /// Returns the number of bytes ever appended.
   std::uint64_t end() const noexcept { return end_; }
   /// Returns whether it keeps a history.

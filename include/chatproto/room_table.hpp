@@ -99,7 +99,7 @@ class RoomTable {
         in = {};  // that room is idle now, and gives its place to this one if there are too many
         in = enter(name);
       }
-      in.room().restore(said);
+      in.room().restore(said.lines, {said.user, said.only});
     });
   }
 
@@ -122,6 +122,15 @@ class RoomTable {
     std::lock_guard const lock(mutex_);
     auto const at = rooms_.find(name);
     return at != rooms_.end() ? stay(*at) : Membership();
+  }
+
+  /// Forgets the history of the room called `name`, if there is one.
+  void forget_history(std::string_view name) noexcept {
+    std::lock_guard const lock(mutex_);
+    auto const at = rooms_.find(name);
+    if (at == rooms_.end()) return;
+    at->second.room.forget_history();
+    if (at->second.idle_bytes > 0) destroy(*at);
   }
 
   /// Returns the number of rooms, without those that are idle.
@@ -179,7 +188,6 @@ class RoomTable {
   /// Destroys a room that nobody is in.
   void destroy(Entry& entry) noexcept {
     if (entry.second.idle_bytes > 0) remove_from_idle(entry);
-    entry.second.room.forget_history();
     rooms_.erase(rooms_.find(entry.first));
   }
 

@@ -95,9 +95,6 @@ class SqliteHistory final : public HistoryStore {
   void append(std::string_view room, Said const& said) noexcept override {
     change([&] { queue_.append(room, said); });
   }
-  void forget(std::string_view room) noexcept override {
-    change([&] { queue_.forget(room); });
-  }
 
   /// Returns how many texts were not kept, although the limits of their rooms would have allowed it.
   std::uint64_t lost() const noexcept {

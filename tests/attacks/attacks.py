@@ -472,7 +472,7 @@ def on_web(title, act, count, short=None):
 
 
 def keeps(title, *crowds, short=None):
-    return Case(title, crowds, short, options=("--history", "1000", "--presence"))
+    return Case(title, crowds, short, options=("--history", "1000"))
 
 
 def ask_who(listeners):
@@ -495,6 +495,13 @@ def unread_rooms(count):
     lines = "".join(f"join:r{i}\n" + f"sendall:{'x' * 200}\n" * 100 for i in range(count))
     return [Crowd(count, lambda i: f"rlogin:listener{i}\njoin:r{i}\n", reads=False),
             Crowd(32, lambda i: f"slogin:attacker{i}\njoin:r{i}\n", lines.encode())]
+
+
+def hop_through_histories(listeners, rooms):
+    fill = "".join(f"join:r{i}\n" + f"sendall:{'x' * 200}\n" * 300 for i in range(rooms))
+    return [senders(2, *fill.splitlines()),
+            Crowd(listeners, lambda i: f"rlogin:listener{i}\njoin:r{i % rooms}\n",
+                  repeated(*(f"join:r{i}" for i in range(rooms))))]
 
 
 def across(title, *crowds, **how):
@@ -527,7 +534,7 @@ CASES = {
     "left-rooms": keeps("32 senders say one text in each of 20,000 rooms, in turn",
                         Crowd(32, lambda i: f"slogin:attacker{i}\njoin:a\n",
                               "".join(f"join:{i}\nsendall:x\n" for i in range(20000)).encode())),
-    "who": keeps("32 senders ask who is there, 5,000 receivers", *ask_who(5000), short=ask_who(500)),
+    "who": Case("32 senders ask who is there, 5,000 receivers", ask_who(5000), ask_who(500), options=("--presence",)),
     "drain-empty": Case("drain amid empty lines from 300 clients", empty(300), drain=True),
     "drain-lookups": Case("drain amid `senduser:`, 5,000 receivers", lookups(5000), drain=True),
     "drain-hop": Case("drain amid 32 senders that hop, 2,000 receivers", hop(2000), hop(1000), drain=True),
@@ -551,6 +558,8 @@ CASES = {
     "vanish": across("16 clients at once are reset while their texts are under way", Strangers(16, shared.vanish)),
     "whispers": across("100 senders of `senduser:` to two of 300 in turn", receivers(300, "a"),
                        senders(100, "senduser:listener0:", "senduser:listener1:")),
+    "hop-through-histories": across("64 receivers hop through 50 rooms, each with 64 KiB of history",
+                                    *hop_through_histories(64, 50), options=("--history", "1000")),
     "requests": on_web("5,000 requests that stall", web.stall, 5000, 1000),
     "big-requests": on_web("1,000 requests that stall after 8 KB", web.stall_with_much, 1000),
     "request-bytes": on_web("300 requests, a byte at a time", web.trickle, 300),
@@ -824,7 +833,7 @@ def main():
     # The places of each server are its own.
     with_places = not (options.redis or options.websocket)
     names = [name for name in names if (with_places if name in PLACES else CASES[name].only in kinds)]
-    names = [name for name in names if name in PLACES or not (options.redis and CASES[name].options)]
+    names = [name for name in names if name in PLACES or not (options.redis and "--presence" in CASES[name].options)]
     if not encrypted.can_ask_for_keys():
         names = [name for name in names if name != "new-keys"]
     if options.short:

@@ -28,11 +28,13 @@ struct Owner {
     assert(std::count(said.lines.begin(), said.lines.end(), '\n') == static_cast<std::ptrdiff_t>(said.texts));
   }
   void lost(std::string_view) {}
+  void past(std::string_view room, Backplane::Said const& said) { deliver(room, said); }
+  void left(std::string_view) {}
   void append(std::string_view, std::uint64_t number, std::uint64_t, bool, std::string_view block) {
     assert(!block.empty());
     sequence = number;
   }
-  void look(std::string_view, LogPosition const&) {}
+  void look(std::string_view, LogPosition const&, bool) {}
   void subscribe(std::string_view) {}
   void unsubscribe(std::string_view) {}
   void renew(std::string_view) {}

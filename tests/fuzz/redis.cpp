@@ -94,6 +94,8 @@ std::string block_of(LogPosition const& at) {
   return encode_said({our_sender, {}, line, 1});
 }
 
+constexpr std::size_t most_past = 5;  // blocks
+
 struct Sink : Backplane::Sink {
   void deliver(std::string_view room, Backplane::Said const& said) noexcept override {
     assert(!said.lines.empty() && said.lines.back() == '\n');
@@ -104,6 +106,9 @@ struct Sink : Backplane::Sink {
     last->second = at;
   }
   void lost(std::string_view room) noexcept override { forget(room); }
+  chatproto::HistoryLimits wanted_past() const noexcept override { return {.lines = most_past}; }
+  void past(std::string_view room, Backplane::Said const& said) noexcept override { deliver(room, said); }
+  void left(std::string_view room) noexcept override { forget(room); }
   /// The next text need not follow the last one.
   void forget(std::string_view room) { delivered.erase(std::string(room)); }
 
@@ -257,11 +262,16 @@ class Scene {
     auto const known = LogPosition{number_of(words[5]), number_of(words[6])};
     std::vector<std::string> items = {bulk(std::to_string(end.incarnation)), bulk(std::to_string(end.number)),
                                       bulk(end.number == 0 ? "1" : "0")};
-    if (known.incarnation == end.incarnation)
+    if (words[10] != "0") {
+      blocks = std::min({blocks, most_past, static_cast<std::size_t>(end.number)});
+      for (auto number = end.number - blocks; number < end.number;)
+        items.push_back(bulk(block_of({end.incarnation, ++number})));
+    } else if (known.incarnation == end.incarnation) {
       for (auto at = known; blocks > 0; --blocks) {
         ++at.number;
         items.push_back(bulk(block_of(at)));
       }
+    }
     return array(items);
   }
 
@@ -354,8 +364,8 @@ int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
           break;
         case 5: scene.answer(link, byte() % 4 != 0); break;
         case 6: scene.answer_all(); break;
-        case 7: {  // a look finds something else
-          if (link.commands.empty() || link.commands.front().size() < 9) break;
+        case 7: {                                                                 // a look finds something else
+          if (link.commands.empty() || link.commands.front().size() < 12) break;  // it is no look
           auto const end = position();
           link.write(scene.look_reply(link.commands.front(), end, byte() % 8));
           link.commands.pop_front();

@@ -10,7 +10,6 @@ int main() {
   std::string lines;
   {
     chatproto::SqliteHistory history(options);
-    history.forget("cafe");
     history.append("cafe", {.lines = "delivery:cafe:bob:hey!\n", .user = "bob"});
   }
   chatproto::SqliteHistory(options).load([&](std::string_view, auto const& said) { lines += said.lines; });

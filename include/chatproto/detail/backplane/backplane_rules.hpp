@@ -33,11 +33,11 @@ struct LogPosition {
 };
 
 /// What the engine has answered to a look at a room's log: its end, and the blocks after the asked position, in order
-/// and without a gap, possibly not all of them.
+/// and without a gap, possibly not all of them. If it was asked for the past: the last blocks instead.
 struct LogView {
   LogPosition end;
   std::vector<std::string_view> blocks;
-  std::uint64_t first = 0;  // the number of the first block
+  std::uint64_t first = 0;  // the number of the first block; not for the past
 };
 
 /// The engine's answer to an append.
@@ -64,9 +64,10 @@ enum class AppendResult : std::uint8_t {
 ///   would drop its connections, and what waits in them.)
 ///
 /// `Owner` has these functions, none of which calls back, except that `reconnect` may call `disconnected`:
-/// `deliver(room, said)` and `lost(room)`; and, called only while connected,
-/// `append(room, sequence, incarnation, is_retry, block)`, `look(room, position)`, `subscribe(room)`,
-/// `unsubscribe(room)`, `renew(room)` (so that the engine does not forget it), `beat(number)` and `reconnect()`.
+/// `deliver(room, said)`, `lost(room)`, `past(room, said)` and `left(room)`, as in `Backplane::Sink`; and, called only
+/// while connected, `append(room, sequence, incarnation, is_retry, block)`, `look(room, position, wants_past)`,
+/// `subscribe(room)`, `unsubscribe(room)`, `renew(room)` (so that the engine does not forget it), `beat(number)` and
+/// `reconnect()`.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
 template <class Owner>
@@ -380,6 +381,13 @@ class BackplaneRules {
       owner_.deliver(room.name, said);
     } while (!block.empty());
   }
+  void tell_past(Room& room, std::string_view block) {
+    Backplane::Said said;
+    do {
+      if (!decode_said(block, said)) return owner_.left(room.name);  // as above; it forgets what came before
+      owner_.past(room.name, said);
+    } while (!block.empty());
+  }
   /// Goes on behind `at`, where the next block need not follow what was delivered.
   void lose(Room& room, LogPosition const& at) {
     ++counts_.rooms_lost;
@@ -388,13 +396,21 @@ class BackplaneRules {
     drop_held(room);
     room.has_dropped = room.state == State::looking;
   }
+  /// What is between the last block delivered and the end of the log is not there any more.
+  void begin_anew(Room& room) {
+    lose(room, {});
+    room.has_dropped = false;  // the log's end is behind all that was held
+    look(room);
+  }
   void look(Room& room) {
     if (std::exchange(room.looks, true)) {
       room.looks_again = true;
       return;
     }
     room.renewed = now_;
-    owner_.look(room.name, room.state == State::looking ? room.position : LogPosition());
+    auto const is_to_follow = room.state == State::looking;
+    auto const at = is_to_follow ? room.position : LogPosition();
+    owner_.look(room.name, at, is_to_follow && at.incarnation == 0);
   }
   void keep(Room& room, LogPosition const& at, std::string_view block) {
     if (room.held_bytes + block.size() > most_held) {
@@ -414,16 +430,14 @@ class BackplaneRules {
     auto const& end = view.end;
     if (room.position.incarnation == 0) {
       room.position = end;  // whoever waits for the room gets what is appended from now on
+      for (auto const& block : view.blocks) tell_past(room, block);
     } else if (end.incarnation != room.position.incarnation || end.number < room.position.number) {
-      lose(room, end);
+      return begin_anew(room);
     } else if (end.number > room.position.number) {
-      if (view.blocks.empty() || view.first != room.position.number + 1) {
-        lose(room, end);
-      } else {
-        ++counts_.gaps_closed;
-        for (auto const& block : view.blocks) deliver(room, {end.incarnation, room.position.number + 1}, block);
-        if (room.position.number < end.number) return look(room);
-      }
+      if (view.blocks.empty() || view.first != room.position.number + 1) return begin_anew(room);
+      ++counts_.gaps_closed;
+      for (auto const& block : view.blocks) deliver(room, {end.incarnation, room.position.number + 1}, block);
+      if (room.position.number < end.number) return look(room);
     }
     auto const held = std::exchange(room.held, {});
     drop_held(room);
@@ -443,6 +457,7 @@ class BackplaneRules {
   }
   void stop_following(Room& room) {
     if (is_connected_ && room.state != State::idle) owner_.unsubscribe(room.name);
+    if (room.state != State::idle) owner_.left(room.name);
     room.state = State::idle;
     room.position = {};
     room.has_dropped = room.looks_again = false;

@@ -53,10 +53,11 @@ redis.call('PUBLISH', ARGV[4], incarnation .. ' ' .. id .. '\n' .. block)
 return {'stored', incarnation}
 )lua";
 
-/// KEYS: hash, stream. ARGV: incarnation and number of the last block that is known, or nothing; the most blocks; the
-/// hash's seconds; 1 if a log may begin. Returns the log's incarnation and last number, whether the log has begun now,
-/// then the blocks after the known one. Begins a log, so that whoever looks knows an incarnation; if it must not, and
-/// there is none, returns nothing.
+/// KEYS: hash, stream. ARGV: incarnation and number of the last block that is known, or nothing; the most blocks that
+/// it reads at once; the hash's seconds; 1 if a log may begin; if no block is known, the most blocks and bytes of what
+/// was said last. Returns the log's incarnation and last number, whether the log has begun now, then the blocks after
+/// the known one, or the last ones. Begins a log, so that whoever looks knows an incarnation; if it must not, and there
+/// is none, returns nothing.
 inline constexpr std::string_view look_script = R"lua(
 local incarnation = redis.call('HGET', KEYS[1], 'i')
 local begins = not incarnation
@@ -69,6 +70,22 @@ if begins then
 end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 local result = {incarnation, redis.call('HGET', KEYS[1], 'n'), begins and '1' or '0'}
+if ARGV[1] == '' then
+  local most, bytes, number, from = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(result[2]), '+'
+  local last = {}
+  while #last < most and bytes > 0 do
+    local found = redis.call('XREVRANGE', KEYS[2], from, '-', 'COUNT', math.min(most - #last, ARGV[3]))
+    for _, entry in ipairs(found) do
+      if bytes <= 0 or entry[1] ~= string.format('%.0f', number) .. '-0' then break end
+      table.insert(last, entry[2][2])
+      bytes = bytes - #entry[2][2]
+      number = number - 1
+    end
+    from = string.format('%.0f', number)
+    if #found == 0 or found[#found][1] ~= string.format('%.0f', number + 1) .. '-0' then break end
+  end
+  for i = #last, 1, -1 do table.insert(result, last[i]) end
+end
 if ARGV[1] ~= incarnation then return result end
 local next = tonumber(ARGV[2]) + 1
 local found = redis.call('XRANGE', KEYS[2], string.format('%.0f', next), '+', 'COUNT', ARGV[3])

@@ -158,7 +158,8 @@ class RedisShard {
         list_(list_of(options)),
         sink_(sink),
         new_rooms_(options.new_rooms, 40. * options.new_rooms),
-        rules_(*this, options.times, options.room_time / 3) {}
+        past_(past_of(sink.wanted_past())),
+        rules_(*this, options.times, room_time() / 3) {}
   RedisShard(RedisShard const&) = delete;
   RedisShard& operator=(RedisShard const&) = delete;
 
@@ -204,32 +205,35 @@ class RedisShard {
     sink_.lost(room);
     tell(RedisEvent::Kind::room_lost, room);
   }
+  void past(std::string_view room, Backplane::Said const& said) { sink_.past(room, said); }
+  void left(std::string_view room) { sink_.left(room); }
   void append(std::string_view room, std::uint64_t sequence, std::uint64_t incarnation, bool is_retry,
               std::string_view block) {
-    expected_.push_back({Expected::appends, std::string(room), sequence, {}});
+    expected_.push_back({Expected::appends, std::string(room), sequence});
     auto const retries = is_retry ? std::to_string(incarnation) : std::string();
     pair_->commands().send({"EVALSHA", append_sha_, "2", hash_of(room), stream_of(room), std::to_string(sequence),
                             retries, block, channel_of(room), std::to_string(options_.stream_bytes),
-                            std::to_string(options_.stream_time.count()), std::to_string(options_.room_time.count()),
-                            node_});
-    if (options_.replicas > 0) wait_for_replicas({Expected::waits, std::string(room), sequence, {}});
+                            std::to_string(options_.stream_time.count()), std::to_string(room_time().count()), node_});
+    if (options_.replicas > 0) wait_for_replicas({Expected::waits, std::string(room), sequence});
   }
-  void look(std::string_view room, LogPosition const& at) {
-    expected_.push_back({Expected::looks, std::string(room), 0, at});
+  void look(std::string_view room, LogPosition const& at, bool wants_past) {
+    expected_.push_back({Expected::looks, std::string(room), 0, at, wants_past});
     auto const is_known = at.incarnation != 0;
     auto const from = is_known ? std::to_string(at.incarnation) : std::string();
     auto const may_begin = is_known || new_rooms_.wait(TokenBucket::Clock::now()) == TokenBucket::Clock::duration();
+    auto const past = wants_past ? past_ : std::pair<std::size_t, std::size_t>();
     pair_->commands().send({"EVALSHA", look_sha_, "2", hash_of(room), stream_of(room), from, std::to_string(at.number),
-                            most_blocks, std::to_string(options_.room_time.count()), may_begin ? "1" : "0"});
+                            most_blocks, std::to_string(room_time().count()), may_begin ? "1" : "0",
+                            std::to_string(past.first), std::to_string(past.second)});
   }
   void renew(std::string_view room) {
-    expected_.push_back({Expected::renews, {}, 0, {}});
-    pair_->commands().send({"EXPIRE", hash_of(room), std::to_string(options_.room_time.count())});
+    expected_.push_back({Expected::renews});
+    pair_->commands().send({"EXPIRE", hash_of(room), std::to_string(room_time().count())});
   }
   void subscribe(std::string_view room) { pair_->messages().send({"SUBSCRIBE", channel_of(room)}); }
   void unsubscribe(std::string_view room) { pair_->messages().send({"UNSUBSCRIBE", channel_of(room)}); }
   void beat(std::uint64_t number) {
-    expected_.push_back({Expected::beats, {}, number, {}});
+    expected_.push_back({Expected::beats, {}, number});
     pair_->commands().send(
         {"EVALSHA", beat_sha_, "1", "{chat:}:servers", list_, own_channel_, std::to_string(number), list_time});
   }
@@ -295,15 +299,17 @@ class RedisShard {
  private:
   static constexpr std::array all_scripts = {append_script, look_script, beat_script};
   static constexpr std::string_view most_blocks = "64";  // in one look
+  static constexpr std::size_t most_past = 960;          // blocks, which is less than a reply may have
   static constexpr std::string_view list_time = "5";     // seconds
   static constexpr std::string_view list_of_one = "only this one";
 
   /// The reply to a command under way.
   struct Expected {
     enum What : std::uint8_t { scripts, beats, appends, waits, waits_first, looks, renews } what = scripts;
-    std::string room;
+    std::string room = {};
     std::uint64_t sequence = 0;
-    LogPosition at;
+    LogPosition at = {};
+    bool wants_past = false;
   };
 
   /// All servers must find a room at the same Redis, so their lists are compared. (If there is only one Redis, it does
@@ -317,6 +323,13 @@ class RedisShard {
     for (auto const& name : names) list.append(list.empty() ? "" : ", ").append(name);
     return list;
   }
+  /// A block has at least one text, and may need half of its bytes for the names of who said them.
+  static std::pair<std::size_t, std::size_t> past_of(HistoryLimits const& wanted) {
+    if (!wanted) return {};
+    return {std::min(wanted.lines, most_past), 2 * std::min(wanted.bytes, HistoryLimits::most_bytes)};
+  }
+  /// A room is remembered for longer than its texts, also just before it is renewed: a full Redis forgets texts first.
+  std::chrono::seconds room_time() const noexcept { return std::max(options_.room_time, 2 * options_.stream_time); }
   static std::string key(std::string_view room, std::string_view rest) {
     std::string all("{chat:");
     return all.append(room).append(1, '}').append(rest);
@@ -332,7 +345,7 @@ class RedisShard {
   void load_scripts() {
     scripts_loading_ = all_scripts.size();
     for (auto const script : all_scripts) {
-      expected_.push_back({Expected::scripts, {}, 0, {}});
+      expected_.push_back({Expected::scripts});
       pair_->commands().send({"SCRIPT", "LOAD", script});
     }
   }
@@ -407,7 +420,7 @@ class RedisShard {
       if (rules_.is_connected()) return;
       if (options_.replicas == 0) return static_cast<void>(waits_ = true);
       // A replica is "online" some time before it confirms anything. It must have what this beat has written.
-      return wait_for_replicas({Expected::waits_first, {}, 0, {}});
+      return wait_for_replicas({Expected::waits_first});
     }
     agreement_ = Agreement::other;
     auto const other = text_of(reply);
@@ -415,7 +428,7 @@ class RedisShard {
                                 : "another server names these Redis servers: " + std::string(other));
   }
   void look_replied(Expected const& expected, ::redisReply const& reply) {
-    if (has_no_script(reply)) return look(expected.room, expected.at);
+    if (has_no_script(reply)) return look(expected.room, expected.at, expected.wants_past);
     auto const* const incarnation = element(reply, 0);
     auto const* const last = element(reply, 1);
     auto const* const begins = element(reply, 2);
@@ -460,6 +473,7 @@ class RedisShard {
   Agreement agreement_ = Agreement::unknown;
   std::pair<AppendResult, std::uint64_t> waited_;
   TokenBucket new_rooms_;
+  std::pair<std::size_t, std::size_t> const past_;  // blocks and bytes of it that the sink wants
   Rules rules_;
 };
 

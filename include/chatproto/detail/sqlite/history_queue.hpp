@@ -92,11 +92,6 @@ class HistoryQueue {
       drop_all();
     }
   }
-  void forget(std::string_view room) noexcept try {
-    if (auto* const change = find(room)) drop(*change);
-  } catch (std::bad_alloc const&) {
-    drop_all();
-  }
   /// Makes a room's limits be looked at.
   void touch(std::string_view room) noexcept try {
     find(room);
