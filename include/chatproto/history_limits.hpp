@@ -54,10 +54,10 @@ class HistoryMemory {
     auto const used = held();
     return used < limits_.memory ? std::min((limits_.memory - used) / 64, most_in_room()) : 0;
   }
-  /// Returns the bytes of memory in which a room is to keep and forget texts: between 1 and 16 KiB. What is said at
+  /// Returns the bytes of memory in which a room is to keep and forget texts: between 1 and 32 KiB. What is said at
   /// once should not be much longer, as the last texts are always kept.
   std::size_t step() const noexcept {
-    return std::clamp<std::size_t>(std::bit_floor(room_limit() / 4), 1024, 16 * 1024);
+    return std::clamp<std::size_t>(std::bit_floor(room_limit() / 4), 1024, 32 * 1024);
   }
 
  private:
