@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -15,7 +16,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <asio/buffer.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/write.hpp>
+
 #include "catch.hpp"
+#include "link_scene.hpp"
 
 using namespace std::string_literals;
 using namespace std::string_view_literals;
@@ -68,6 +75,7 @@ class Scene {
     std::vector<char> bytes(size);
     for (;;) {
       auto const result = layer->read_some(bytes.data(), bytes.size());
+      if (result.error == std::errc::protocol_error) return all + "(refused)";
       if (result.error) return all + "(error)";
       if (result.bytes == 0)
         return all + (result.wait == Layer::Wait::nothing ? "(end)" : all.empty() ? "(nothing)" : "");
@@ -182,9 +190,12 @@ TEST_CASE("a request for anything else is answered, and the connection is over",
     CAPTURE(request);
     Scene scene;
     scene.sends(request);
-    auto result = scene.layer->handshake();
-    CHECK(result.error == make_error_code(error));
+    CHECK(scene.layer->handshake().wait == Layer::Wait::read);
     auto const answer = scene.gets();
+    scene.sends(std::string(10'000, 'x'));  // is dropped
+    CHECK(scene.layer->handshake().wait == Layer::Wait::read);
+    scene.ends();
+    CHECK(scene.layer->handshake().error == make_error_code(error));
     CHECK(answer.starts_with("HTTP/1.1 " + std::string(status) + ' '));
     CHECK(answer.find("\r\nConnection: close\r\n") != answer.npos);
   }
@@ -194,6 +205,7 @@ TEST_CASE("a page may connect if it comes from here, or its origin is allowed", 
   auto const may = [](std::string const& origin, std::vector<std::string> origins) {
     Scene scene({.origins = std::move(origins)});
     scene.sends(Scene::request("Origin: " + origin + "\r\n"));
+    scene.ends();
     return !scene.layer->handshake().error;
   };
   CHECK(may("http://chat.example.org:8080", {}));
@@ -204,17 +216,125 @@ TEST_CASE("a page may connect if it comes from here, or its origin is allowed", 
   CHECK(may("https://other.example", {"https://one.example", "https://other.example"}));
   CHECK_FALSE(may("http://other.example", {"https://other.example"}));
   CHECK(may("null", {"*"}));
+  CHECK(may("https://other.example:443", {"https://Other.example"}));
+  CHECK_FALSE(may("https://other.example:80", {"https://other.example"}));
+  CHECK_FALSE(may("chat.example.org:8080", {}));
+}
+
+TEST_CASE("an origin is its scheme, its host and its port", "[websocket]") {
+  using chatproto::detail::Origin;
+  auto const same = [](std::string_view a, std::string_view b) { return Origin::parse(a).is_same(Origin::parse(b)); };
+  CHECK(same("http://a", "HTTP://A:80"));
+  CHECK(same("https://a:443", "https://a"));
+  CHECK(same("http://[::1]:80", "http://[::1]"));
+  CHECK_FALSE(same("http://a:443", "http://a"));
+  CHECK_FALSE(same("http://a", "https://a"));
+  CHECK_FALSE(same("http://[::1]:8080", "http://[::1]:8081"));
+  CHECK_FALSE(same("null", "null"));
+}
+
+TEST_CASE("over an encrypted connection a page must have come by HTTPS", "[websocket]") {
+  struct Encrypted final : Layer {
+    explicit Encrypted(std::string_view text) : input(text) {}
+    Result handshake() override { return {}; }
+    Result read_some(char* bytes, std::size_t size) override {
+      auto const n = input.copy(bytes, size);
+      input.erase(0, n);
+      return {n, n == 0 && is_open ? Wait::read : Wait::nothing, {}};
+    }
+    Result write(char const*, std::size_t size) override { return {size, Wait::nothing, {}}; }
+    Result flush() override { return {}; }
+    bool has_input() const noexcept override { return !input.empty(); }
+    void close_output() noexcept override { is_open = false; }
+    bool is_encrypted() const noexcept override { return true; }
+    std::string input;
+    bool is_open = true;
+  };
+  struct Factory final : chatproto::LayerFactory {
+    std::unique_ptr<Layer> make_layer(chatproto::NativeSocket, std::string_view) override {
+      return std::make_unique<Encrypted>(request);
+    }
+    std::string request;
+  };
+  auto const over = std::make_shared<Factory>();
+  auto const error_of = [&](std::string const& origin) {
+    over->request = Scene::request("Origin: " + origin + "\r\n");
+    WebSocketServer server({.over = over});
+    return server.make_layer(-1, {})->handshake().error;
+  };
+  CHECK(!error_of("https://chat.example.org:8080"));
+  CHECK(error_of("http://chat.example.org:8080") == WebSocketError::foreign_origin);
+}
+
+TEST_CASE("a name that leads to this machine is a known one", "[websocket]") {
+  asio::io_context context;
+  asio::ip::tcp::acceptor acceptor(context, {asio::ip::address_v4::loopback(), 0});
+  std::vector<std::string> origins;
+  auto const error_for = [&](std::string const& host) {
+    asio::ip::tcp::socket client(context);
+    client.connect(acceptor.local_endpoint());
+    auto accepted = acceptor.accept();
+    WebSocketServer server({.origins = origins});
+    auto const layer = server.make_layer(accepted.native_handle(), {});
+    auto const request = "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n";
+    asio::write(client, asio::buffer(request));
+    client.shutdown(asio::socket_base::shutdown_send);
+    return layer->handshake().error;  // there is no page
+  };
+  for (auto const host : {"localhost", "LocalHost:8080", "chat.localhost", "localhost.", "127.0.0.1", "127.0.0.1:80",
+                          "192.0.2.1", "[::1]:8080"}) {
+    CAPTURE(host);
+    CHECK(error_for(host) == WebSocketError::not_found);
+  }
+  for (auto const host : {"evil.example", "evil.example:8080", "localhost.evil.example", "evillocalhost",
+                          "127.0.0.1.evil.example", "1"}) {
+    CAPTURE(host);
+    CHECK(error_for(host) == WebSocketError::foreign_host);
+  }
+  origins = {"https://chat.example.org:8443"};
+  CHECK(error_for("Chat.example.org") == WebSocketError::not_found);
+  CHECK(error_for("evil.example") == WebSocketError::foreign_host);
+  origins = {"*"};
+  CHECK(error_for("evil.example") == WebSocketError::not_found);
+}
+
+TEST_CASE("a client names the server and the port that it has connected to", "[websocket]") {
+  asio::io_context context;
+  auto const is_ipv6 = GENERATE(false, true);
+  auto const address = is_ipv6 ? asio::ip::address(asio::ip::address_v6::loopback())
+                               : asio::ip::address(asio::ip::address_v4::loopback());
+  asio::ip::tcp::acceptor acceptor(context, {address, 0});
+  asio::ip::tcp::socket client(context);
+  client.connect(acceptor.local_endpoint());
+  client.non_blocking(true);
+  auto const layer = chatproto::WebSocketClient().make_layer(client.native_handle(), is_ipv6 ? "::1" : "chat.example");
+  REQUIRE(layer->handshake().wait == Layer::Wait::read);
+  std::array<char, 1000> request;
+  auto const size = acceptor.accept().read_some(asio::buffer(request));
+  auto const host = "\r\nHost: "s + (is_ipv6 ? "[::1]:" : "chat.example:") +
+                    std::to_string(acceptor.local_endpoint().port()) + "\r\n";
+  CHECK(std::string_view(request.data(), size).find(host) != std::string_view::npos);
+}
+
+TEST_CASE("what a client's request names is checked", "[websocket]") {
+  using chatproto::WebSocketClient;
+  CHECK_THROWS_AS(WebSocketClient({.host = "a\r\nX: y"}), std::invalid_argument);
+  CHECK_THROWS_AS(WebSocketClient({.host = "two words"}), std::invalid_argument);
+  CHECK_THROWS_AS(WebSocketClient({.origin = "http://a\n"}), std::invalid_argument);
+  CHECK_NOTHROW(WebSocketClient({.host = "[::1]:8080", .origin = "http://a"}));
 }
 
 TEST_CASE("the page is sent with a policy that allows its own style and script only", "[websocket]") {
   Scene scene({.page = "<html><style>a</style><script>b</script></html>"});
   auto const method = GENERATE("GET"s, "HEAD"s);
   scene.sends(method + " /?from=there HTTP/1.1\r\nHost: x\r\n\r\n");
+  CHECK(scene.layer->handshake().wait == Layer::Wait::read);
+  auto const answer = scene.gets();
+  scene.ends();
   auto const error = scene.layer->handshake().error;
   CHECK(error == make_error_code(WebSocketError::answered));
   CHECK(error == std::errc::not_connected);  // no offence
   CHECK(make_error_code(WebSocketError::not_found) != std::errc::not_connected);
-  auto const answer = scene.gets();
   CHECK(answer.starts_with("HTTP/1.1 200 OK\r\n"));
   CHECK(answer.find("Content-Length: 47\r\n") != answer.npos);
   CHECK(answer.find("style-src 'sha256-ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs='") != answer.npos);
@@ -277,29 +397,29 @@ TEST_CASE("frames are taken or refused as the cases of Autobahn want", "[websock
       {"2.3", frame(ping, "\x00\xff\xfe\xfd\xfc\xfb\x00\xff"sv), "(nothing)",
        frame(pong, "\x00\xff\xfe\xfd\xfc\xfb\x00\xff"sv, false)},
       {"2.4", frame(ping, std::string(125, '\xfe')), "(nothing)", frame(pong, std::string(125, '\xfe'), false)},
-      {"2.5", frame(ping, std::string(126, '\xfe')), "(end)", close_frame(1002)},
+      {"2.5", frame(ping, std::string(126, '\xfe')), "(refused)", close_frame(1002)},
       {"2.7", frame(pong, ""), "(nothing)"},
       {"2.8", frame(pong, "unsolicited"), "(nothing)"},
       {"2.10", frame(ping, "1") + frame(ping, "2"), "(nothing)", frame(pong, "1", false) + frame(pong, "2", false)},
-      {"3.1", frame(text | 0x40, "x"), "(end)", close_frame(1002)},
-      {"3.2", frame(text, "a") + frame(text | 0x20, "x") + frame(ping, ""), "a(end)", close_frame(1002)},
-      {"3.5", frame(binary | 0x50, "x"), "(end)", close_frame(1002)},
-      {"3.6", frame(ping | 0x60, "x"), "(end)", close_frame(1002)},
-      {"3.7", frame(closing | 0x70, ""), "(end)", close_frame(1002)},
-      {"4.1.1", frame(0x83, ""), "(end)", close_frame(1002)},
-      {"4.1.2", frame(0x84, "reserved"), "(end)", close_frame(1002)},
-      {"4.1.5", frame(text, "a") + frame(0x87, "x"), "a(end)", close_frame(1002)},
-      {"4.2.1", frame(0x8b, ""), "(end)", close_frame(1002)},
-      {"4.2.5", frame(text, "a") + frame(0x8f, "x"), "a(end)", close_frame(1002)},
-      {"5.1", frame(0x09, "f") + frame(last, "g"), "(end)", close_frame(1002)},
-      {"5.2", frame(0x0a, "f") + frame(last, "g"), "(end)", close_frame(1002)},
+      {"3.1", frame(text | 0x40, "x"), "(refused)", close_frame(1002)},
+      {"3.2", frame(text, "a") + frame(text | 0x20, "x") + frame(ping, ""), "a(refused)", close_frame(1002)},
+      {"3.5", frame(binary | 0x50, "x"), "(refused)", close_frame(1002)},
+      {"3.6", frame(ping | 0x60, "x"), "(refused)", close_frame(1002)},
+      {"3.7", frame(closing | 0x70, ""), "(refused)", close_frame(1002)},
+      {"4.1.1", frame(0x83, ""), "(refused)", close_frame(1002)},
+      {"4.1.2", frame(0x84, "reserved"), "(refused)", close_frame(1002)},
+      {"4.1.5", frame(text, "a") + frame(0x87, "x"), "a(refused)", close_frame(1002)},
+      {"4.2.1", frame(0x8b, ""), "(refused)", close_frame(1002)},
+      {"4.2.5", frame(text, "a") + frame(0x8f, "x"), "a(refused)", close_frame(1002)},
+      {"5.1", frame(0x09, "f") + frame(last, "g"), "(refused)", close_frame(1002)},
+      {"5.2", frame(0x0a, "f") + frame(last, "g"), "(refused)", close_frame(1002)},
       {"5.3", frame(first_text, "f") + frame(last, "g"), "fg"},
       {"5.6", frame(first_text, "f") + frame(ping, "p") + frame(last, "g"), "fg", frame(pong, "p", false)},
-      {"5.9", frame(last, "x") + frame(text, "y"), "(end)", close_frame(1002)},
-      {"5.11", frame(middle, "x") + frame(text, "y"), "(end)", close_frame(1002)},
-      {"5.15", frame(first_text, "a") + frame(last, "b") + frame(middle, "c") + frame(text, "d"), "ab(end)",
+      {"5.9", frame(last, "x") + frame(text, "y"), "(refused)", close_frame(1002)},
+      {"5.11", frame(middle, "x") + frame(text, "y"), "(refused)", close_frame(1002)},
+      {"5.15", frame(first_text, "a") + frame(last, "b") + frame(middle, "c") + frame(text, "d"), "ab(refused)",
        close_frame(1002)},
-      {"5.18", frame(first_text, "a") + frame(text, "b"), "a(end)", close_frame(1002)},
+      {"5.18", frame(first_text, "a") + frame(text, "b"), "a(refused)", close_frame(1002)},
       {"5.19",
        frame(first_text, "1") + frame(middle, "2") + frame(ping, "p") + frame(middle, "3") + frame(ping, "q") +
            frame(last, "4"),
@@ -308,40 +428,40 @@ TEST_CASE("frames are taken or refused as the cases of Autobahn want", "[websock
       {"6.1.3", frame(first_text, "") + frame(middle, "mid") + frame(last, ""), "mid"},
       {"6.2.1", frame(text, valid), valid},
       {"6.2.3", frame(first_text, valid.substr(0, 1)) + frame(last, valid.substr(1)), valid},
-      {"6.3.1", frame(text, invalid), "(end)", close_frame(1007)},
+      {"6.3.1", frame(text, invalid), "(refused)", close_frame(1007)},
       {"6.4.1", frame(first_text, "\xce\xba\xe1\xbd\xb9"sv) + frame(middle, "\xf4\x90\x80\x80"sv) + frame(last, "x"),
-       "\xce\xba\xe1\xbd\xb9(end)", close_frame(1007)},
-      {"6.6.1", frame(text, "\xce"), "(end)", close_frame(1007)},
+       "\xce\xba\xe1\xbd\xb9(refused)", close_frame(1007)},
+      {"6.6.1", frame(text, "\xce"), "(refused)", close_frame(1007)},
       {"6.11.5", frame(text, "\xf4\x8f\xbf\xbf"), "\xf4\x8f\xbf\xbf"},
-      {"6.12.1", frame(text, "\xfe"), "(end)", close_frame(1007)},
-      {"6.15.1", frame(text, "\xc0\xaf"), "(end)", close_frame(1007)},
-      {"6.20.1", frame(text, "\xed\xa0\x80"), "(end)", close_frame(1007)},
+      {"6.12.1", frame(text, "\xfe"), "(refused)", close_frame(1007)},
+      {"6.15.1", frame(text, "\xc0\xaf"), "(refused)", close_frame(1007)},
+      {"6.20.1", frame(text, "\xed\xa0\x80"), "(refused)", close_frame(1007)},
       {"7.1.1", frame(text, "Hello") + frame(closing, code(1000)), "Hello(end)", close_frame(1000)},
       {"7.1.3", frame(closing, code(1000)) + frame(ping, "x"), "(end)", close_frame(1000)},
       {"7.3.1", frame(closing, ""), "(end)", close_frame(1000)},
-      {"7.3.2", frame(closing, "a"), "(end)", close_frame(1002)},
+      {"7.3.2", frame(closing, "a"), "(refused)", close_frame(1002)},
       {"7.3.4", frame(closing, code(1000, "Hello World!")), "(end)", close_frame(1000)},
       {"7.3.5", frame(closing, code(1000, std::string(123, '*'))), "(end)", close_frame(1000)},
-      {"7.3.6", frame(closing, code(1000, std::string(124, '*'))), "(end)", close_frame(1002)},
-      {"7.5.1", frame(closing, code(1000, invalid)), "(end)", close_frame(1007)},
+      {"7.3.6", frame(closing, code(1000, std::string(124, '*'))), "(refused)", close_frame(1002)},
+      {"7.5.1", frame(closing, code(1000, invalid)), "(refused)", close_frame(1007)},
       {"7.7.3", frame(closing, code(1002)), "(end)", close_frame(1002)},
       {"7.7.9", frame(closing, code(3000)), "(end)", close_frame(3000)},
       {"7.7.13", frame(closing, code(4999)), "(end)", close_frame(4999)},
-      {"7.9.1", frame(closing, code(0)), "(end)", close_frame(1002)},
-      {"7.9.2", frame(closing, code(999)), "(end)", close_frame(1002)},
-      {"7.9.3", frame(closing, code(1004)), "(end)", close_frame(1002)},
-      {"7.9.4", frame(closing, code(1005)), "(end)", close_frame(1002)},
-      {"7.9.5", frame(closing, code(1006)), "(end)", close_frame(1002)},
-      {"7.9.9", frame(closing, code(2999)), "(end)", close_frame(1002)},
-      {"7.13.1", frame(closing, code(5000)), "(end)", close_frame(1002)},
+      {"7.9.1", frame(closing, code(0)), "(refused)", close_frame(1002)},
+      {"7.9.2", frame(closing, code(999)), "(refused)", close_frame(1002)},
+      {"7.9.3", frame(closing, code(1004)), "(refused)", close_frame(1002)},
+      {"7.9.4", frame(closing, code(1005)), "(refused)", close_frame(1002)},
+      {"7.9.5", frame(closing, code(1006)), "(refused)", close_frame(1002)},
+      {"7.9.9", frame(closing, code(2999)), "(refused)", close_frame(1002)},
+      {"7.13.1", frame(closing, code(5000)), "(refused)", close_frame(1002)},
       {"10.1.1", frame(first_text, big.substr(0, 1300)) + frame(last, big.substr(1300)), big},
       // Not in the suite:
-      {"not masked", frame(binary, "x", false), "(end)", close_frame(1002)},
-      {"2^63 bytes", "\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00"s, "(end)", close_frame(1002)},
+      {"not masked", frame(binary, "x", false), "(refused)", close_frame(1002)},
+      {"2^63 bytes", "\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00"s, "(refused)", close_frame(1002)},
       {"a length in more bytes than needed",
        "\x82\xfe\x00\x05"s + "\x00\x00\x00\x00"
                              "abcde"s,
-       "(end)", close_frame(1002)},
+       "(refused)", close_frame(1002)},
   };
   auto const step = GENERATE(std::size_t(0), 1u, 7u);  // 0: all at once
   for (auto const& [name, sent, read, answer] : rows) {
@@ -355,13 +475,13 @@ TEST_CASE("frames are taken or refused as the cases of Autobahn want", "[websock
       auto const piece = scene.reads();
       if (piece != "(nothing)") got += piece;
       answers += scene.gets();
-      if (got.ends_with("(end)")) break;
+      if (got.ends_with("(end)") || got.ends_with("(refused)")) break;
     }
     if (got.empty()) got = "(nothing)";
     if (step == 0 || answer != close_frame(1007))  // in pieces, some bytes come before the wrong one
       CHECK(got == read);
     else
-      CHECK(got.ends_with("(end)"));
+      CHECK(got.ends_with("(refused)"));
     scene.layer->close_output();
     answers += scene.gets();
     auto const ends = answer.find("\x88"sv) != answer.npos;
@@ -396,7 +516,7 @@ class Holding final : public Layer {
 TEST_CASE("output that an inner layer holds is waited for, in order", "[websocket]") {
   struct Silent final : chatproto::detail::WebSocketGreeter {
     ::http_parser_type expects() const noexcept override { return HTTP_REQUEST; }
-    Greeting answer(chatproto::detail::HttpMessage const&) override { return {}; }
+    Greeting answer(chatproto::detail::HttpMessage const&, bool) override { return {}; }
   };
   auto owned = std::make_unique<Holding>();
   auto& inner = *owned;
@@ -518,7 +638,7 @@ TEST_CASE("many pings at once do not end a connection", "[websocket]") {
   scene.sends(many + frame(binary, "line\n"));
   std::array<char, 100> bytes;
   auto result = scene.layer->read_some(bytes.data(), bytes.size());
-  for (auto tries = 0; result.bytes == 0 && tries < 10; ++tries) {
+  for (auto tries = 0; result.bytes == 0 && tries < 30; ++tries) {
     REQUIRE(result.wait == Layer::Wait::read);
     result = scene.layer->read_some(bytes.data(), bytes.size());
   }
@@ -541,4 +661,42 @@ TEST_CASE("a line may come in any frames, and be read in any pieces", "[websocke
     for (std::string piece; (piece = scene.reads(17)) != "(nothing)";) got += piece;
   }
   CHECK(got == expected);
+}
+
+TEST_CASE("what follows a request that is refused does not destroy the answer", "[websocket]") {
+  link_scene::Scene<> scene({}, false, std::make_shared<WebSocketServer>());
+  scene.far_sends("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n" + std::string(50'000, 'x'));
+  scene.begin();
+  auto const answer = scene.far_reads_all();
+  CHECK(answer.starts_with("HTTP/1.1 405 "));
+  CHECK(answer.ends_with("Method Not Allowed\n(end)"));
+  scene.far_sends(std::string(50'000, 'x'));
+  CHECK_FALSE(scene.ended());
+  scene.remote.close();
+  CHECK(scene.ends());
+}
+
+TEST_CASE("what follows a request is not read for ever", "[websocket]") {
+  link_scene::Scene<> scene({}, false, std::make_shared<WebSocketServer>());
+  scene.begin();
+  scene.far_sends("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  CHECK_THROWS_AS(scene.far_sends(std::string(50'000'000, 'x')), std::system_error);
+  CHECK(scene.ends());
+}
+
+TEST_CASE("what follows a wrong frame does not destroy the answer", "[websocket]") {
+  link_scene::Scene<> scene({}, false, std::make_shared<WebSocketServer>());
+  auto& service = scene.begin();
+  auto request = Scene::request();
+  request.replace(request.find("chat.example.org"), 16, "localhost");
+  scene.far_sends(request);
+  scene.far_sends(frame(binary, "line\n") + frame(0x83, "") + std::string(50'000, 'x'));
+  auto const answer = scene.far_reads_all();
+  CHECK(answer.starts_with("HTTP/1.1 101 "));
+  CHECK(answer.ends_with(close_frame(1002) + "(end)"));
+  CHECK(service.seen == link_scene::Lines{"(open)", "line", "(flush)", "(gone)"});
+  scene.far_sends(std::string(1'000'000, 'x'));
+  CHECK_FALSE(scene.ended());
+  scene.remote.close();
+  CHECK(scene.ends());
 }

@@ -257,6 +257,9 @@ def ask_for_pages(server):
         fields = {**upgrade, "Sec_WebSocket_Key": wrong, "Sec_WebSocket_Version": "13"}
         expect(ask(server, "GET", "/", **fields)[0].status, 400, f"the key {wrong}")
     expect(ask(server, "GET", "/", X="x" * 9000)[0].status, 431, "a long header")
+    for host, status in (("evil.example", 421), (f"evil.example:{server.web}", 421), ("127.0.0.1", 200),
+                         ("[::1]:1", 200), ("a.localhost:80", 200), ("Chat.example.org", 200)):
+        expect(ask(server, "GET", "/", Host=host)[0].status, status, f"the host {host}")
 
 
 def visit_as_people_do():
@@ -265,9 +268,12 @@ def visit_as_people_do():
     for _ in range(20):
         expect(ask(server, "GET", "/")[0].status, 200, "GET /")
     expect(ask(server, "GET", "/nothing")[0].status, 404, "GET /nothing")
-    server.process.send_signal(signal.SIGTERM)
-    log = server.process.communicate(timeout=PATIENCE)[1]
+    log = ""
+    while log.count("event=ended") < 21:
+        log += server.process.stderr.readline()
     expect(log.count("reason=handshake"), 1, log)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.communicate(timeout=PATIENCE)
 
 
 def read_pongs_late():

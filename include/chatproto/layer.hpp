@@ -51,7 +51,9 @@ class Layer {
   /// Continues the handshake. Until that is done, no other step but `flush` is called. An error that equals
   /// `std::errc::not_connected` means that the other end got what it wanted, which was no connection for lines.
   virtual Result handshake() = 0;
-  /// Reads at most `size` bytes, not 0. No bytes, no wait and no error: the other end has closed its side.
+  /// Reads at most `size` bytes, not 0. No bytes, no wait and no error: the other end has closed its side. An error
+  /// that equals `std::errc::protocol_error` means that its bytes make no sense: it gets the output that is left, is
+  /// told why by `close_output`, and what it still sends is dropped.
   virtual Result read_some(char* bytes, std::size_t size) = 0;
   /// Takes these bytes; fewer only if the layer then holds output. Takes none while it holds output.
   virtual Result write(char const* bytes, std::size_t size) = 0;
@@ -62,6 +64,8 @@ class Layer {
   /// Tells the other end that nothing follows. The layer may hold that as output.
   virtual void close_output() noexcept = 0;
 
+  /// Returns the bytes of input and output that the layer holds.
+  virtual std::size_t held() const noexcept { return 0; }
   /// Returns whether nobody on the way can read the bytes.
   virtual bool is_encrypted() const noexcept { return false; }
   /// Returns the name in the other end's certificate, if there is one and it was verified.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include <chatproto/detail/websocket/http_message.hpp>
+#include <chatproto/detail/websocket/origin.hpp>
 #include <chatproto/detail/websocket/websocket_layer.hpp>
 #include <chatproto/layer.hpp>
 
@@ -28,6 +30,7 @@ enum class WebSocketError {
   bad_method,      ///< A request that is neither GET nor HEAD (405).
   bad_version,     ///< A request for another version of WebSocket than 13 (426).
   foreign_origin,  ///< A page from elsewhere has asked for a WebSocket (403).
+  foreign_host,    ///< A request from this machine for a host that is elsewhere (421).
   refused,         ///< The server did not answer as one that speaks WebSocket.
 };
 
@@ -44,6 +47,7 @@ inline std::error_category const& websocket_category() noexcept {
         case WebSocketError::bad_method: return "a request with a wrong method";
         case WebSocketError::bad_version: return "a request for an unknown version of WebSocket";
         case WebSocketError::foreign_origin: return "a request from a page of another origin";
+        case WebSocketError::foreign_host: return "a request from this machine for an unknown host";
         case WebSocketError::refused: return "the server does not speak WebSocket";
       }
       return "unknown error";
@@ -72,6 +76,10 @@ namespace chatproto {
 struct WebSocketServerOptions {
   /// The origins whose pages may connect, such as `https://chat.example.org`; `*`: all. A page that came from this
   /// server, as its `Host` tells, always may, and so may programs that are no browsers, which name no origin.
+  ///
+  /// A request to a loopback address must name as its `Host` an address, `localhost`, a name that ends in
+  /// `.localhost`, or the host of one of these origins: a page from elsewhere may let its own name lead to this machine
+  /// (DNS rebinding). So the name that a proxy on this machine passes on must be listed here.
   std::vector<std::string> origins = {};
   /// The page that `GET /` answers: HTML, whose styles and scripts are inline (one `<style>`, one `<script>`). It may
   /// load nothing else, and connect to this server only. Empty: there is none.
@@ -100,7 +108,8 @@ class WebSocketServer final : public LayerFactory {
   std::unique_ptr<Layer> make_layer(NativeSocket socket, std::string_view host) override {
     auto const& over = shared_->options.over;
     return std::make_unique<detail::WebSocketLayer>(socket, over ? over->make_layer(socket, host) : nullptr,
-                                                    std::make_unique<Greeter>(shared_), false);
+                                                    std::make_unique<Greeter>(shared_, detail::is_loopback(socket)),
+                                                    false);
   }
 
  private:
@@ -124,9 +133,9 @@ class WebSocketServer final : public LayerFactory {
 
   class Greeter final : public detail::WebSocketGreeter {
    public:
-    explicit Greeter(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+    Greeter(std::shared_ptr<Shared> shared, bool is_local) : shared_(std::move(shared)), is_local_(is_local) {}
     ::http_parser_type expects() const noexcept override { return HTTP_REQUEST; }
-    Greeting answer(HttpMessage const& request) override {
+    Greeting answer(HttpMessage const& request, bool is_encrypted) override {
       using State = HttpMessage::State;
       if (request.state() == State::too_large)
         return refusal("431 Request Header Fields Too Large", WebSocketError::too_large);
@@ -137,15 +146,16 @@ class WebSocketServer final : public LayerFactory {
       auto const host = request.field("Host");
       if (!host || (request.is_http_1_1() && host->empty()))  // RFC 9112, section 3.2
         return refusal("400 Bad Request", WebSocketError::bad_request);
+      if (is_local_ && !may_name(*host)) return refusal("421 Misdirected Request", WebSocketError::foreign_host);
       auto const target = request.target().substr(0, request.target().find('?'));
       auto const wants = request.has_word("Upgrade", "websocket");
       if (target != "/" || (!wants && shared_->options.page.empty()))
         return refusal("404 Not Found", WebSocketError::not_found);
-      return wants ? upgrade(request) : page();
+      return wants ? upgrade(request, is_encrypted) : page();
     }
 
    private:
-    Greeting upgrade(HttpMessage const& request) const {
+    Greeting upgrade(HttpMessage const& request, bool is_encrypted) const {
       auto const key = request.field("Sec-WebSocket-Key"), host = request.field("Host");
       if (is_head_ || !request.is_http_1_1() || !request.has_word("Connection", "Upgrade") || !host || host->empty() ||
           !key || !detail::is_websocket_key(*key))
@@ -153,20 +163,31 @@ class WebSocketServer final : public LayerFactory {
       if (request.field("Sec-WebSocket-Version") != "13")
         return refusal("426 Upgrade Required", WebSocketError::bad_version, "Sec-WebSocket-Version: 13\r\n");
       auto const origin = request.field("Origin");
-      if (!origin || !may_connect(*origin, *host)) return refusal("403 Forbidden", WebSocketError::foreign_origin);
+      if (!origin || !may_connect(*origin, *host, is_encrypted))
+        return refusal("403 Forbidden", WebSocketError::foreign_origin);
       return {
           "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
               detail::websocket_accept(*key) + "\r\n\r\n",
           {}};
     }
-    bool may_connect(std::string_view origin, std::string_view host) const noexcept {
-      if (origin.empty()) return true;
-      auto const authority = origin.find("://");
-      if (authority != origin.npos && detail::is_same_ignoring_case(origin.substr(authority + 3), host)) return true;
+    /// An unencrypted connection may come from a page by HTTPS, through a proxy.
+    bool may_connect(std::string_view text, std::string_view host, bool is_encrypted) const noexcept {
+      if (text.empty()) return true;
+      auto const origin = detail::Origin::parse(text);
+      if ((!is_encrypted || origin.is_scheme("https")) && origin.is_same(detail::Origin{origin.scheme, host}))
+        return true;
+      return any_origin([&](std::string_view each) { return origin.is_same(detail::Origin::parse(each)); });
+    }
+    bool may_name(std::string_view host) const noexcept {
+      auto const name = detail::host_of(host);
+      return detail::is_local_name(name) || detail::is_address(name) || any_origin([&](std::string_view each) {
+               return detail::is_same_ignoring_case(detail::host_of(detail::Origin::parse(each).authority), name);
+             });
+    }
+    bool any_origin(auto const& fits) const noexcept {
       auto const& allowed = shared_->options.origins;
-      return std::any_of(allowed.begin(), allowed.end(), [&](std::string const& each) {
-        return each == "*" || detail::is_same_ignoring_case(each, origin);
-      });
+      return std::any_of(allowed.begin(), allowed.end(),
+                         [&](std::string const& each) { return each == "*" || fits(each); });
     }
     Greeting page() const {
       auto const& text = shared_->options.page;
@@ -188,6 +209,7 @@ class WebSocketServer final : public LayerFactory {
     }
 
     std::shared_ptr<Shared> shared_;
+    bool const is_local_;
     bool is_head_ = false;
   };
 
@@ -196,7 +218,9 @@ class WebSocketServer final : public LayerFactory {
 
 /// The options of `WebSocketClient`.
 struct WebSocketClientOptions {
-  std::string host = {};    ///< The server's name, as the request names it. Empty: the name or address connected to.
+  /// The server as the request names it (`Host`): its name or address, an IPv6 address in brackets, and `:PORT` unless
+  /// that is 80, or over TLS 443. Empty: what was connected to.
+  std::string host = {};
   std::string origin = {};  ///< The origin that the request names. Empty: none, as of programs other than browsers.
   /// What WebSocket is spoken over, such as a `TlsClient`; null: the socket itself.
   std::shared_ptr<LayerFactory> over = nullptr;
@@ -207,14 +231,17 @@ struct WebSocketClientOptions {
 /// Thread safety: distinct objects: safe. Shared objects: safe.
 class WebSocketClient final : public LayerFactory {
  public:
-  /// Takes the options. Does not throw.
-  explicit WebSocketClient(WebSocketClientOptions options = {}) : options_(std::move(options)) {}
+  /// Takes the options. Throws `std::invalid_argument` if `host` or `origin` has a character that is not visible ASCII.
+  explicit WebSocketClient(WebSocketClientOptions options = {}) : options_(std::move(options)) {
+    if (!detail::is_visible(options_.host)) throw std::invalid_argument("WebSocketClient: host");
+    if (!detail::is_visible(options_.origin)) throw std::invalid_argument("WebSocketClient: origin");
+  }
 
   std::unique_ptr<Layer> make_layer(NativeSocket socket, std::string_view host) override {
     auto inner = options_.over ? options_.over->make_layer(socket, host) : nullptr;
-    return std::make_unique<detail::WebSocketLayer>(
-        socket, std::move(inner),
-        std::make_unique<Greeter>(options_.host.empty() ? std::string(host) : options_.host, options_.origin), true);
+    auto named = options_.host.empty() ? detail::authority_of(host, socket, inner ? 443 : 80) : options_.host;
+    return std::make_unique<detail::WebSocketLayer>(socket, std::move(inner),
+                                                    std::make_unique<Greeter>(std::move(named), options_.origin), true);
   }
 
  private:
@@ -228,12 +255,11 @@ class WebSocketClient final : public LayerFactory {
     }
     ::http_parser_type expects() const noexcept override { return HTTP_RESPONSE; }
     std::string begin() override {
-      auto const host = host_.find(':') == host_.npos ? host_ : '[' + host_ + ']';  // an IPv6 address
-      return "GET / HTTP/1.1\r\nHost: " + host +
+      return "GET / HTTP/1.1\r\nHost: " + host_ +
              "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " + key_ +
              "\r\nSec-WebSocket-Version: 13\r\n" + (origin_.empty() ? "" : "Origin: " + origin_ + "\r\n") + "\r\n";
     }
-    Greeting answer(detail::HttpMessage const& response) override {
+    Greeting answer(detail::HttpMessage const& response, bool) override {
       auto const is_right = response.state() == detail::HttpMessage::State::complete && response.status() == 101 &&
                             response.has_word("Upgrade", "websocket") && response.has_word("Connection", "Upgrade") &&
                             response.field("Sec-WebSocket-Accept") == detail::websocket_accept(key_) &&

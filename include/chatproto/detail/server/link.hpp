@@ -192,7 +192,7 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
   }
   /// Asks the link to measure what it holds: any thread.
   void measure() noexcept {
-    post([](Link& link, auto&) { link.rules_.measure(); });
+    post([](Link& link, auto&) { link.rules_.measure(link.layer_ ? link.layer_->held() : 0); });
   }
   /// Lets the link read again, if it waits for memory: any thread.
   void memory_is_free() noexcept {
@@ -350,6 +350,8 @@ class Link final : public MessageQueue, public std::enable_shared_from_this<Link
     add(traffic().bytes_in, size);
     if (ec == asio::error::eof)
       rules_.input_ended();
+    else if (layer_ && ec == std::errc::protocol_error)
+      rules_.input_ended(false);
     else if (ec && !would_block(ec))
       end(DisconnectReason::lost, ec);
     else if (size > 0)

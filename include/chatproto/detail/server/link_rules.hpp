@@ -73,7 +73,7 @@ class LinkRules {
   std::optional<DisconnectReason> const& over() const noexcept { return over_; }
   /// Whether to read as soon as there is input. A client that does not take its output is read once more, so that its
   /// end is noticed.
-  bool wants_input() const noexcept { return may_take() && !unread_ && !input_ended_; }
+  bool wants_input() const noexcept { return may_take() && !unread_ && (!input_ended_ || (lingering_ && !is_shut_)); }
   /// The most bytes to read at once.
   std::size_t read_size() const noexcept { return read_size_; }
   /// Whether to wait for an error of the connection, although there is nothing to read or write.
@@ -111,9 +111,11 @@ class LinkRules {
     if (!unread_ && bytes.size() == read_size_) read_size_ = std::min<std::uint32_t>(2 * read_size_, most_read);
     return lines;
   }
-  /// The client has closed its side. Its pending output is still written.
-  void input_ended() {
+  /// The client has closed its side. Or, if not `is_shut`, it sends what makes no sense, and the rest of that is to be
+  /// dropped. Its pending output is still written.
+  void input_ended(bool is_shut = true) {
     input_ended_ = true;
+    is_shut_ = is_shut;
     if (lingering_) return end(why_);
     tell_input_end();
     if (!finishes_) close_after_input();
@@ -156,9 +158,9 @@ class LinkRules {
     drop_input();
     tell_input_end();
   }
-  /// Updates `held`.
-  void measure() {
-    auto const bytes = input_size() + (reader_ ? reader_->backlog() : 0);
+  /// Updates `held`. `in_layer`: bytes that the layer holds.
+  void measure(std::size_t in_layer = 0) {
+    auto const bytes = in_layer + input_size() + (reader_ ? reader_->backlog() : 0);
     held_ = static_cast<std::uint32_t>(std::min<std::size_t>(bytes, ~std::uint32_t()));
   }
   /// Sets what to write after the queue. Null: nothing.
@@ -404,7 +406,7 @@ class LinkRules {
       queue().notify();  // continues after the others of its thread have written
     } else if (closing_) {
       session_.reset();
-      if (input_ended_) return end(why_);
+      if (is_shut_) return end(why_);
       all_written_ = true;
     }
     unblock();
@@ -446,7 +448,8 @@ class LinkRules {
   // Bits, because an idle client should cost little.
   bool reads_lines_ : 1 = true;   // until stop_reading()
   bool logged_in_ : 1 = false;    // and the owner was told
-  bool input_ended_ : 1 = false;  // the client has closed its side
+  bool input_ended_ : 1 = false;  // there will be no more lines
+  bool is_shut_ : 1 = false;      // because the client has closed its side
   bool closing_ : 1 = false;      // the queue takes no more
   bool all_written_ : 1 = false;  // everything is written, and nothing will follow
   bool lingering_ : 1 = false;    // our side is shut down

@@ -107,6 +107,7 @@ class TlsLayer final : public Layer {
     ::SSL_shutdown(ssl_.get());
     ::ERR_clear_error();
   }
+  std::size_t held() const noexcept override { return held_.size(); }
   bool is_encrypted() const noexcept override { return true; }
   /// Returns the common name of the certificate's subject.
   std::string certificate() const override {

@@ -36,8 +36,9 @@ class WebSocketGreeter {
   virtual ::http_parser_type expects() const noexcept = 0;
   /// Returns what a client sends first.
   virtual std::string begin() { return {}; }
-  /// Returns what is to be done after the other end's message. `state` is not `incomplete`.
-  virtual Greeting answer(HttpMessage const& message) = 0;
+  /// Returns what is to be done after the other end's message. `state` is not `incomplete`. `is_encrypted`: nobody on
+  /// the way could read it.
+  virtual Greeting answer(HttpMessage const& message, bool is_encrypted) = 0;
 };
 
 /// One connection's WebSocket (RFC 6455), over its socket or over another layer.
@@ -66,9 +67,9 @@ class WebSocketLayer final : public Layer, private FrameSource {
     for (;;) {
       if (auto const held = flush(); held.error || held.wait != Wait::nothing) return {0, held.wait, held.error};
       if (now.is_answered) {
-        auto const error = now.error;
-        if (!error) handshake_.reset();
-        return {0, Wait::nothing, error};
+        if (now.error) return is_client_ ? Result{0, Wait::nothing, now.error} : drop_input();
+        handshake_.reset();
+        return {};
       }
       std::array<char, 2048> bytes;
       auto const got = read_wire(bytes.data(), bytes.size());
@@ -76,7 +77,7 @@ class WebSocketLayer final : public Layer, private FrameSource {
       if (got.bytes == 0) return {0, Wait::nothing, std::make_error_code(std::errc::connection_reset)};
       auto const taken = now.message.feed({bytes.data(), got.bytes});
       if (now.message.state() == HttpMessage::State::incomplete) continue;
-      auto greeting = now.greeter->answer(now.message);
+      auto greeting = now.greeter->answer(now.message, is_encrypted());
       now.is_answered = true;
       now.error = greeting.error;
       hold(std::move(greeting.bytes));
@@ -88,9 +89,9 @@ class WebSocketLayer final : public Layer, private FrameSource {
     if (has_held() && !flush().error && held_size() > most_held) return {0, Wait::write, {}};
     Result all;
     is_drained_ = has_more_ = false;
-    reads_ = 0;
+    work_ = 0;
     wire_ = {0, Wait::read, {}};
-    while (all.bytes < size && !has_ended_) {
+    while (all.bytes < size && !has_ended_ && work_ < most_work) {
       if (!reader_) reader_ = FrameReader::take(*this);
       FrameReader::Part part;
       if (rest_.empty()) {
@@ -108,12 +109,15 @@ class WebSocketLayer final : public Layer, private FrameSource {
       all.bytes += n;
     }
     if (std::exchange(has_answer_, false)) flush();  // an error shows in the next read
-    has_more_ = all.bytes == size;
+    has_more_ = all.bytes == size || work_ >= most_work;
     if (reader_ && rest_.empty() && reader_->is_empty()) FrameReader::give(std::exchange(reader_, nullptr));
-    if (all.bytes == 0 && has_ended_) knows_end_ = true;
-    if (all.bytes > 0 || has_ended_) return all;  // 0: the other end has closed its side
+    if (all.bytes > 0) return all;
+    if (has_ended_) {
+      knows_end_ = true;
+      return {0, Wait::nothing, has_failed_ ? std::make_error_code(std::errc::protocol_error) : std::error_code()};
+    }
     if (wire_.error) return {0, Wait::nothing, wire_.error};
-    return {0, wire_.wait == Wait::write ? Wait::write : Wait::read, {}};  // input may wait already, see most_reads
+    return {0, wire_.wait == Wait::write ? Wait::write : Wait::read, {}};  // input may wait already, see most_work
   }
   Result write(char const* bytes, std::size_t size) override {
     Result all;
@@ -160,6 +164,9 @@ class WebSocketLayer final : public Layer, private FrameSource {
     }
     if (inner_ && !held_) inner_->close_output();
   }
+  std::size_t held() const noexcept override {
+    return held_size() + (pong_ ? pong_->size() : 0) + (early_ ? early_->size() : 0) + (inner_ ? inner_->held() : 0);
+  }
   bool is_encrypted() const noexcept override { return inner_ && inner_->is_encrypted(); }
   std::string certificate() const override { return inner_ ? inner_->certificate() : std::string(); }
 
@@ -167,13 +174,17 @@ class WebSocketLayer final : public Layer, private FrameSource {
   static constexpr std::size_t most_in_frame = 64 * 1024;  // bytes
   static constexpr std::size_t most_held = 64 * 1024;      // bytes; see read_some
   static constexpr std::size_t most_pongs = 4096;          // bytes held, above which only the latest ping is answered
-  static constexpr int most_reads = 16;                    // at once, of which each may hold only pings
+  // A read ends after frames that cost so much, though it has room left, so that other clients have their turn. A frame
+  // costs 1. One that brings nothing costs more, because nothing else limits how many there are.
+  static constexpr int most_work = 1024, empty_frame = 32;
+  static constexpr std::size_t most_dropped = 256 * 1024;  // bytes, after a request that was not granted
 
   struct Handshake {
     std::unique_ptr<WebSocketGreeter> greeter;
     HttpMessage message{greeter->expects()};
     std::error_code error = {};
-    bool inner_is_done = false, has_begun = false, is_answered = false;
+    std::size_t dropped = 0;  // bytes
+    bool inner_is_done = false, has_begun = false, is_answered = false, drops_input = false;
   };
   /// The payload of a control frame.
   struct Control {
@@ -182,11 +193,32 @@ class WebSocketLayer final : public Layer, private FrameSource {
     std::string_view text() const noexcept { return {bytes.data(), size}; }
   };
 
+  /// Reads and drops what follows a request that was not granted, until the client closes its side: input that nobody
+  /// has read would reset the connection, and the client might lose the answer.
+  Result drop_input() {
+    auto& now = *handshake_;
+    if (!std::exchange(now.drops_input, true)) {
+      if (inner_) {
+        inner_->close_output();
+        inner_->flush();
+      }
+      ::shutdown(socket_, SHUT_WR);
+    }
+    for (std::array<char, 2048> bytes; now.dropped < most_dropped;) {
+      auto const got = read_wire(bytes.data(), bytes.size());
+      if (!got.error && got.wait != Wait::nothing) return got;
+      if (got.error || got.bytes == 0) break;
+      now.dropped += got.bytes;
+    }
+    return {0, Wait::nothing, now.error};
+  }
+
   // --- Frames
 
   /// Takes a part of a frame; `rest_` is then what it brings for the lines.
   void take(FrameReader::Part const& part) {
     auto const is_control = wslay_is_ctrl_frame(part.opcode) != 0;
+    if (part.begins) work_ += part.payload == 0 || is_control ? empty_frame : 1;
     if (part.begins && !is_allowed(part, is_control)) return fail(WSLAY_CODE_PROTOCOL_ERROR);
     if (is_control) return take_control(part);
     if (part.begins && part.opcode != WSLAY_CONTINUATION_FRAME) {
@@ -240,7 +272,7 @@ class WebSocketLayer final : public Layer, private FrameSource {
   /// Takes no more from the other end, and tells it why when the output is closed.
   void fail(int code) noexcept {
     close_code_ = static_cast<std::uint16_t>(code);
-    has_ended_ = true;
+    has_ended_ = has_failed_ = true;
     rest_ = {};
   }
 
@@ -313,7 +345,7 @@ class WebSocketLayer final : public Layer, private FrameSource {
       if (early_->empty()) early_.reset();
       return n;
     }
-    if (is_drained_ || reads_++ == most_reads) return 0;  // until it is called again
+    if (is_drained_) return 0;  // until it is called again
     wire_ = read_wire(bytes, size);
     if (wire_.bytes == 0 && !wire_.error && wire_.wait == Wait::nothing) has_ended_ = true;
     is_drained_ = wire_.bytes < size && !(inner_ && inner_->has_input());
@@ -327,9 +359,10 @@ class WebSocketLayer final : public Layer, private FrameSource {
   bool has_more_ = false;     // the last read had no room for all
   bool has_answer_ = false;   // pongs have not been tried to be sent
   bool inner_holds_ = false;  // output
-  int reads_ = 0;             // of the wire, in this read
+  int work_ = 0;              // in this read, see most_work
   bool in_message_ = false, is_text_ = false;
-  bool has_ended_ = false;   // the other end has closed its side, or does not keep the rules
+  bool has_ended_ = false;   // the other end has closed its side, or has_failed_
+  bool has_failed_ = false;  // it does not keep the rules
   bool knows_end_ = false;   // read_some has told of it
   bool has_closed_ = false;  // our side is closed
   Utf8Check text_;
