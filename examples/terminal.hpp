@@ -190,6 +190,7 @@ class Terminal {
   /// own.
   void wake() {
     has_woken_ = false;
+    columns_ = columns();
     editor_.take_back();
     show_pastes(true);
     std::fputs("\r\033[J", stdout);
@@ -200,6 +201,7 @@ class Terminal {
   /// has become too long into the next row, as is assumed here.
   void resize() {
     is_resized_ = false;
+    columns_ = columns();
     std::size_t cells = 0;
     auto hidden = false;
     auto const count = [&](wchar_t letter) {
@@ -209,7 +211,7 @@ class Terminal {
     for (auto const letter : prompt_) count(letter);
     hidden = false;
     for (auto const letter : editor_.before_cursor()) count(letter);
-    if (auto const rows = cells / columns(); rows > 0) std::fprintf(stdout, "\033[%zuA", rows);
+    if (auto const rows = cells / columns_; rows > 0) std::fprintf(stdout, "\033[%zuA", rows);
     std::fputs("\r\033[J", stdout);
     ::el_resize(editor_.get());
     ::el_wset(editor_.get(), EL_REFRESH);
@@ -246,7 +248,10 @@ class Terminal {
           return refresh_key;
         }
         if (stopped_ && !is_clear_) return is_clear_ = true, start_over_key;
-        if (!texts_.empty() || std::exchange(is_stale_, false)) return show_key;
+        if (!texts_.empty() || std::exchange(is_stale_, false)) {
+          if (columns() != columns_) resize();  // the signal may come later
+          return show_key;
+        }
       }
       if (stopped_) {
         if (!is_first) return std::nullopt;
@@ -404,6 +409,7 @@ class Terminal {
   std::deque<wchar_t> keys_;    // that were not typed
   std::exception_ptr error_;
   int signal_ = 0;
+  std::size_t columns_ = columns();  // of the terminal, as libedit knows them
   bool stopped_ = false, is_clear_ = false, is_last_shown_ = false, is_cut_ = false, has_ended_ = false;
   bool is_first_ = false, is_showing_ = false, is_stale_ = false, is_pasting_ = false, is_overfull_ = false;
   bool is_escape_waiting_ = false, is_escape_over_ = false;

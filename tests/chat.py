@@ -153,6 +153,12 @@ class Screen:
         self.tmux("load-buffer", "-", text=text)
         self.tmux("paste-buffer", *flags)
 
+    def resize(self, columns, rows):
+        """Waits until the client can know the size; tmux tells it later if it was changed a moment ago."""
+        self.tmux("resize-window", "-x", columns, "-y", rows)
+        with open(self.tmux("display-message", "-p", "#{pane_tty}").strip(), encoding="ascii") as terminal:
+            until(lambda: tuple(os.get_terminal_size(terminal.fileno())) == (columns, rows), "another size")
+
     def lines(self, *flags):
         """What is on the screen; rows that belong together as one line."""
         return [line.rstrip() for line in self.tmux("capture-pane", "-p", "-J", *flags).split("\n")]
@@ -322,14 +328,19 @@ def stays_whole():
         screen.shows("cafe>")
         listener = Client(host.port, "rlogin:alice", "join:cafe")
         speaker = Client(host.port, "slogin:carol", "join:cafe")
-        speaking = threading.Event()
+        speaking, silence = threading.Event(), threading.Lock()
         said = [0]
+
+        def text(number):
+            return (f"line {number} " + "\u6f22" * (number % 60)).rstrip()
 
         def speak():
             while not speaking.is_set():
-                speaker.ask(f"sendall:line {said[0]} " + "\u6f22" * (said[0] % 60))
-                said[0] += 1
+                with silence:
+                    speaker.ask("sendall:" + text(said[0]))
+                    said[0] += 1
                 time.sleep(0.01)
+
         thread = threading.Thread(target=speak)
         thread.start()
         try:
@@ -338,7 +349,9 @@ def stays_whole():
                 for letter in line:
                     screen.tmux("send-keys", "-l", letter)
                 screen.shows_typed("cafe> " + line)
-                screen.tmux("resize-window", "-x", 50 + 7 * number, "-y", 20 - number)
+                with silence:  # what was under way to the terminal would erase as many rows as there were before
+                    screen.has("carol: " + text(said[0] - 1))
+                    screen.resize(50 + 7 * number, 20 - number)
                 screen.shows_typed("cafe> " + line)
                 begin = said[0]
                 until(lambda: said[0] > begin + 50, "more texts")
@@ -347,14 +360,37 @@ def stays_whole():
                 while not (heard := listener.hears()).startswith("delivery:cafe:bob:"):
                     pass
                 expect(heard, "delivery:cafe:bob:" + line, "the text typed")
+            with silence:
+                screen.has("carol: " + text(said[0] - 1))
+                shown = [each for each in screen.lines("-S", "-") if " carol: line " in each]
+                numbers = [int(each.split("line ")[1].split()[0]) for each in shown]
+                expect(numbers, list(range(numbers[0], said[0])), "the texts on the screen")
+            screen.type(line)
+            for number in (1, 3, 0, 4):
+                screen.resize(50 + 7 * number, 20 - number)
+                screen.shows_typed("cafe> " + line)
         finally:
             speaking.set()
             thread.join()
-        last = f"line {said[0] - 1} " + "\u6f22" * ((said[0] - 1) % 60)
-        screen.has("carol: " + last)
-        shown = [line for line in screen.lines("-S", "-") if " carol: line " in line]
-        numbers = [int(line.split("line ")[1].split()[0]) for line in shown]
-        expect(numbers, list(range(numbers[0], said[0])), "the texts on the screen")
+
+
+def notices_another_size():
+    """A text that comes after the size has changed, and before the signal of that, does not erase the one before."""
+    with Server() as host, Screen(host.port, "bob", "cafe", size=(40, 20), environment="trap '' WINCH;") as screen:
+        screen.shows("cafe>")
+        speaker = Client(host.port, "slogin:carol", "join:cafe")
+        speaker.ask("sendall:first")
+        screen.has("carol: first")
+        line = "the quick brown fox jumps over the lazy dog, " * 2 + "end"
+        screen.tmux("send-keys", "-l", line)
+        for columns, text in ((70, "second"), (50, "third"), (100, "fourth")):
+            screen.shows_typed("cafe> " + line)
+            screen.resize(columns, 20)
+            speaker.ask("sendall:" + text)
+            screen.has("carol: " + text)
+        screen.shows_typed("cafe> " + line)
+        texts = [each.split("carol: ")[1] for each in screen.lines() if "carol: " in each]
+        expect(texts, ["first", "second", "third", "fourth"], "the texts on the screen")
 
 
 def is_harmless():
@@ -573,8 +609,8 @@ def pipes():
 if shutil.which("tmux") is None:
     print("skipped: tmux is not installed")
     sys.exit(77)
-scenes = [talks, starts_in_no_room, asks_the_server, asks_a_server_without_answers, refuses, stays_whole, is_harmless,
-          edits, colours, pastes, gives_the_terminal_back, loses_the_server, pipes]
+scenes = [talks, starts_in_no_room, asks_the_server, asks_a_server_without_answers, refuses, stays_whole,
+          notices_another_size, is_harmless, edits, colours, pastes, gives_the_terminal_back, loses_the_server, pipes]
 failed = False
 try:
     for scene in scenes:
