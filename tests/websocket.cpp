@@ -235,7 +235,7 @@ TEST_CASE("an origin is its scheme, its host and its port", "[websocket]") {
 
 TEST_CASE("over an encrypted connection a page must have come by HTTPS", "[websocket]") {
   struct Encrypted final : Layer {
-    explicit Encrypted(std::string_view text) : input(text) {}
+    explicit Encrypted(std::string_view bytes) : input(bytes) {}
     Result handshake() override { return {}; }
     Result read_some(char* bytes, std::size_t size) override {
       auto const n = input.copy(bytes, size);
