@@ -21,7 +21,8 @@ usage: bench/run.sh [--rounds N | --quick] [--append] [--out DIR] [--bin DIR] [-
                     and behind haproxy, whose CPU time and memory are added to the server's
   --redis           measures the pool with one thread: one server alone, one with Redis, three that share a Redis, and
                     three that share two of them. The CPU time of Redis is shown apart
-  --websocket       measures the pool with one thread, whose clients all come over TCP, or all by WebSocket
+  --websocket       measures the pool with one thread, whose clients all come over TCP, or all by WebSocket; the load
+                    never sleeps
   --against OPTIONS measures the pool with one thread without and with these options of the server, separated by blanks,
                     in turn, and shows for each case the median, the least and the greatest ratio of all rounds
   --no-bounds       fails only if a run fails or a delivery is lost, out of order or wrong, however slow it was
@@ -399,6 +400,8 @@ run() { # CASE POINT POLICY THREADS ROUND OPTION...: adds one line to the result
   shift 5
   [[ ! $tls || $policy == plain ]] || over=(--tls)
   [[ $policy != websocket ]] || over=(--websocket)
+  # The load does less for WebSocket, would sleep more often, and to wake it costs the server.
+  [[ ! $websocket || " $* " == *' --spin '* || $case == idle ]] || over+=(--spin)
   [[ ! $pinned ]] || pin=("${pin_load[@]}")
   [[ $case != saturated ]] || pin=("${pin_server[@]}")
   : >"$scratch/json"
