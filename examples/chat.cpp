@@ -44,7 +44,7 @@ constexpr std::array words = {
     Word{"/leave", "", "leave the room"},
     Word{"/msg", "USER TEXT", "say something to one user in the room"},
     Word{"/who", "", "show who is in the room"},
-    Word{"/history", "[N]", "show the last N texts of others from before you came (20), if kept"},
+    Word{"/history", "[N]", "show the last N texts (20) that others said before you came, if kept"},
     Word{"/help", "", "show this"},
     Word{"/quit", "", "end; so does Ctrl-D"},
 };
@@ -229,7 +229,8 @@ class Chat : public program::SessionEvents {
       auto const* const end = argument.data() + argument.size();
       if (!argument.empty()) {
         auto const [at, error] = std::from_chars(argument.data(), end, count);
-        if (error != std::errc() || at != end) return wrong("/history takes a number of texts");
+        if (error != std::errc() || at != end || count == 0)
+          return wrong("/history takes a number of texts, 1 or more");
       }
       return in_room() && ask({tag::history, std::to_string(count)});
     }
@@ -337,7 +338,7 @@ class Chat : public program::SessionEvents {
       return is_ok ? show_who(reply.payload) : complain("this server does not say who is here: " + reply.payload);
     if (request.tag == tag::history) {
       if (!is_ok) return complain("this server keeps no history: " + reply.payload);
-      return note(reply.payload == "0" ? "no texts of others from before you came are kept"
+      return note(reply.payload == "0" ? "there are no texts of others from before you came"
                                        : "texts of others from before you came: " + reply.payload);
     }
     if (!is_ok) return complain(reply.payload);

@@ -267,10 +267,12 @@ def asks_the_server():
             expect([line for line in screen.lines() if "live" in line][0][:2].isdigit(), True, "a live text has a time")
             screen.type("/who\n")
             screen.shows("2 here: bob zoe", "cafe>")
-            screen.type("/history 0\n")
-            screen.shows("no texts of others from before you came are kept", "cafe>")
-            screen.type("/history x\n")
-            screen.has("/history takes a number of texts")
+            for wrong in ("0", "x"):
+                screen.type(f"/history {wrong}\n")
+                screen.shows("/history takes a number of texts, 1 or more", f"cafe> /history {wrong}")
+                screen.key("C-u")
+            screen.type("/join quiet\n/history\n")
+            screen.shows("there are no texts of others from before you came", "quiet>")
         listener.close()
 
 

@@ -146,7 +146,10 @@ class WebSocketServer final : public LayerFactory {
       auto const host = request.field("Host");
       if (!host || (request.is_http_1_1() && host->empty()))  // RFC 9112, section 3.2
         return refusal("400 Bad Request", WebSocketError::bad_request);
-      if (is_local_ && !may_name(*host)) return refusal("421 Misdirected Request", WebSocketError::foreign_host);
+      if (is_local_ && !may_name(*host))
+        return refusal("421 Misdirected Request", WebSocketError::foreign_host, {},
+                       "This server does not know the host that was asked for. It knows addresses, localhost, and the "
+                       "hosts of origins that may connect.\n");
       auto const target = request.target().substr(0, request.target().find('?'));
       auto const wants = request.has_word("Upgrade", "websocket");
       if (target != "/" || (!wants && shared_->options.page.empty()))
@@ -164,7 +167,7 @@ class WebSocketServer final : public LayerFactory {
         return refusal("426 Upgrade Required", WebSocketError::bad_version, "Sec-WebSocket-Version: 13\r\n");
       auto const origin = request.field("Origin");
       if (!origin || !may_connect(*origin, *host, is_encrypted))
-        return refusal("403 Forbidden", WebSocketError::foreign_origin);
+        return refusal("403 Forbidden", WebSocketError::foreign_origin, {}, "Pages of this origin may not connect.\n");
       return {
           "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
               detail::websocket_accept(*key) + "\r\n\r\n",
@@ -196,8 +199,9 @@ class WebSocketServer final : public LayerFactory {
                           "\r\nReferrer-Policy: no-referrer\r\nCache-Control: no-cache\r\n",
                       text, WebSocketError::answered);
     }
-    Greeting refusal(std::string const& status, WebSocketError why, std::string const& fields = {}) const {
-      return response(status, "Content-Type: text/plain; charset=utf-8\r\n" + fields, status + '\n', why);
+    Greeting refusal(std::string const& status, WebSocketError why, std::string const& fields = {},
+                     std::string const& advice = {}) const {
+      return response(status, "Content-Type: text/plain; charset=utf-8\r\n" + fields, status + '\n' + advice, why);
     }
     Greeting response(std::string const& status, std::string const& fields, std::string const& body,
                       WebSocketError why) const {
