@@ -66,6 +66,7 @@ class Editor {
     bind(L"\022", L"ed-search-prev-history");  // Ctrl-R: the usual search, and Ctrl-V, would wait for the next key
     bind(L"\026", L"ed-unassigned");
     ::el_source(edit_, nullptr);  // the user's ~/.editrc
+    end_rows();
   }
   Editor(Editor const&) = delete;
   Editor& operator=(Editor const&) = delete;
@@ -76,6 +77,12 @@ class Editor {
   }
 
   EditLine* get() const noexcept { return edit_; }
+  /// Returns the width of the terminal for which libedit draws: it hears of another one by `el_resize`.
+  std::size_t columns() const {
+    int columns = 0;
+    ::el_wget(edit_, EL_GETTC, "co", &columns);
+    return columns > 1 ? static_cast<std::size_t>(columns) : 80;
+  }
 
   /// Adds a command, and binds it to a key.
   void add(wchar_t key, wchar_t const* name, wchar_t const* help, Command command) {
@@ -120,6 +127,17 @@ class Editor {
   }
 
  private:
+  /// Makes libedit end each row but the last with a line end, where it would let the terminal wrap the line. For what
+  /// it writes may meet a terminal that has become wider meanwhile, which does not wrap there, or has joined rows: the
+  /// cursor would be higher than libedit believes, and the next erasing would erase texts above the line. A terminal
+  /// without "xn" goes to the next row at once by itself.
+  void end_rows() {
+    char const* waits_to_wrap = nullptr;
+    ::el_wget(edit_, EL_GETTC, "xn", &waits_to_wrap);
+    if (waits_to_wrap != nullptr && std::string_view(waits_to_wrap) == "yes")
+      ::el_wset(edit_, EL_SETTC, L"am", L"no", nullptr);
+  }
+
   termios found_ = {};  // as the terminal is for others
   EditLine* edit_ = nullptr;
   HistoryW* history_ = nullptr;

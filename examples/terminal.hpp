@@ -190,7 +190,6 @@ class Terminal {
   /// own.
   void wake() {
     has_woken_ = false;
-    columns_ = columns();
     editor_.take_back();
     show_pastes(true);
     std::fputs("\r\033[J", stdout);
@@ -201,17 +200,26 @@ class Terminal {
   /// has become too long into the next row, as is assumed here.
   void resize() {
     is_resized_ = false;
-    columns_ = columns();
-    std::size_t cells = 0;
+    auto const before = editor_.columns(), now = columns();
+    std::size_t rows = 0;              // above the cursor
+    std::size_t cells = 0, shown = 0;  // in a row as it was drawn; up to the blanks at its end
     auto hidden = false;
+    auto const end_row = [&] {
+      rows += std::max<std::size_t>(1, (shown + now - 1) / now);
+      cells = shown = 0;
+    };
     auto const count = [&](wchar_t letter) {
       if (letter == L'\1') hidden = !hidden;
-      if (!hidden && letter != L'\1') cells += static_cast<std::size_t>(std::max(0, ::wcwidth(letter)));
+      auto const width = hidden || letter == L'\1' ? 0 : static_cast<std::size_t>(std::max(0, ::wcwidth(letter)));
+      if (cells + width > before) end_row();
+      cells += width;
+      if (width > 0 && letter != L' ') shown = cells;  // libedit does not draw blanks at the end
     };
     for (auto const letter : prompt_) count(letter);
     hidden = false;
     for (auto const letter : editor_.before_cursor()) count(letter);
-    if (auto const rows = cells / columns_; rows > 0) std::fprintf(stdout, "\033[%zuA", rows);
+    if (cells >= before) end_row();
+    if (rows += cells / now; rows > 0) std::fprintf(stdout, "\033[%zuA", rows);
     std::fputs("\r\033[J", stdout);
     ::el_resize(editor_.get());
     ::el_wset(editor_.get(), EL_REFRESH);
@@ -249,7 +257,7 @@ class Terminal {
         }
         if (stopped_ && !is_clear_) return is_clear_ = true, start_over_key;
         if (!texts_.empty() || std::exchange(is_stale_, false)) {
-          if (columns() != columns_) resize();  // the signal may come later
+          if (columns() != editor_.columns()) resize();  // the signal may come later
           return show_key;
         }
       }
@@ -409,7 +417,6 @@ class Terminal {
   std::deque<wchar_t> keys_;    // that were not typed
   std::exception_ptr error_;
   int signal_ = 0;
-  std::size_t columns_ = columns();  // of the terminal, as libedit knows them
   bool stopped_ = false, is_clear_ = false, is_last_shown_ = false, is_cut_ = false, has_ended_ = false;
   bool is_first_ = false, is_showing_ = false, is_stale_ = false, is_pasting_ = false, is_overfull_ = false;
   bool is_escape_waiting_ = false, is_escape_over_ = false;
