@@ -306,7 +306,7 @@ def refuses():
         screen.shows("cafe>")
         screen.type("x" * (longest + 2) + "\n")
         screen.has("not sent: too long by 2 (counted in bytes)")
-        screen.shows("cafe> " + "x" * (longest + 2))
+        screen.shows_typed("cafe> " + "x" * (longest + 2))
         screen.key("BSpace")
         screen.key("BSpace")
         screen.key("Enter")
