@@ -153,6 +153,12 @@ class Screen:
         self.tmux("load-buffer", "-", text=text)
         self.tmux("paste-buffer", *flags)
 
+    def resize(self, columns, rows):
+        """Waits until the client can know the size; tmux tells it later if it was changed a moment ago."""
+        self.tmux("resize-window", "-x", columns, "-y", rows)
+        with open(self.tmux("display-message", "-p", "#{pane_tty}").strip(), encoding="ascii") as terminal:
+            until(lambda: tuple(os.get_terminal_size(terminal.fileno())) == (columns, rows), "another size")
+
     def lines(self, *flags):
         """What is on the screen; rows that belong together as one line."""
         return [line.rstrip() for line in self.tmux("capture-pane", "-p", "-J", *flags).split("\n")]
@@ -261,10 +267,12 @@ def asks_the_server():
             expect([line for line in screen.lines() if "live" in line][0][:2].isdigit(), True, "a live text has a time")
             screen.type("/who\n")
             screen.shows("2 here: bob zoe", "cafe>")
-            screen.type("/history 0\n")
-            screen.shows("no texts of others from before you came are kept", "cafe>")
-            screen.type("/history x\n")
-            screen.has("/history takes a number of texts")
+            for wrong in ("0", "x"):
+                screen.type(f"/history {wrong}\n")
+                screen.shows("/history takes a number of texts, 1 or more", f"cafe> /history {wrong}")
+                screen.key("C-u")
+            screen.type("/join quiet\n/history\n")
+            screen.shows("there are no texts of others from before you came", "quiet>")
         listener.close()
 
 
@@ -355,6 +363,25 @@ def stays_whole():
         shown = [line for line in screen.lines("-S", "-") if " carol: line " in line]
         numbers = [int(line.split("line ")[1].split()[0]) for line in shown]
         expect(numbers, list(range(numbers[0], said[0])), "the texts on the screen")
+
+
+def notices_another_size():
+    """A text that comes after the size has changed, and before the signal of that, finds the line as it is drawn now."""
+    with Server() as host, Screen(host.port, "bob", "cafe", size=(40, 20), environment="trap '' WINCH;") as screen:
+        screen.shows("cafe>")
+        speaker = Client(host.port, "slogin:carol", "join:cafe")
+        speaker.ask("sendall:first")
+        screen.has("carol: first")
+        line = "the quick brown fox jumps over the lazy dog, " * 2 + "end"
+        screen.tmux("send-keys", "-l", line)
+        for columns, text in ((70, "second"), (50, "third"), (100, "fourth")):
+            screen.shows_typed("cafe> " + line)
+            screen.resize(columns, 20)
+            speaker.ask("sendall:" + text)
+            screen.has("carol: " + text)
+        screen.shows_typed("cafe> " + line)
+        texts = [each.split("carol: ")[1] for each in screen.lines() if "carol: " in each]
+        expect(texts, ["first", "second", "third", "fourth"], "the texts on the screen")
 
 
 def loses_no_text_while_the_size_changes():
@@ -593,8 +620,8 @@ if shutil.which("tmux") is None:
     print("skipped: tmux is not installed")
     sys.exit(77)
 scenes = [talks, starts_in_no_room, asks_the_server, asks_a_server_without_answers, refuses, stays_whole,
-          loses_no_text_while_the_size_changes, is_harmless, edits, colours, pastes, gives_the_terminal_back,
-          loses_the_server, pipes]
+          notices_another_size, loses_no_text_while_the_size_changes, is_harmless, edits, colours, pastes,
+          gives_the_terminal_back, loses_the_server, pipes]
 failed = False
 try:
     for scene in scenes:

@@ -58,10 +58,13 @@ inline bool is_local_name(std::string_view name) noexcept {
   return is_same_ignoring_case(name.substr(rest), local) && (rest == 0 || name[rest - 1] == '.');
 }
 /// Returns whether a host is an IPv4 address, or an IPv6 address in brackets.
-inline bool is_address(std::string_view host) {
+inline bool is_address(std::string_view host) noexcept {
   if (host.starts_with('[')) return true;  // no name begins so
+  std::array<char, INET_ADDRSTRLEN> text{};
+  if (host.size() >= text.size()) return false;
+  host.copy(text.data(), host.size());
   ::in_addr address;
-  return ::inet_pton(AF_INET, std::string(host).c_str(), &address) == 1;
+  return ::inet_pton(AF_INET, text.data(), &address) == 1;
 }
 
 /// Returns whether all characters are visible ASCII ones, so that they may stand in a header field.
