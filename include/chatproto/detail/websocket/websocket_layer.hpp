@@ -171,9 +171,8 @@ class WebSocketLayer final : public Layer, private FrameSource {
   std::string certificate() const override { return inner_ ? inner_->certificate() : std::string(); }
 
  private:
-  static constexpr std::size_t most_in_frame = 64 * 1024;  // bytes
-  static constexpr std::size_t most_held = 64 * 1024;      // bytes; see read_some
-  static constexpr std::size_t most_pongs = 4096;          // bytes held, above which only the latest ping is answered
+  static constexpr std::size_t most_in_frame = 64 * 1024, most_held = 64 * 1024;  // bytes; see read_some
+  static constexpr std::size_t most_pongs = 4096;  // bytes held, above which only the latest ping is answered
   // A read ends after frames that cost so much, though it has room left, so that other clients have their turn. A frame
   // costs 1. One that brings nothing costs more, because nothing else limits how many there are.
   static constexpr int most_work = 1024, empty_frame = 32;
