@@ -366,7 +366,7 @@ def stays_whole():
 
 
 def notices_another_size():
-    """A text that comes after the size has changed, and before the signal of that, finds the line as it is drawn now."""
+    """A text that comes after the size has changed, and before the signal of that, finds the line as drawn now."""
     with Server() as host, Screen(host.port, "bob", "cafe", size=(40, 20), environment="trap '' WINCH;") as screen:
         screen.shows("cafe>")
         speaker = Client(host.port, "slogin:carol", "join:cafe")
