@@ -461,6 +461,58 @@ TEST_CASE("a receiver's reply comes after the texts that were sent to it before"
   CHECK(alice.sends("join:bar\nnonsense\n") == Lines{"delivery:cafe:bob:3", "ok", "err"});
 }
 
+TEST_CASE("a receiver far behind reads on before it gets a reply, and nothing is copied for it", "[chat_service]") {
+  ChatService service({.history = {.lines = 10}});
+  Client bob(service, "slogin:bob\njoin:cafe\n");
+  Client alice(service, "rlogin:alice\njoin:cafe\n", std::make_shared<test::RecordingQueue>(1600));
+  Client carol(service, "slogin:carol\njoin:bar\n");
+  alice.gets();
+  std::string const much(150, 'x');
+  bob.sends("sendall:" + much + "\n");
+
+  struct Case {
+    std::string lines;
+    Lines replies;
+    bool leaves = false;
+  };
+  auto const [lines, replies, leaves] = GENERATE(values<Case>({{"history:5\n", {"ok"}},
+                                                               {"nonsense\njoin:cafe\n", {"err", "ok"}},
+                                                               {"nonsense\njoin:bar\n", {"err", "ok"}, true},
+                                                               {"nonsense\nquit:\n", {"err", "ok"}, true},
+                                                               {"join:bar\n", {"ok"}, true},
+                                                               {"quit:\n", {"ok"}, true}}));
+  CAPTURE(lines);
+  alice.feed(lines);
+  alice.session.flush();
+  REQUIRE(alice.queue->paused);
+  CHECK(alice.queue->queued_bytes() == 0);
+  auto const ends = GENERATE(false, true);  // no more lines will come, and it is closed after this
+  if (ends) alice.session.on_input_end();
+  bob.sends("sendall:later\n");
+  carol.sends("sendall:elsewhere\n");
+  alice.session.on_resume();  // too early
+  alice.session.flush();
+  REQUIRE(alice.queue->paused);
+  CHECK(alice.queue->queued_bytes() == 0);
+
+  CHECK(alice.gets() == Lines{"delivery:cafe:bob:" + much});
+  REQUIRE_FALSE(alice.queue->paused);
+  auto const by_task = GENERATE(false, true);  // a task may come before the resume
+  if (!by_task) alice.session.on_resume();
+  alice.session.flush();
+  if (by_task) alice.session.on_resume();
+  CHECK_FALSE(alice.queue->paused);
+  auto expected = replies;
+  if (!leaves) expected.push_back("delivery:cafe:bob:later");
+  CHECK(alice.gets() == expected);
+  CHECK(alice.closed() == (lines.find("quit") != lines.npos));
+
+  bob.sends("sendall:last\n");
+  carol.sends("sendall:last\n");
+  auto const room = lines.find("bar") != lines.npos ? "bar:carol" : "cafe:bob";
+  CHECK(alice.gets() == (alice.closed() ? Lines() : Lines{"delivery:"s + room + ":last"}));
+}
+
 TEST_CASE("an ok says that the text stands in the log", "[chat_service]") {
   ChatService service;
   Client alice(service, "rlogin:alice\njoin:cafe\n"), bob(service, "slogin:bob\njoin:cafe\n");

@@ -183,6 +183,107 @@ TEST_CASE("a member that finishes reads what stands in the log, and nothing that
 
 std::string const hundred_bytes = std::string(99, 'x') + '\n';
 
+TEST_CASE("a member that is far behind reads on before its session sends something", "[room]") {
+  Room room;
+  Listener alice("alice", 160);
+  room.add(alice.member);
+  auto const must_pause = [&](bool leaves) {
+    alice.queue->paused = room.must_read_first(alice.member, leaves);
+    CHECK(alice.member.waits() == alice.queue->paused);
+    return alice.queue->paused;
+  };
+  auto const waits = [&] { return alice.member.waits() && alice.queue->paused; };
+  CHECK_FALSE(must_pause(false));
+  room.broadcast("bob", "ten bytes\n");
+  CHECK_FALSE(must_pause(false));  // so little is copied
+  CHECK_FALSE(must_pause(true));
+  room.broadcast("bob", "2\n");
+
+  SECTION("and gets what is said meanwhile after that") {
+    REQUIRE(must_pause(false));
+    room.broadcast("bob", "3\n");
+    CHECK(alice.take_some(4) == "ten bytes\n");
+    CHECK(waits());
+    CHECK(alice.take() == "2\n");
+    CHECK_FALSE(alice.member.waits());
+    CHECK_FALSE(alice.queue->paused);
+    CHECK(alice.take().empty());
+    CHECK_FALSE(must_pause(false));
+    CHECK_FALSE(must_pause(true));
+    auto const wakes = alice.queue->wakes;
+    CHECK(room.take_unread(alice.member).empty());
+    CHECK(alice.queue->wakes > wakes);
+    CHECK(alice.take() == "3\n");
+  }
+  SECTION("and sleeps if nothing was said meanwhile") {
+    REQUIRE(must_pause(false));
+    CHECK(alice.take() == "ten bytes\n2\n");
+    CHECK_FALSE(waits());
+    CHECK(room.take_unread(alice.member).empty());
+    auto const wakes = alice.queue->wakes;
+    room.broadcast("bob", "3\n");
+    CHECK(alice.queue->wakes > wakes);
+    CHECK(alice.take() == "3\n");
+  }
+  SECTION("also if all that is said meanwhile is for others") {
+    REQUIRE(must_pause(false));
+    room.broadcast("alice", "3\n");
+    CHECK(alice.take() == "ten bytes\n2\n");
+    CHECK_FALSE(waits());
+    CHECK(room.take_unread(alice.member).empty());
+    CHECK(alice.take().empty());
+    CHECK(room.memory() == 0);
+  }
+  SECTION("and gets nothing that is said meanwhile if it leaves") {
+    Listener carol("carol");
+    room.add(carol.member);
+    REQUIRE(must_pause(true));
+    CHECK(room.roster(100).names == std::vector<std::string>{"carol"});
+    CHECK(room.broadcast("bob", "3\n") == 1);
+    CHECK(alice.take() == "ten bytes\n2\n");
+    CHECK_FALSE(waits());
+    CHECK(room.remove(alice.member).empty());
+    CHECK(room.size() == 1);
+    CHECK(carol.take() == "3\n");
+  }
+  SECTION("unless its session sends something all the same") {
+    REQUIRE(must_pause(false));
+    room.broadcast("bob", "3\n");
+    CHECK(room.take_unread(alice.member) == "ten bytes\n2\n3\n");
+    CHECK_FALSE(waits());
+  }
+  SECTION("or leaves all the same") {
+    REQUIRE(must_pause(false));
+    CHECK(room.remove(alice.member) == "ten bytes\n2\n");
+    CHECK_FALSE(waits());
+    room.add(alice.member);
+    room.broadcast("bob", "3\n");
+    CHECK(alice.take() == "3\n");
+  }
+  SECTION("or its client is closed") {
+    REQUIRE(must_pause(false));
+    room.broadcast("bob", "3\n");
+    alice.member.finish();
+    CHECK(alice.take() == "ten bytes\n2\n3\n");
+    CHECK_FALSE(waits());
+  }
+  SECTION("or it is disconnected, because it is slow") {
+    REQUIRE(must_pause(GENERATE(false, true)));
+    Listener carol("carol");
+    room.add(carol.member);
+    for (auto i = 0; i < 10'000 && waits(); ++i) room.broadcast("bob", "ten bytes\n");
+    CHECK_FALSE(waits());
+    CHECK(alice.queue->is_cut());
+    CHECK_FALSE(carol.queue->is_cut());
+    CHECK(room.size() == 1);
+  }
+  SECTION("or was disconnected before") {
+    alice.queue->abort();
+    CHECK_FALSE(must_pause(false));
+    CHECK_FALSE(must_pause(true));
+  }
+}
+
 TEST_CASE("a member whose thread is busy is not disconnected within the hard limit, however far behind", "[room]") {
   Room room;
   Listener busy("busy", 1000);

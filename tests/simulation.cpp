@@ -282,7 +282,9 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
   void takes(auto const& call, Session const& chat) {
     world_.look();
     if (!gone_) {  // else the line is ignored
-      if (auto const& said = client.begins(); said.what == Said::text) {
+      auto const& said = client.begins();
+      leaves_ = said.what == Said::enter || said.what == Said::quit;
+      if (said.what == Said::text) {
         pending_ += said.size;
         ++world_.said;
         ++world_.kept;
@@ -313,6 +315,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
       if (from != nullptr) most_behind_ += from->pending_;
       if (from == this) most_behind_ += client.awaited() * 320 + (world_.keeps > 0 ? 64 * 1024 : 0);
       if (world_.in_cluster) most_behind_ += 64 * 1024;  // a block joins what many have said
+      left_ = leaves_ && is_paused();
     }
     if (overflow() == chatproto::Overflow::block_sender) {
       // Each sender may have added one more block, of what its session held back.
@@ -359,8 +362,8 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
       case DisconnectReason::overflow:
         ++world_.tally.at("overflows");
         if (refused_ && overflow() == chatproto::Overflow::disconnect) return;
-        // A closed link retains what others send after that, and is cut for it.
-        return expect(was_cut_ && (finishes_ || most_behind_ >= hard_limit_factor * options.queue_limit),
+        // A closed link retains what others send after that, and is cut for it. So does one whose session leaves.
+        return expect(was_cut_ && (finishes_ || left_ || most_behind_ >= hard_limit_factor * options.queue_limit),
                       "is cut, and no write was tried");
       default: return client.fault("has failed");
     }
@@ -382,6 +385,7 @@ class Link final : public chatproto::detail::SimulatedLink<ChatService, Client> 
   bool finishes_ = false;                                         // its link knows that it is closed
   bool refused_ = false;                                          // its socket accepted nothing just now
   bool gone_ = false;                                             // has quit or was refused: its lines are ignored
+  bool leaves_ = false, left_ = false;                            // its last line leaves its room; had when it was cut
   bool waits_ = false, has_logged_in_ = false;                    // for the verdict on its login; has got it
   bool closed_ = false, aborted_ = false;                         // from outside
   bool misses_ = false;                                           // closed before it had all of its room's texts
@@ -483,8 +487,9 @@ void Simulation::step() {
     act_in_cluster();
     if (!last_call && random.below(1000) < 3) disturb();
     look();
-    if (present_.empty() || random.percent(50)) return;
+    if (random.percent(50)) return;
   }
+  if (present_.empty()) return;  // all that may come have come and gone
   auto* const link = random.one_of(present_);
   auto* const outer = std::exchange(acting, link);
   auto const die = random.below(1000);

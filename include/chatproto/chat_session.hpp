@@ -37,6 +37,9 @@ namespace chatproto {
 /// said stands in the room's log; and before a receiver enters or leaves a room, or gets any other reply, until
 /// everything that stands in the room's log has been delivered here.
 ///
+/// And so it is while the client has much to read before a reply, or before the session leaves the room for it
+/// (`Participant::must_read_first`): that would be copied otherwise.
+///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class ChatService::Session {
  public:
@@ -97,17 +100,18 @@ class ChatService::Session {
   /// Continues with a login or a deferred command, or pauses again if the client was resumed too early.
   void on_resume() {
     catch_up();
-    if (!waits() && kept_ && kept_->shared && std::exchange(kept_->shared->ends, false)) on_input_end();
+    if (!waits() && kept_ && std::exchange(kept_->ends, false)) on_input_end();
     if (waits() || role_ == waiting) peer().pause();
   }
-  /// Finishes what it waits for, if rooms span several servers. A receiver then gets what stands in its room's log.
+  /// Finishes what it waits for, if rooms span several servers or the client has much to read first. Where rooms span
+  /// several servers, a receiver then gets what stands in its room's log.
   void on_input_end() {
-    if (backplane() == nullptr) return;
+    if (backplane() == nullptr && !me_.listens()) return;
     catch_up();
     if (waits()) {
-      shared().ends = true;
+      kept().ends = true;
       peer().pause();
-    } else if (role_ == receiver) {
+    } else if (backplane() != nullptr && role_ == receiver) {
       reach_end(&Session::input_ended);
     }
   }
@@ -119,7 +123,7 @@ class ChatService::Session {
     if (backplane() != nullptr && role_ == receiver && kept_ && !kept_->replies.empty())
       return reach_end(&Session::reply_at_end);
     send_replies();
-    if (kept_ && !kept_->login && !kept_->shared) kept_.reset();
+    if (kept_ && !kept_->put_off && !kept_->login && !kept_->shared) kept_.reset();
     if (role_ == gone) peer().close();
   }
 
@@ -181,18 +185,18 @@ class ChatService::Session {
     std::shared_ptr<detail::BackplaneRequest> const request;
     void (Session::*then)(Backplane::Outcome) = nullptr;  // called with the outcome of the request
     std::uint32_t texts = 0;                              // under way
-    bool ends = false;                                    // no more lines will come
     std::vector<std::size_t> answers;                     // where in `replies` the answers to texts begin
     detail::Following here, there;                        // the room that it is in, and the one that it enters
-    RoomTable::Membership next;                           // in the latter
     std::size_t losses = 0;                               // of the latter, before it was asked for
   };
   /// What is held back until `flush()`. A client that sends nothing after its login has none.
   struct Kept {
-    std::string deliveries;   // for the room, not yet sent
-    std::string to;           // the user whom they are for; empty: everybody
-    std::string replies;      // for the client, not yet sent
-    std::uint32_t texts = 0;  // in deliveries
+    std::string deliveries;      // for the room, not yet sent
+    std::string to;              // the user whom they are for; empty: everybody
+    std::string replies;         // for the client, not yet sent
+    std::uint32_t texts = 0;     // in deliveries
+    bool ends = false;           // no more lines will come, and something is not finished
+    RoomTable::Membership next;  // in the room that it enters
     std::unique_ptr<PutOff> put_off;
     std::unique_ptr<Login> login;
     std::unique_ptr<Shared> shared;
@@ -255,18 +259,29 @@ class ChatService::Session {
     if (waits()) return;
     if (auto const command = std::exchange(kept_->put_off, nullptr)) (this->*command->run)(command->payload);
   }
-  /// Sends the replies, after what the client was sent before. Returns false if the client was closed.
+  /// Sends the replies, after what the client was sent before. Returns false if the client was closed. They wait for
+  /// the deferred command, if there is one.
   bool send_replies() {
-    if (!kept_ || kept_->replies.empty()) return true;
+    if (!kept_ || kept_->replies.empty() || kept_->put_off || reads_first(&Session::send_replies_now)) return true;
     return me_.send(std::exchange(kept_->replies, {})) == PushResult::queued;
+  }
+  void send_replies_now(std::string_view) { me_.send(std::exchange(kept_->replies, {})); }
+  /// If the client has much to read first, defers `run` until it has read that, and pauses. Returns whether it did.
+  /// `leaves`: the client gets no text that is said from now on.
+  bool reads_first(void (Session::*run)(std::string_view), bool leaves = false) {
+    if (!me_.must_read_first(leaves)) return false;
+    put_off(run, {});
+    peer().pause();
+    return true;
   }
   void end() {
     leave_room();
     role_ = gone;
-    if (!kept_ || !kept_->shared) return;
+    if (!kept_) return;
+    kept_->next = {};
+    if (!kept_->shared) return;
     kept_->shared->then = nullptr;
     kept_->shared->there = {};
-    kept_->shared->next = {};
   }
 
   void pass(std::string_view secret) {
@@ -318,8 +333,14 @@ class ChatService::Session {
     flush_deliveries();  // what was sent before belongs to the other room
     auto next = service_.rooms_.enter(name);
     if (!next) return refuse("the room is full, or there are too many rooms");
-    if (backplane() != nullptr && role_ != sender) return join_shared(std::move(next));
-    me_.enter(std::move(next));
+    kept().next = std::move(next);
+    if (backplane() != nullptr && role_ != sender) return join_shared();
+    enter_next();
+  }
+  void enter_next(std::string_view = {}) {
+    if (reads_first(&Session::enter_next, true)) return;
+    me_.enter(std::exchange(kept_->next, {}));
+    if (kept_->shared) kept_->shared->here = std::exchange(kept_->shared->there, {});
     joined();
   }
   void joined() {
@@ -330,26 +351,22 @@ class ChatService::Session {
     if (!send_replies()) return end();  // closed meanwhile: it must see nothing of this room
     me_.listen();
     role_ = receiver;
+    // If texts were lost since, members were disconnected, and this one may have come too late for that.
+    if (backplane() != nullptr && me_.room().losses() != kept_->shared->losses) cut();
   }
 
   /// Enters a room when everything that stands in its log, and in that of the present room, has been delivered here.
-  void join_shared(RoomTable::Membership next) {
+  void join_shared() {
     auto& mine = begin_request(me_.is_in_room() ? 2 : 1, &Session::joined_shared);
     if (me_.is_in_room()) backplane()->at_end(me_.room_name(), mine.request);
-    mine.losses = next.room().losses();
-    mine.there = detail::Following(*backplane(), next.name(), mine.request);
-    mine.next = std::move(next);
+    mine.losses = kept_->next.room().losses();
+    mine.there = detail::Following(*backplane(), kept_->next.name(), mine.request);
   }
   void joined_shared(Backplane::Outcome outcome) {
-    auto& mine = *kept_->shared;
-    auto next = std::exchange(mine.next, {});
-    auto there = std::exchange(mine.there, {});
-    if (outcome != Backplane::Outcome::done) return refuse("the room cannot be reached; try again later");
-    me_.enter(std::move(next));
-    mine.here = std::move(there);
-    joined();
-    // If texts were lost since, members were disconnected, and this one may have come too late for that.
-    if (me_.is_in_room() && me_.room().losses() != mine.losses) cut();
+    if (outcome == Backplane::Outcome::done) return enter_next();
+    kept_->next = {};
+    kept_->shared->there = {};
+    refuse("the room cannot be reached; try again later");
   }
 
   void history(std::string_view number) {
@@ -359,6 +376,7 @@ class ChatService::Session {
       return refuse("not a number of texts (history:N)");
     auto const texts = me_.room().history(me_, most);
     ok(std::to_string(texts.count));
+    kept_->replies.reserve(kept_->replies.size() + texts.lines.size());  // exactly, because it may be much
     kept_->replies += texts.lines;
     // At once, so that the link knows how much waits for the client.
     if (backplane() != nullptr) return reach_end(&Session::reply_at_end);
@@ -430,6 +448,10 @@ class ChatService::Session {
   }
   void quit_at_end(Backplane::Outcome outcome) {
     if (outcome != Backplane::Outcome::done) return cut();
+    say_bye();
+  }
+  void say_bye(std::string_view = {}) {
+    if (reads_first(&Session::say_bye, true)) return;
     ok("bye");
     end();
   }

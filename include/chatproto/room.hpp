@@ -54,8 +54,10 @@ class Room {
     Peer const& peer() const noexcept { return peer_; }         ///< the client that gets its texts
     /// Sets the user's name. Precondition: the member is in no room.
     void name(std::string name) noexcept { name_ = std::move(name); }
-    /// Returns whether the member waits for slow members: see `must_wait`.
-    bool waits() const noexcept { return waits_.load(std::memory_order_relaxed); }
+    /// Returns whether the member waits for slow members (`must_wait`) or for its own client (`must_read_first`).
+    bool waits() const noexcept {
+      return waits_.load(std::memory_order_relaxed) || reads_first_.load(std::memory_order_relaxed);
+    }
 
     bool read(RoomLog::Pieces& next) final { return room_ != nullptr && room_->read(*this, next); }
     std::size_t advance(RoomLog::Pieces const& written, std::size_t bytes, std::string& rest) final {
@@ -76,16 +78,17 @@ class Room {
     Peer peer_;
     Room* room_ = nullptr;  // the room it was added to; set by its own client
     // The room's lock guards the following members.
-    RoomLog::Place place_;        // empty: the member sleeps
-    std::uint64_t mark_ = 0;      // position at which it was added; if it finishes, at which it stops reading
-    std::uint32_t slot_ = 0;      // its index in members_
-    bool listens_ = false;        // it is in members_
-    bool finishes_ : 1 = false;   // it gets no texts that are sent from now on
-    bool writing_ : 1 = false;    // its link is writing from the log
-    bool holds_senders_ = false;  // it is slow, and senders wait for it
-    std::atomic<bool> waits_ = false;
+    RoomLog::Place place_;          // empty: the member sleeps
+    std::uint64_t mark_ = 0;        // position at which it was added; if it finishes, at which it stops reading
+    std::uint64_t pause_ = no_end;  // position at which it stops reading until its session has sent something
+    std::uint32_t slot_ = 0;        // its index in members_
+    bool listens_ = false;          // it is in members_
+    bool finishes_ : 1 = false;     // it gets no texts that are sent from now on
+    bool writing_ : 1 = false;      // its link is writing from the log
+    bool holds_senders_ = false;    // it is slow, and senders wait for it
+    std::atomic<bool> waits_ = false, reads_first_ = false;
 
-    std::uint64_t until() const noexcept { return finishes_ ? mark_ : no_end; }
+    std::uint64_t until() const noexcept { return finishes_ ? mark_ : pause_; }
   };
 
   Room() = default;
@@ -141,10 +144,29 @@ class Room {
     guarded([&](Locked& room) { room.add(member); });
   }
 
+  /// Returns whether `member` has so much unread (more than 1/16 of its queue's limit) that it should not be
+  /// copied by `take_unread` or `remove`. If so, the session must pause the client before it calls one of these. When
+  /// the client has been written what was said until now, the room resumes it, and `Member::waits` is false. `leaves`:
+  /// the member gets no text that is said from now on; otherwise, it gets those after what the session then sends.
+  bool must_read_first(Member& member, bool leaves) noexcept {
+    std::lock_guard const lock(mutex_);
+    if (!member.place_ || member.peer_.queue().is_cut() || member.place_.position() >= member.until()) return false;
+    if (unread(member) <= member.peer_.queue().limit() / 16) return false;
+    if (!leaves)
+      member.pause_ = log_.end();
+    else if (!member.finishes_)
+      finish_locked(member);
+    return member.reads_first_ = true;
+  }
   /// Returns what `member` has not read and marks it as read, for a session that sends something which must not
   /// overtake it.
   std::string take_unread(Member& member) {
     std::lock_guard const lock(mutex_);
+    auto const pause = std::exchange(member.pause_, no_end);
+    if (member.place_ && !member.finishes_ && member.place_.position() >= pause) {  // see must_read_first
+      log_.is_at_end(member.place_) ? sleep(member) : member.peer_.queue().notify();
+      return {};
+    }
     auto unread = unread_text(member);
     member.finishes_ ? remove_locked(member) : sleep(member);
     return unread;
@@ -162,6 +184,7 @@ class Room {
       }
     };
     std::lock_guard const lock(mutex_);
+    member.pause_ = no_end;
     Removal const removal{*this, member};
     return unread_text(member);
   }
@@ -206,9 +229,10 @@ class Room {
   }
   /// Returns whether senders must wait now. Another thread may change that at any time.
   bool makes_senders_wait() const noexcept { return holding_.load(std::memory_order_relaxed) > 0; }
-  /// Removes `sender` from the waiting senders.
+  /// Removes `sender` from the waiting senders. It no longer waits for its own client either.
   void stop_waiting(Member& sender) noexcept {
     std::lock_guard const lock(mutex_);
+    sender.reads_first_ = false;
     if (sender.waits_.exchange(false)) waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &sender));
   }
 
@@ -313,6 +337,7 @@ class Room {
     member.slot_ = static_cast<std::uint32_t>(members_.size() - 1);
     member.room_ = this;
     member.mark_ = log_.end();
+    member.pause_ = no_end;
     member.finishes_ = false;
     member.listens_ = true;
     member.writing_ = false;
@@ -353,6 +378,7 @@ class Room {
     log_.unpin(member.place_);
     swap(member.slot_, --awake_);
     release_senders(member);
+    resume_reader(member);
   }
   void remove_locked(Member& member) noexcept {
     if (!std::exchange(member.listens_, false)) return;
@@ -380,7 +406,7 @@ class Room {
   /// Moves the member's place to `place`, up to which it has read.
   void go_to(Member& member, RoomLog::Place const& place) noexcept {
     log_.move(member.place_, place);
-    if (place.position() >= member.until()) return remove_locked(member);
+    if (place.position() >= member.until()) return member.finishes_ ? remove_locked(member) : resume_reader(member);
     if (log_.is_at_end(place)) return sleep(member);
     if (member.holds_senders_ && unread(member) <= member.peer_.queue().limit() / 2) release_senders(member);
   }
@@ -390,7 +416,7 @@ class Room {
   }
   std::size_t unread(Member const& member) const noexcept {
     if (!member.place_) return 0;
-    return static_cast<std::size_t>(std::min(log_.end(), member.until()) - member.place_.position());
+    return static_cast<std::size_t>((member.finishes_ ? member.mark_ : log_.end()) - member.place_.position());
   }
   std::size_t backlog(Member const& member) const noexcept {
     std::lock_guard const lock(mutex_);
@@ -436,6 +462,9 @@ class Room {
     next_look_ = log_.end() + (most < limit ? limit - most : holding_ > 0 ? 0 : std::min(limit / 16, most_at_once));
   }
 
+  void resume_reader(Member& member) noexcept {
+    if (member.reads_first_.exchange(false)) member.peer_.resume();
+  }
   void release_senders(Member& member) noexcept {
     if (!std::exchange(member.holds_senders_, false) || --holding_ > 0) return;
     for (auto* const sender : waiting_) {

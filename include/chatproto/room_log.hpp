@@ -218,6 +218,9 @@ class RoomLog {
         found.push_back({piece.data() + line, piece.size() - line});
       }
     }
+    std::size_t size = 0;
+    for (auto const& piece : found) size += piece.size;
+    result.lines.reserve(size);  // exactly, because many clients may ask at once
     for (; !found.empty(); found.pop_back()) result.lines.append(found.back().data, found.back().size);
     return result;
   }

@@ -257,6 +257,10 @@ class Participant : public Room::Member {
   void listen(Room::Locked& room) {
     if (!is_added()) room.add(*this);
   }
+  /// Returns whether the session must pause the client before it calls `send`, or `leave` or `enter` (`leaves`),
+  /// because the client has much to read first; see `Room::must_read_first`. They may be called nevertheless, but then
+  /// copy all of that.
+  bool must_read_first(bool leaves) { return is_added() && membership_.room().must_read_first(*this, leaves); }
   /// Leaves its room, if it is in one. Texts sent before still arrive; if memory is too short for that, the client is
   /// disconnected.
   void leave() noexcept {
