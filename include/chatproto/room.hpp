@@ -78,14 +78,14 @@ class Room {
     Peer peer_;
     Room* room_ = nullptr;  // the room it was added to; set by its own client
     // The room's lock guards the following members.
-    RoomLog::Place place_;          // empty: the member sleeps
-    std::uint64_t mark_ = 0;        // position at which it was added; if it finishes, at which it stops reading
-    std::uint64_t pause_ = no_end;  // position at which it stops reading until its session has sent something
-    std::uint32_t slot_ = 0;        // its index in members_
-    bool listens_ = false;          // it is in members_
-    bool finishes_ : 1 = false;     // it gets no texts that are sent from now on
-    bool writing_ : 1 = false;      // its link is writing from the log
-    bool holds_senders_ = false;    // it is slow, and senders wait for it
+    RoomLog::Place place_;            // empty: the member sleeps
+    std::uint64_t mark_ = 0;          // position at which it was added; if it finishes, at which it stops reading
+    std::uint64_t pause_ = no_end;    // position at which it stops reading until its session has sent something
+    std::uint32_t slot_ = 0;          // its index in members_
+    bool listens_ = false;            // it is in members_
+    bool finishes_ : 1 = false;       // it gets no texts that are sent from now on
+    bool writing_ : 1 = false;        // its link is writing from the log
+    bool holds_senders_ : 1 = false;  // it is slow, and senders wait for it
     std::atomic<bool> waits_ = false, reads_first_ = false;
 
     std::uint64_t until() const noexcept { return finishes_ ? mark_ : pause_; }
@@ -444,7 +444,8 @@ class Room {
       auto const is_last = is_bloated && log_.is_first(member.place_);
       if (behind > queue.limit() || is_last) {
         if (queue.overflow() == Overflow::block_sender) {
-          if (!std::exchange(member.holds_senders_, true)) ++holding_;
+          if (!member.holds_senders_) ++holding_;
+          member.holds_senders_ = true;
         } else if ((is_last || behind / MessageQueue::hard_limit_factor >= queue.limit()) && !member.writing_) {
           queue.cut(MessageQueue::State::overflowed);
           remove_locked(member);
@@ -466,7 +467,9 @@ class Room {
     if (member.reads_first_.exchange(false)) member.peer_.resume();
   }
   void release_senders(Member& member) noexcept {
-    if (!std::exchange(member.holds_senders_, false) || --holding_ > 0) return;
+    if (!member.holds_senders_) return;
+    member.holds_senders_ = false;
+    if (--holding_ > 0) return;
     for (auto* const sender : waiting_) {
       sender->waits_ = false;
       sender->peer_.resume();

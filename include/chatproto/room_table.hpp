@@ -48,19 +48,18 @@ class RoomTable {
    public:
     Membership() = default;  ///< in no room
     /// Takes over the membership of `other`, which is then empty.
-    Membership(Membership&& other) noexcept : table_(std::exchange(other.table_, nullptr)), entry_(other.entry_) {}
+    Membership(Membership&& other) noexcept : entry_(std::exchange(other.entry_, nullptr)) {}
     /// Leaves its own room and takes over the membership of `other`.
     Membership& operator=(Membership other) noexcept {
-      std::swap(table_, other.table_);
       std::swap(entry_, other.entry_);
       return *this;
     }
     ~Membership() {
-      if (table_ != nullptr) table_->leave(*entry_);
+      if (entry_ != nullptr) entry_->second.table.leave(*entry_);
     }
 
     /// Returns whether it holds a room.
-    explicit operator bool() const noexcept { return table_ != nullptr; }
+    explicit operator bool() const noexcept { return entry_ != nullptr; }
     /// Returns the room's name. Precondition: not empty.
     std::string const& name() const noexcept { return entry_->first; }
     /// Returns the room. Precondition: not empty.
@@ -71,15 +70,17 @@ class RoomTable {
     struct CountedRoom;
     using Entry = std::pair<std::string const, CountedRoom>;
     struct CountedRoom {
+      explicit CountedRoom(RoomTable& owner) : table(owner) {}
+
+      RoomTable& table;  // here and not in each membership: a server has many more clients than rooms
       Room room;
       // The table's lock guards the following members.
       std::size_t stays = 0;
       std::size_t idle_bytes = 0;                 // memory of an idle room, otherwise 0
       Entry *before = nullptr, *after = nullptr;  // in the list of idle rooms
     };
-    Membership(RoomTable& table, Entry& entry) noexcept : table_(&table), entry_(&entry) {}
+    explicit Membership(Entry& entry) noexcept : entry_(&entry) {}
 
-    RoomTable* table_ = nullptr;
     Entry* entry_ = nullptr;
   };
 
@@ -112,7 +113,7 @@ class RoomTable {
     if (at != rooms_.end() ? is_full(at->second.stays, max_members_) : is_full(rooms_.size() - idle_, max_rooms_))
       return {};
     if (at != rooms_.end()) return stay(*at);
-    auto& entry = *rooms_.try_emplace(std::string(name)).first;
+    auto& entry = *rooms_.try_emplace(std::string(name), *this).first;
     if (history_.limits()) entry.second.room.keep_history(history_, store_, entry.first);
     if (max_rooms_ > 0 && rooms_.size() > max_rooms_) destroy(*first_idle_);
     return stay(entry);
@@ -158,7 +159,7 @@ class RoomTable {
   Membership stay(Entry& entry) noexcept {
     if (entry.second.idle_bytes > 0) remove_from_idle(entry);
     ++entry.second.stays;
-    return {*this, entry};
+    return Membership(entry);
   }
   void leave(Entry& entry) noexcept {
     std::lock_guard const lock(mutex_);
