@@ -6,6 +6,7 @@
 #include <future>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -183,105 +184,178 @@ TEST_CASE("a member that finishes reads what stands in the log, and nothing that
 
 std::string const hundred_bytes = std::string(99, 'x') + '\n';
 
+namespace {
+
+/// A member of a room, whose session pauses the client if the room tells it to.
+struct PausingListener : Listener {
+  explicit PausingListener(Room& its_room) : Listener("alice", 160), room(its_room) { room.add(member); }
+
+  std::optional<std::string> try_take_unread() {
+    auto unread = room.try_take_unread(member);
+    pause(!unread);
+    return unread;
+  }
+  bool try_finish() {
+    auto const may_be_removed = room.try_finish(member);
+    pause(!may_be_removed);
+    return may_be_removed;
+  }
+  bool waits() const {
+    CHECK(member.waits() == queue->paused);
+    return queue->paused;
+  }
+
+  Room& room;
+
+ private:
+  void pause(bool must) {
+    CHECK(member.waits() == must);
+    queue->paused = must;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("what a member that is not far behind has not read is copied", "[room]") {
+  Room room;
+  PausingListener alice(room);
+  CHECK(alice.try_take_unread() == "");
+  room.broadcast("bob", "ten bytes\n");
+  SECTION("when its session sends something") {
+    CHECK(alice.try_take_unread() == "ten bytes\n");
+    room.broadcast("bob", "eleven bytes\n");
+    CHECK(alice.take() == "eleven bytes\n");
+  }
+  SECTION("when it leaves; what is said meanwhile is not") {
+    CHECK(alice.try_finish());
+    CHECK(room.broadcast("bob", "eleven bytes\n") == 0);
+    CHECK(room.remove(alice.member) == "ten bytes\n");
+  }
+  SECTION("when it leaves, if it has read less") {
+    CHECK(alice.take() == "ten bytes\n");
+    CHECK(alice.try_finish());
+    CHECK(room.broadcast("bob", "eleven bytes\n") == 0);
+    CHECK(room.remove(alice.member).empty());
+  }
+  CHECK(room.memory() == 0);
+}
+
 TEST_CASE("a member that is far behind reads on before its session sends something", "[room]") {
   Room room;
-  Listener alice("alice", 160);
-  room.add(alice.member);
-  auto const must_pause = [&](bool leaves) {
-    alice.queue->paused = room.must_read_first(alice.member, leaves);
-    CHECK(alice.member.waits() == alice.queue->paused);
-    return alice.queue->paused;
-  };
-  auto const waits = [&] { return alice.member.waits() && alice.queue->paused; };
-  CHECK_FALSE(must_pause(false));
+  PausingListener alice(room);
   room.broadcast("bob", "ten bytes\n");
-  CHECK_FALSE(must_pause(false));  // so little is copied
-  CHECK_FALSE(must_pause(true));
   room.broadcast("bob", "2\n");
 
   SECTION("and gets what is said meanwhile after that") {
-    REQUIRE(must_pause(false));
+    REQUIRE_FALSE(alice.try_take_unread());
     room.broadcast("bob", "3\n");
     CHECK(alice.take_some(4) == "ten bytes\n");
-    CHECK(waits());
+    CHECK(alice.waits());
     CHECK(alice.take() == "2\n");
-    CHECK_FALSE(alice.member.waits());
-    CHECK_FALSE(alice.queue->paused);
+    CHECK_FALSE(alice.waits());
     CHECK(alice.take().empty());
-    CHECK_FALSE(must_pause(false));
-    CHECK_FALSE(must_pause(true));
     auto const wakes = alice.queue->wakes;
-    CHECK(room.take_unread(alice.member).empty());
+    CHECK(alice.try_take_unread() == "");
     CHECK(alice.queue->wakes > wakes);
     CHECK(alice.take() == "3\n");
   }
+  SECTION("however much that is, and however early its session tries again") {
+    std::string twenty_lines;
+    REQUIRE_FALSE(alice.try_take_unread());
+    for (auto i = 0; i < 20; ++i) room.broadcast("bob", "3\n"), twenty_lines += "3\n";
+    CHECK_FALSE(alice.try_take_unread());
+    CHECK(alice.take_some(4) == "ten bytes\n");
+    CHECK(alice.try_take_unread() == "2\n");
+    CHECK_FALSE(alice.member.waits());
+    CHECK(alice.take() == twenty_lines);
+  }
   SECTION("and sleeps if nothing was said meanwhile") {
-    REQUIRE(must_pause(false));
+    REQUIRE_FALSE(alice.try_take_unread());
     CHECK(alice.take() == "ten bytes\n2\n");
-    CHECK_FALSE(waits());
-    CHECK(room.take_unread(alice.member).empty());
+    CHECK_FALSE(alice.waits());
+    CHECK(alice.try_take_unread() == "");
     auto const wakes = alice.queue->wakes;
     room.broadcast("bob", "3\n");
     CHECK(alice.queue->wakes > wakes);
     CHECK(alice.take() == "3\n");
   }
   SECTION("also if all that is said meanwhile is for others") {
-    REQUIRE(must_pause(false));
+    REQUIRE_FALSE(alice.try_take_unread());
     room.broadcast("alice", "3\n");
     CHECK(alice.take() == "ten bytes\n2\n");
-    CHECK_FALSE(waits());
-    CHECK(room.take_unread(alice.member).empty());
+    CHECK_FALSE(alice.waits());
+    CHECK(alice.try_take_unread() == "");
     CHECK(alice.take().empty());
     CHECK(room.memory() == 0);
   }
   SECTION("and gets nothing that is said meanwhile if it leaves") {
     Listener carol("carol");
     room.add(carol.member);
-    REQUIRE(must_pause(true));
+    REQUIRE_FALSE(alice.try_finish());
     CHECK(room.roster(100).names == std::vector<std::string>{"carol"});
     CHECK(room.broadcast("bob", "3\n") == 1);
     CHECK(alice.take() == "ten bytes\n2\n");
-    CHECK_FALSE(waits());
+    CHECK_FALSE(alice.waits());
+    CHECK(alice.try_finish());
     CHECK(room.remove(alice.member).empty());
     CHECK(room.size() == 1);
     CHECK(carol.take() == "3\n");
   }
   SECTION("unless its session sends something all the same") {
-    REQUIRE(must_pause(false));
+    REQUIRE_FALSE(alice.try_take_unread());
     room.broadcast("bob", "3\n");
-    CHECK(room.take_unread(alice.member) == "ten bytes\n2\n3\n");
-    CHECK_FALSE(waits());
+    CHECK(room.take_unread(alice.member) == "ten bytes\n2\n");
+    CHECK_FALSE(alice.waits());
+    CHECK(alice.take() == "3\n");
   }
   SECTION("or leaves all the same") {
-    REQUIRE(must_pause(false));
+    REQUIRE_FALSE(alice.try_take_unread());
     CHECK(room.remove(alice.member) == "ten bytes\n2\n");
-    CHECK_FALSE(waits());
+    CHECK_FALSE(alice.waits());
     room.add(alice.member);
     room.broadcast("bob", "3\n");
     CHECK(alice.take() == "3\n");
   }
   SECTION("or its client is closed") {
-    REQUIRE(must_pause(false));
+    REQUIRE_FALSE(alice.try_take_unread());
     room.broadcast("bob", "3\n");
     alice.member.finish();
     CHECK(alice.take() == "ten bytes\n2\n3\n");
-    CHECK_FALSE(waits());
+    CHECK_FALSE(alice.waits());
   }
   SECTION("or it is disconnected, because it is slow") {
-    REQUIRE(must_pause(GENERATE(false, true)));
+    auto const leaves = GENERATE(false, true);
+    REQUIRE_FALSE((leaves ? alice.try_finish() : alice.try_take_unread().has_value()));
     Listener carol("carol");
     room.add(carol.member);
-    for (auto i = 0; i < 10'000 && waits(); ++i) room.broadcast("bob", "ten bytes\n");
-    CHECK_FALSE(waits());
+    for (auto i = 0; i < 10'000 && alice.waits(); ++i) room.broadcast("bob", "ten bytes\n");
+    CHECK_FALSE(alice.waits());
     CHECK(alice.queue->is_cut());
     CHECK_FALSE(carol.queue->is_cut());
     CHECK(room.size() == 1);
   }
   SECTION("or was disconnected before") {
     alice.queue->abort();
-    CHECK_FALSE(must_pause(false));
-    CHECK_FALSE(must_pause(true));
+    CHECK(alice.try_take_unread() == "");
+    CHECK(alice.try_finish());
+    CHECK(room.memory() == 0);
   }
+}
+
+TEST_CASE("a member that waits for its own client can wait for slow members, too", "[room]") {
+  Room room;
+  PausingListener alice(room);
+  Listener slow("slow", 160, Overflow::block_sender);
+  room.add(slow.member);
+  while (!room.makes_senders_wait()) room.broadcast("alice", "ten bytes\n");
+  room.broadcast("bob", "eleven bytes\n");
+  REQUIRE_FALSE(alice.try_take_unread());
+  REQUIRE(room.must_wait(alice.member));
+  alice.take();
+  CHECK(alice.member.waits());
+  slow.take();
+  CHECK_FALSE(alice.member.waits());
+  CHECK_FALSE(alice.queue->paused);
 }
 
 TEST_CASE("a member whose thread is busy is not disconnected within the hard limit, however far behind", "[room]") {

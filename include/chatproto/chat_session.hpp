@@ -38,7 +38,7 @@ namespace chatproto {
 /// everything that stands in the room's log has been delivered here.
 ///
 /// And so it is while the client has much to read before a reply, or before the session leaves the room for it
-/// (`Participant::must_read_first`): that would be copied otherwise.
+/// (`Participant::try_send`, `try_leave`): that would be copied otherwise.
 ///
 /// Thread safety: distinct objects: safe. Shared objects: unsafe.
 class ChatService::Session {
@@ -262,17 +262,16 @@ class ChatService::Session {
   /// Sends the replies, after what the client was sent before. Returns false if the client was closed. They wait for
   /// the deferred command, if there is one.
   bool send_replies() {
-    if (!kept_ || kept_->replies.empty() || kept_->put_off || reads_first(&Session::send_replies_now)) return true;
-    return me_.send(std::exchange(kept_->replies, {})) == PushResult::queued;
+    if (!kept_ || kept_->replies.empty() || kept_->put_off) return true;
+    auto const result = me_.try_send(kept_->replies);
+    if (!result) read_first(&Session::send_replies_now);
+    return !result || *result == PushResult::queued;
   }
-  void send_replies_now(std::string_view) { me_.send(std::exchange(kept_->replies, {})); }
-  /// If the client has much to read first, defers `run` until it has read that, and pauses. Returns whether it did.
-  /// `leaves`: the client gets no text that is said from now on.
-  bool reads_first(void (Session::*run)(std::string_view), bool leaves = false) {
-    if (!me_.must_read_first(leaves)) return false;
+  void send_replies_now(std::string_view) { send_replies(); }
+  /// Defers `run` until the client has read what its room resumes it after.
+  void read_first(void (Session::*run)(std::string_view)) {
     put_off(run, {});
     peer().pause();
-    return true;
   }
   void end() {
     leave_room();
@@ -338,7 +337,7 @@ class ChatService::Session {
     enter_next();
   }
   void enter_next(std::string_view = {}) {
-    if (reads_first(&Session::enter_next, true)) return;
+    if (!me_.try_leave()) return read_first(&Session::enter_next);
     me_.enter(std::exchange(kept_->next, {}));
     if (kept_->shared) kept_->shared->here = std::exchange(kept_->shared->there, {});
     joined();
@@ -451,7 +450,7 @@ class ChatService::Session {
     say_bye();
   }
   void say_bye(std::string_view = {}) {
-    if (reads_first(&Session::say_bye, true)) return;
+    if (!me_.try_leave()) return read_first(&Session::say_bye);
     ok("bye");
     end();
   }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -54,7 +55,7 @@ class Room {
     Peer const& peer() const noexcept { return peer_; }         ///< the client that gets its texts
     /// Sets the user's name. Precondition: the member is in no room.
     void name(std::string name) noexcept { name_ = std::move(name); }
-    /// Returns whether the member waits for slow members (`must_wait`) or for its own client (`must_read_first`).
+    /// Returns whether the member waits for slow members (`must_wait`) or for its own client (`try_take_unread`).
     bool waits() const noexcept {
       return waits_.load(std::memory_order_relaxed) || reads_first_.load(std::memory_order_relaxed);
     }
@@ -144,32 +145,29 @@ class Room {
     guarded([&](Locked& room) { room.add(member); });
   }
 
-  /// Returns whether `member` has so much unread (more than 1/16 of its queue's limit) that it should not be
-  /// copied by `take_unread` or `remove`. If so, the session must pause the client before it calls one of these. When
-  /// the client has been written what was said until now, the room resumes it, and `Member::waits` is false. `leaves`:
-  /// the member gets no text that is said from now on; otherwise, it gets those after what the session then sends.
-  bool must_read_first(Member& member, bool leaves) noexcept {
-    std::lock_guard const lock(mutex_);
-    if (!member.place_ || member.peer_.queue().is_cut() || member.place_.position() >= member.until()) return false;
-    if (unread(member) <= member.peer_.queue().limit() / 16) return false;
-    if (!leaves)
-      member.pause_ = log_.end();
-    else if (!member.finishes_)
-      finish_locked(member);
-    return member.reads_first_ = true;
-  }
   /// Returns what `member` has not read and marks it as read, for a session that sends something which must not
-  /// overtake it.
+  /// overtake it. Copies all of it, under the room's lock: prefer `try_take_unread`.
   std::string take_unread(Member& member) {
     std::lock_guard const lock(mutex_);
-    auto const pause = std::exchange(member.pause_, no_end);
-    if (member.place_ && !member.finishes_ && member.place_.position() >= pause) {  // see must_read_first
-      log_.is_at_end(member.place_) ? sleep(member) : member.peer_.queue().notify();
-      return {};
-    }
-    auto unread = unread_text(member);
-    member.finishes_ ? remove_locked(member) : sleep(member);
-    return unread;
+    return take_unread_locked(member);
+  }
+  /// As above, unless it is so much (more than 1/16 of the queue's limit) that it should not be copied. Then returns
+  /// nothing, and the session must pause the client and hold back what it sends. When the client has been written what
+  /// was said until now, the room resumes it, `Member::waits` is false, and the session must call this again. What is
+  /// said meanwhile comes after what the session then sends.
+  std::optional<std::string> try_take_unread(Member& member) {
+    std::lock_guard const lock(mutex_);
+    if (!must_read_first(member)) return take_unread_locked(member);
+    if (member.pause_ == no_end) member.pause_ = log_.end();
+    return std::nullopt;
+  }
+  /// Makes `member` get no text that is said from now on. Returns whether what it has not read is so little that
+  /// `remove` may copy it. If not, the session must pause the client before it calls `remove`: the room resumes it as
+  /// above.
+  bool try_finish(Member& member) noexcept {
+    std::lock_guard const lock(mutex_);
+    finish_locked(member);
+    return !must_read_first(member);
   }
   /// Removes `member`, which was added to this room, and returns what it has not read. Removes it even if this throws
   /// `std::bad_alloc`.
@@ -184,9 +182,10 @@ class Room {
       }
     };
     std::lock_guard const lock(mutex_);
-    member.pause_ = no_end;
     Removal const removal{*this, member};
-    return unread_text(member);
+    member.pause_ = no_end;
+    auto end = member.place_;
+    return unread_text(member, end);
   }
 
   /// Disconnects all members, for the reason `why`: texts for them may be missing. They get none that are sent later.
@@ -200,7 +199,7 @@ class Room {
       member.peer_.queue().cut(why);
       if (!member.writing_)
         remove_locked(member);
-      else if (!member.finishes_)
+      else
         finish_locked(member);  // its link still needs the text
     }
   }
@@ -223,7 +222,7 @@ class Room {
     if (!makes_senders_wait()) return false;
     std::lock_guard const lock(mutex_);
     if (holding_ == 0) return false;
-    if (!sender.waits()) waiting_.push_back(&sender);
+    if (!sender.waits_) waiting_.push_back(&sender);
     sender.waits_ = true;
     return true;
   }
@@ -410,9 +409,31 @@ class Room {
     if (log_.is_at_end(place)) return sleep(member);
     if (member.holds_senders_ && unread(member) <= member.peer_.queue().limit() / 2) release_senders(member);
   }
-  std::string unread_text(Member const& member) const {
-    if (!member.place_ || member.peer_.queue().is_cut()) return {};
-    return log_.read_all(member.place_, member.name_, member.until());
+  /// Returns whether `member` has too much unread to copy. If so, the room resumes it when it has read that.
+  bool must_read_first(Member& member) const noexcept {
+    if (!member.place_ || member.peer_.queue().is_cut()) return false;
+    auto const unread = std::min(log_.end(), member.until()) - member.place_.position();
+    return member.reads_first_ = unread > member.peer_.queue().limit() / 16;
+  }
+  std::string take_unread_locked(Member& member) {
+    auto end = member.place_;
+    auto unread = unread_text(member, end);
+    member.pause_ = no_end;
+    if (member.finishes_) {
+      remove_locked(member);
+    } else if (!end || log_.is_at_end(end) || member.peer_.queue().is_cut()) {
+      sleep(member);
+    } else {  // it had to read first, and something was said meanwhile
+      go_to(member, end);
+      resume_reader(member);
+      member.peer_.queue().notify();
+    }
+    return unread;
+  }
+  /// Returns what `member` has not read from `place` on, and moves `place` after that.
+  std::string unread_text(Member const& member, RoomLog::Place& place) const {
+    if (!place || member.peer_.queue().is_cut()) return {};
+    return log_.read_all(place, member.name_, member.until());
   }
   std::size_t unread(Member const& member) const noexcept {
     if (!member.place_) return 0;
@@ -424,10 +445,11 @@ class Room {
   }
   void finish(Member& member) noexcept {
     std::lock_guard const lock(mutex_);
-    if (!member.place_) return remove_locked(member);
-    if (!member.finishes_) finish_locked(member);
+    finish_locked(member);
   }
   void finish_locked(Member& member) noexcept {
+    if (!member.place_) return remove_locked(member);
+    if (member.finishes_) return;
     member.mark_ = log_.end();
     member.finishes_ = true;
     ++finishing_;

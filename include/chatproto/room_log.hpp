@@ -184,8 +184,9 @@ class RoomLog {
     });
   }
 
-  /// Returns all that the reader called `name` is to get between `place` and `until` (a position).
-  std::string read_all(Place place, std::string_view name, std::uint64_t until) const {
+  /// Returns all that the reader called `name` is to get between `place` and `until` (a position), and moves `place`,
+  /// which must pin nothing, after that.
+  std::string read_all(Place& place, std::string_view name, std::uint64_t until) const {
     std::string all;
     walk(place, name, until, [&](char const* data, std::size_t size) { return all.append(data, size), size; });
     return all;

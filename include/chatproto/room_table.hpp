@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -258,10 +259,6 @@ class Participant : public Room::Member {
   void listen(Room::Locked& room) {
     if (!is_added()) room.add(*this);
   }
-  /// Returns whether the session must pause the client before it calls `send`, or `leave` or `enter` (`leaves`),
-  /// because the client has much to read first; see `Room::must_read_first`. They may be called nevertheless, but then
-  /// copy all of that.
-  bool must_read_first(bool leaves) { return is_added() && membership_.room().must_read_first(*this, leaves); }
   /// Leaves its room, if it is in one. Texts sent before still arrive; if memory is too short for that, the client is
   /// disconnected.
   void leave() noexcept {
@@ -274,10 +271,30 @@ class Participant : public Room::Member {
     }
     membership_ = {};
   }
+  /// As above, if the client has little to read before that (at most 1/16 of its queue's limit). Otherwise returns
+  /// false, and the session must pause the client. It gets no text that is said from now on; when it has been written
+  /// those before, the room resumes it, and `waits()` is false. Then call this again.
+  bool try_leave() noexcept {
+    if (is_added() && !membership_.room().try_finish(*this)) return false;
+    leave();
+    return true;
+  }
   /// Sends whole lines to the client, after its room's earlier texts. (Lines sent by `Peer::send` may overtake those.)
+  /// Copies those that the client has not read: prefer `try_send` in rooms where much is said.
   PushResult send(std::string lines) {
     if (is_added()) hand_over(membership_.room().take_unread(*this));
     return peer().send(std::move(lines));
+  }
+  /// As above, and empties `lines`, if the client has little to read before them (at most 1/16 of its queue's limit).
+  /// Otherwise returns nothing, and the session must pause the client. When it has been written what was said until
+  /// now, the room resumes it, and `waits()` is false. Then call this again.
+  std::optional<PushResult> try_send(std::string& lines) {
+    if (is_added()) {
+      auto unread = membership_.room().try_take_unread(*this);
+      if (!unread) return std::nullopt;
+      hand_over(std::move(*unread));
+    }
+    return peer().send(std::exchange(lines, {}));
   }
 
   /// Returns whether it is in a room.

@@ -116,7 +116,9 @@ struct Test {
   /// The reader leaves, and comes again.
   void leave(Reader& reader) {
     if (reader.place) {
-      assert(log.read_all(reader.place, reader.name, reader.until) == rest_of(reader));
+      auto end = reader.place;
+      auto const all = log.read_all(end, reader.name, reader.until);
+      assert(all == rest_of(reader) && end.position() == std::min(reader.until, log.end()));
       log.unpin(reader.place);
       unread = false;
     }
