@@ -368,6 +368,46 @@ TEST_CASE("a member whose thread is busy is not disconnected within the hard lim
   CHECK(busy.take().size() == 60'000);
 }
 
+TEST_CASE("senders wait while a link writes from a log that has reached the hard limit", "[room]") {
+  Room room;
+  Listener busy("busy", 1000), sender("sender");
+  room.add(busy.member);
+  room.broadcast("", hundred_bytes);
+  chatproto::RoomLog::Pieces pieces;
+  REQUIRE(busy.member.read(pieces));  // its thread is late now
+  auto texts = 1;
+  for (; texts < 10'000 && !room.makes_senders_wait(); ++texts) room.broadcast("", hundred_bytes);
+  CHECK(texts == 640);  // 64 times its limit
+  sender.queue->paused = room.must_wait(sender.member);
+  REQUIRE(sender.queue->paused);
+  CHECK(busy.queue->is_open());
+  SECTION("it has not read on by the next text and is disconnected") {
+    std::string rest;
+    busy.member.advance(pieces, pieces.size, rest);
+    CHECK_FALSE(sender.queue->paused);
+    CHECK(busy.queue->is_open());
+    room.broadcast("", hundred_bytes);
+    CHECK(busy.take().empty());
+    CHECK(busy.queue->state == RecordingQueue::State::overflowed);
+    CHECK(room.memory() == 0);
+  }
+  SECTION("it reads on") {
+    std::string rest;
+    busy.member.advance(pieces, pieces.size, rest);
+    CHECK_FALSE(sender.queue->paused);
+    CHECK(busy.take().size() == 63'900);
+    room.broadcast("", hundred_bytes);
+    CHECK(busy.take() == hundred_bytes);
+  }
+  SECTION("it leaves") {
+    busy.queue->abort();
+    room.remove(busy.member);
+    CHECK_FALSE(sender.queue->paused);
+  }
+  CHECK_FALSE(room.makes_senders_wait());
+  CHECK_FALSE(sender.member.waits());
+}
+
 TEST_CASE("a member that does not read is disconnected late, and the others lose nothing", "[room]") {
   Room room;
   Listener slow("slow", 1000), fast("fast", 1000);

@@ -86,7 +86,7 @@ class Room {
     bool listens_ = false;            // it is in members_
     bool finishes_ : 1 = false;       // it gets no texts that are sent from now on
     bool writing_ : 1 = false;        // its link is writing from the log
-    bool holds_senders_ : 1 = false;  // it is slow, and senders wait for it
+    bool holds_senders_ : 1 = false;  // it is slow, and senders wait for it or its link
     std::atomic<bool> waits_ = false, reads_first_ = false;
 
     std::uint64_t until() const noexcept { return finishes_ ? mark_ : pause_; }
@@ -214,10 +214,11 @@ class Room {
     return guarded([&](Locked& room) { return room.send_to(user, lines); });
   }
 
-  /// Returns whether `sender` must wait because a slow member's queue blocks senders. If so, the room has listed it as
-  /// waiting, and its session must pause the client and hold back the replies. When each such member has at most half
-  /// of its limit unread, or is gone, the room resumes the client, and `Member::waits` is false. A sender that leaves
-  /// before that must call `stop_waiting`.
+  /// Returns whether `sender` must wait because a slow member's queue blocks senders, or because one above the hard
+  /// limit is being written to and cannot be disconnected now. If so, the room has listed it as waiting, and its
+  /// session must pause the client and hold back the replies. When each such member has at most half of its limit
+  /// unread, or its write is over, or it is gone, the room resumes the client, and `Member::waits` is false. A sender
+  /// that leaves before that must call `stop_waiting`.
   bool must_wait(Member& sender) {
     if (!makes_senders_wait()) return false;
     std::lock_guard const lock(mutex_);
@@ -407,7 +408,8 @@ class Room {
     log_.move(member.place_, place);
     if (place.position() >= member.until()) return member.finishes_ ? remove_locked(member) : resume_reader(member);
     if (log_.is_at_end(place)) return sleep(member);
-    if (member.holds_senders_ && unread(member) <= member.peer_.queue().limit() / 2) release_senders(member);
+    auto const& queue = member.peer_.queue();
+    if (queue.overflow() != Overflow::block_sender || unread(member) <= queue.limit() / 2) release_senders(member);
   }
   /// Returns whether `member` has too much unread to copy. If so, the room resumes it when it has read that.
   bool must_read_first(Member& member) const noexcept {
@@ -465,10 +467,11 @@ class Room {
       auto const behind = static_cast<std::size_t>(log_.end() - member.place_.position());  // what it pins
       auto const is_last = is_bloated && log_.is_first(member.place_);
       if (behind > queue.limit() || is_last) {
-        if (queue.overflow() == Overflow::block_sender) {
+        auto const is_over = is_last || behind / MessageQueue::hard_limit_factor >= queue.limit();
+        if (queue.overflow() == Overflow::block_sender || (is_over && member.writing_)) {
           if (!member.holds_senders_) ++holding_;
           member.holds_senders_ = true;
-        } else if ((is_last || behind / MessageQueue::hard_limit_factor >= queue.limit()) && !member.writing_) {
+        } else if (is_over) {
           queue.cut(MessageQueue::State::overflowed);
           remove_locked(member);
           continue;

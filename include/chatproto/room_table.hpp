@@ -225,8 +225,9 @@ class RoomTable {
 /// chatproto::Server<chatproto::ThreadPool, Shouting> server({.port = 17375});
 /// @endcode
 ///
-/// Where queues make senders wait (`Overflow::block_sender`), a session must call `Room::must_wait` after sending a
-/// text, and pause its client if true, as the chat's does. Otherwise the room's log has no bound.
+/// A session should call `Room::must_wait` after sending a text, and pause its client if true, as the chat's does.
+/// Otherwise the room's log has no bound: where queues make senders wait (`Overflow::block_sender`), or while a link
+/// that writes from it is late.
 ///
 /// If `Room::guarded` reads data of a derived class, its destructor must call `leave()`. Otherwise another thread may
 /// read data that is already destroyed.
